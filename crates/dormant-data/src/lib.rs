@@ -1,0 +1,1 @@
+//! dormant-data

@@ -1,0 +1,1 @@
+//! The Dormant command line as a library.

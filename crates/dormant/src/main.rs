@@ -1,0 +1,2 @@
+//! Dormant.
+fn main() {}
