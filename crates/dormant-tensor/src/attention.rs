@@ -1,0 +1,480 @@
+//! Causal attention over ragged batches whose sequences share prefixes.
+//!
+//! Tokens come in *segments*. A segment attends to all tokens of its ancestors and causally to itself, so that a
+//! prompt shared by many replies (or a system prompt shared by a whole batch) is computed once, forward and
+//! backward, without an approximation. Whether a token's ancestors are one segment or several does not change a
+//! bit of its result: scores, the sum of exponentials and the mix of values are chains in the order of the keys.
+//!
+//! Shapes: queries of one row are `[heads, head_dim]`; keys are kept transposed, in panels
+//! `[kv_heads][panels][head_dim][PANEL]`, values row-major.
+
+use rayon::prelude::*;
+
+use crate::gemm::{PANEL, Tile, tile};
+use crate::simd::{dot, exp_sum, max, vectorised};
+
+/// Rows (positions) of one tile of scores.
+const ROWS: usize = 12;
+
+/// Numbers of heads and their size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query: usize,
+    /// Key and value heads; divides `query` (grouped-query attention).
+    pub kv: usize,
+    /// Dimensions of a head, a multiple of [`PANEL`].
+    pub dim: usize,
+}
+
+impl Heads {
+    fn group(self) -> usize {
+        self.query / self.kv
+    }
+
+    /// Floats of the key panels of `capacity` keys.
+    pub fn panel_floats(self, capacity: usize) -> usize {
+        self.kv * capacity.div_ceil(PANEL) * PANEL * self.dim
+    }
+}
+
+/// Keys and values of one segment.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySegment<'a> {
+    /// Keys, in panels for [`KeySegment::capacity`] keys.
+    pub panels: &'a [f32],
+    /// Number of keys that the panels have room for.
+    pub capacity: usize,
+    /// Values: element `(t, h, d)` at `t * value_stride + h * head_dim + d`.
+    pub values: &'a [f32],
+    /// Floats between the values of successive tokens.
+    pub value_stride: usize,
+    /// Number of keys present.
+    pub len: usize,
+}
+
+impl KeySegment<'_> {
+    fn panel(&self, heads: Heads, head: usize, panel: usize) -> *const f32 {
+        let panels = self.capacity.div_ceil(PANEL);
+        self.panels[(head * panels + panel) * PANEL * heads.dim..][..PANEL * heads.dim].as_ptr()
+    }
+}
+
+/// Consecutive query rows that belong to one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuerySegment {
+    /// First row in the batch.
+    pub row: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Key segments that the rows attend to, oldest ancestor first, their own last. The rows are the last `len`
+    /// keys of their own segment.
+    pub chain: Vec<usize>,
+}
+
+/// Copies the keys of `rows` (`[rows, stride]`, starting at the first key head) to positions `at..` of `panels`.
+pub fn store_keys(heads: Heads, rows: &[f32], stride: usize, panels: &mut [f32], capacity: usize, at: usize) {
+    let size = capacity.div_ceil(PANEL) * PANEL * heads.dim;
+    for (i, row) in rows.chunks(stride).enumerate() {
+        let (panel, lane) = ((at + i) / PANEL, (at + i) % PANEL);
+        for head in 0..heads.kv {
+            let target = &mut panels[head * size + panel * PANEL * heads.dim..][..PANEL * heads.dim];
+            for (d, x) in row[head * heads.dim..(head + 1) * heads.dim].iter().enumerate() {
+                target[d * PANEL + lane] = *x;
+            }
+        }
+    }
+}
+
+/// `out[row, head] = Σ softmax(q · k / √head_dim) v`, for the rows of all query segments.
+///
+/// `q`: rows of `q_stride` floats that start with the query heads; `out`: `[rows, heads.query * head_dim]`.
+pub fn attention(
+    heads: Heads,
+    q: &[f32],
+    q_stride: usize,
+    keys: &[KeySegment<'_>],
+    queries: &[QuerySegment],
+    out: &mut [f32],
+) {
+    let width = heads.query * heads.dim;
+    let shared = Shared(out.as_mut_ptr());
+    check(heads, q, q_stride, keys, queries, out.len() / width);
+    let tasks: Vec<(usize, usize)> =
+        (0..queries.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect();
+    tasks.par_iter().with_min_len(tasks.len().div_ceil(64)).for_each_init(Scratch::default, |scratch, &(s, kv)| {
+        let shared = shared;
+        for block in Block::of(heads, &queries[s], keys, kv) {
+            block.probabilities(heads, q, q_stride, keys, scratch);
+            // SAFETY: `check` bounds the rows; the rows and heads of a block belong to this task alone.
+            unsafe { block.mix_values(heads, keys, scratch, shared.0, width) };
+        }
+    });
+}
+
+/// Gradients of [`attention`]: `d_out` as `out`; `d_qkv` has the layout of `qkv` (rows of `stride` floats: query
+/// heads, key heads, value heads) and is overwritten. All segments lie in the batch itself: key segment `i` holds
+/// the keys of `segments[i]`, whose rows are in `qkv`.
+pub fn attention_backward(
+    heads: Heads,
+    qkv: &[f32],
+    keys: &[KeySegment<'_>],
+    segments: &[QuerySegment],
+    d_out: &[f32],
+    d_qkv: &mut [f32],
+) {
+    let stride = (heads.query + 2 * heads.kv) * heads.dim;
+    check(heads, qkv, stride, keys, segments, d_out.len() / (heads.query * heads.dim));
+    assert_eq!(qkv.len(), d_qkv.len(), "attention_backward: lengths differ");
+    d_qkv.par_chunks_mut(crate::simd::CHUNK).for_each(|x| x.fill(0.0));
+    let value_panels = value_panels(heads, qkv, stride, segments);
+    let shared = Shared(d_qkv.as_mut_ptr());
+    (0..heads.kv).into_par_iter().with_max_len(1).for_each(|kv| {
+        let shared = shared;
+        let mut scratch = Scratch::default();
+        for segment in segments {
+            for block in Block::of(heads, segment, keys, kv) {
+                block.probabilities(heads, qkv, stride, keys, &mut scratch);
+                // SAFETY: `check` bounds the rows; the columns of one key head and its query heads belong to
+                // this task alone.
+                unsafe {
+                    block.backward(heads, qkv, stride, segments, keys, &value_panels, d_out, &mut scratch, shared.0);
+                }
+            }
+        }
+    });
+}
+
+fn check(
+    heads: Heads,
+    q: &[f32],
+    q_stride: usize,
+    keys: &[KeySegment<'_>],
+    queries: &[QuerySegment],
+    out_rows: usize,
+) {
+    assert!(heads.dim.is_multiple_of(PANEL) && heads.query.is_multiple_of(heads.kv), "unsupported head shape");
+    for key in keys {
+        assert!(key.len <= key.capacity && key.panels.len() >= heads.panel_floats(key.capacity), "short panels");
+        let end = if key.len == 0 { 0 } else { (key.len - 1) * key.value_stride + heads.kv * heads.dim };
+        assert!(key.values.len() >= end, "short values");
+    }
+    for query in queries {
+        let own = query.chain.last().expect("a chain ends with the segment itself");
+        assert!(query.len <= keys[*own].len, "queries without keys");
+        assert!(query.row + query.len <= out_rows && out_rows * q_stride <= q.len(), "query rows out of range");
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: tasks write disjoint elements, as stated where the pointer is used.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+/// Scores (then probabilities) and their gradients, `[ROWS, stride]`.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    d_scores: Vec<f32>,
+    stride: usize,
+}
+
+/// Up to [`ROWS`] query rows that run through the same keys: successive positions of one head, or, for a single
+/// position, the heads of one group.
+struct Block<'a> {
+    query: &'a QuerySegment,
+    /// First row in the batch.
+    row: usize,
+    /// First query head.
+    head: usize,
+    kv: usize,
+    /// Positions (if `by_position`) or heads.
+    rows: usize,
+    by_position: bool,
+    /// Keys before the own segment.
+    past: usize,
+    /// Keys of the own segment that the first row sees.
+    first_visible: usize,
+}
+
+impl<'a> Block<'a> {
+    fn of(heads: Heads, query: &'a QuerySegment, keys: &[KeySegment<'_>], kv: usize) -> Vec<Self> {
+        let (own, ancestors) = query.chain.split_last().expect("a chain ends with the segment itself");
+        let past = ancestors.iter().map(|&s| keys[s].len).sum();
+        let before = keys[*own].len - query.len;
+        let first_head = kv * heads.group();
+        if query.len == 1 && heads.group() <= ROWS {
+            return vec![Self {
+                query,
+                row: query.row,
+                head: first_head,
+                kv,
+                rows: heads.group(),
+                by_position: false,
+                past,
+                first_visible: before + 1,
+            }];
+        }
+        (0..query.len)
+            .step_by(ROWS)
+            .flat_map(|i| {
+                (first_head..first_head + heads.group()).map(move |head| Self {
+                    query,
+                    row: query.row + i,
+                    head,
+                    kv,
+                    rows: ROWS.min(query.len - i),
+                    by_position: true,
+                    past,
+                    first_visible: before + i + 1,
+                })
+            })
+            .collect()
+    }
+
+    /// Keys that row `i` sees.
+    fn visible(&self, i: usize) -> usize {
+        self.past + self.first_visible + if self.by_position { i } else { 0 }
+    }
+
+    /// Distance between rows in a buffer whose rows are `stride` apart.
+    fn row_step(&self, heads: Heads, stride: usize) -> usize {
+        if self.by_position { stride } else { heads.dim }
+    }
+
+    /// Offset of the first row in a buffer whose rows are `stride` apart.
+    fn offset(&self, heads: Heads, stride: usize) -> usize {
+        self.row * stride + self.head * heads.dim
+    }
+
+    /// Own keys that the last row sees.
+    fn own_keys(&self) -> usize {
+        self.first_visible + if self.by_position { self.rows - 1 } else { 0 }
+    }
+
+    /// The key segments in order, each with the number of keys to use and the column of its first score.
+    fn spans(&self, keys: &[KeySegment<'_>]) -> Vec<(usize, usize, usize)> {
+        let (own, ancestors) = self.query.chain.split_last().expect("a chain ends with the segment itself");
+        let mut column = 0;
+        let mut spans = Vec::with_capacity(self.query.chain.len());
+        for &segment in ancestors {
+            spans.push((segment, keys[segment].len, column));
+            column += keys[segment].len;
+        }
+        spans.push((*own, self.own_keys(), column));
+        spans
+    }
+
+    /// Fills `scratch.scores` with softmax(q · k / √d), zero where a row may not look.
+    fn probabilities(
+        &self,
+        heads: Heads,
+        q: &[f32],
+        q_stride: usize,
+        keys: &[KeySegment<'_>],
+        scratch: &mut Scratch,
+    ) {
+        let total = self.past + self.own_keys();
+        scratch.stride = total.next_multiple_of(PANEL) + PANEL;
+        scratch.scores.resize(ROWS * scratch.stride, 0.0);
+        let queries = &q[self.offset(heads, q_stride)..];
+        for (segment, count, column) in self.spans(keys) {
+            for panel in 0..count.div_ceil(PANEL) {
+                // SAFETY: `check` bounds the queries; the panel holds head_dim × PANEL floats; scores have room
+                // for PANEL columns after the last key.
+                unsafe {
+                    let t = Tile {
+                        depth: heads.dim,
+                        a: queries.as_ptr(),
+                        a_row: self.row_step(heads, q_stride),
+                        a_column: 1,
+                        b: keys[segment].panel(heads, self.kv, panel),
+                        b_row: PANEL,
+                        c: scratch.scores.as_mut_ptr().add(column + panel * PANEL),
+                        c_row: scratch.stride,
+                        add: false,
+                    };
+                    tile(self.rows, t);
+                }
+            }
+        }
+        let scale = 1.0 / (heads.dim as f32).sqrt();
+        for i in 0..self.rows {
+            let row = &mut scratch.scores[i * scratch.stride..(i + 1) * scratch.stride];
+            softmax(row, self.visible(i), scale);
+        }
+    }
+
+    /// # Safety
+    /// `out` holds the block's rows, and nobody else touches its heads there.
+    unsafe fn mix_values(
+        &self,
+        heads: Heads,
+        keys: &[KeySegment<'_>],
+        scratch: &Scratch,
+        out: *mut f32,
+        width: usize,
+    ) {
+        for (index, (segment, count, column)) in self.spans(keys).into_iter().enumerate() {
+            for part in (0..heads.dim).step_by(PANEL) {
+                // SAFETY: the caller's contract; `check` bounds the values.
+                unsafe {
+                    let t = Tile {
+                        depth: count,
+                        a: scratch.scores.as_ptr().add(column),
+                        a_row: scratch.stride,
+                        a_column: 1,
+                        b: keys[segment].values.as_ptr().add(self.kv * heads.dim + part),
+                        b_row: keys[segment].value_stride,
+                        c: out.add(self.offset(heads, width) + part),
+                        c_row: self.row_step(heads, width),
+                        add: index > 0,
+                    };
+                    tile(self.rows, t);
+                }
+            }
+        }
+    }
+
+    /// With P the probabilities in `scratch`: dV += Pᵀ dO; dP = dO Vᵀ; dS = P ∘ (dP - rowsum(P ∘ dP)) / √d;
+    /// dQ = dS K; dK += dSᵀ Q.
+    ///
+    /// # Safety
+    /// Nobody else touches the columns of this key head and its query heads in `d_qkv`.
+    unsafe fn backward(
+        &self,
+        heads: Heads,
+        qkv: &[f32],
+        stride: usize,
+        segments: &[QuerySegment],
+        keys: &[KeySegment<'_>],
+        value_panels: &[Vec<f32>],
+        d_out: &[f32],
+        scratch: &mut Scratch,
+        d_qkv: *mut f32,
+    ) {
+        let width = heads.query * heads.dim;
+        let d_out = d_out[self.offset(heads, width)..].as_ptr();
+        let (d_out_step, q_step) = (self.row_step(heads, width), self.row_step(heads, stride));
+        let spans = self.spans(keys);
+        scratch.d_scores.resize(ROWS * scratch.stride, 0.0);
+        for &(segment, count, column) in &spans {
+            let panels = keys[segment].capacity.div_ceil(PANEL);
+            for panel in 0..count.div_ceil(PANEL) {
+                // SAFETY: as in `probabilities`.
+                unsafe {
+                    let t = Tile {
+                        depth: heads.dim,
+                        a: d_out,
+                        a_row: d_out_step,
+                        a_column: 1,
+                        b: value_panels[segment][(self.kv * panels + panel) * PANEL * heads.dim..].as_ptr(),
+                        b_row: PANEL,
+                        c: scratch.d_scores.as_mut_ptr().add(column + panel * PANEL),
+                        c_row: scratch.stride,
+                        add: false,
+                    };
+                    tile(self.rows, t);
+                }
+            }
+        }
+        let scale = 1.0 / (heads.dim as f32).sqrt();
+        for i in 0..self.rows {
+            let range = i * scratch.stride..(i + 1) * scratch.stride;
+            softmax_backward(&scratch.scores[range.clone()], &mut scratch.d_scores[range], self.visible(i), scale);
+        }
+        let queries = qkv[self.offset(heads, stride)..].as_ptr();
+        for (index, &(segment, count, column)) in spans.iter().enumerate() {
+            let first = segments[segment].row * stride;
+            let key = first + (heads.query + self.kv) * heads.dim;
+            let value = key + heads.kv * heads.dim;
+            for part in (0..heads.dim).step_by(PANEL) {
+                // SAFETY: rows of `segment` lie in `qkv` and `d_qkv`; the caller keeps others out.
+                unsafe {
+                    let d_query = Tile {
+                        depth: count,
+                        a: scratch.d_scores.as_ptr().add(column),
+                        a_row: scratch.stride,
+                        a_column: 1,
+                        b: qkv.as_ptr().add(key + part),
+                        b_row: stride,
+                        c: d_qkv.add(self.offset(heads, stride) + part),
+                        c_row: q_step,
+                        add: index > 0,
+                    };
+                    tile(self.rows, d_query);
+                    for t in (0..count).step_by(ROWS) {
+                        let rows = ROWS.min(count - t);
+                        let d_key = Tile {
+                            depth: self.rows,
+                            a: scratch.d_scores.as_ptr().add(column + t),
+                            a_row: 1,
+                            a_column: scratch.stride,
+                            b: queries.add(part),
+                            b_row: q_step,
+                            c: d_qkv.add(key + t * stride + part),
+                            c_row: stride,
+                            add: true,
+                        };
+                        tile(rows, d_key);
+                        let d_value = Tile {
+                            a: scratch.scores.as_ptr().add(column + t),
+                            b: d_out.add(part),
+                            b_row: d_out_step,
+                            c: d_qkv.add(value + t * stride + part),
+                            ..d_key
+                        };
+                        tile(rows, d_value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn value_panels(heads: Heads, qkv: &[f32], stride: usize, segments: &[QuerySegment]) -> Vec<Vec<f32>> {
+    let offset = (heads.query + heads.kv) * heads.dim;
+    segments
+        .par_iter()
+        .map(|segment| {
+            let mut panels = vec![0.0; heads.panel_floats(segment.len)];
+            if segment.len > 0 {
+                let rows = &qkv[segment.row * stride + offset..];
+                let rows = &rows[..(segment.len - 1) * stride + heads.kv * heads.dim];
+                store_keys(heads, rows, stride, &mut panels, segment.len, 0);
+            }
+            panels
+        })
+        .collect()
+}
+
+fn softmax(row: &mut [f32], visible: usize, scale: f32) {
+    let (seen, hidden) = row.split_at_mut(visible);
+    vectorised(|| {
+        for x in seen.iter_mut() {
+            *x *= scale;
+        }
+        let shift = max(seen);
+        let inverse = 1.0 / exp_sum(seen, shift);
+        for x in seen.iter_mut() {
+            *x *= inverse;
+        }
+    });
+    hidden.fill(0.0);
+}
+
+fn softmax_backward(p: &[f32], dp: &mut [f32], visible: usize, scale: f32) {
+    let (seen, hidden) = dp.split_at_mut(visible);
+    vectorised(|| {
+        let mean = dot(&p[..visible], seen);
+        for (d, p) in seen.iter_mut().zip(p) {
+            *d = p * (*d - mean) * scale;
+        }
+    });
+    hidden.fill(0.0);
+}
+
+#[cfg(test)]
+mod tests;

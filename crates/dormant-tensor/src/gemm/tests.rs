@@ -1,0 +1,92 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn values(n: usize, seed: u32) -> Vec<f32> {
+    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+}
+
+/// The definition: one chain of fused multiply-adds per element.
+fn reference(a: View<'_>, b: &[f32], n: usize, c: &mut [f32], add: bool) {
+    for i in 0..a.rows {
+        for j in 0..n {
+            let start = if add { c[i * n + j] } else { 0.0 };
+            c[i * n + j] = (0..a.columns).fold(start, |sum, p| a.at(i, p).mul_add(b[p * n + j], sum));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn every_kernel_gives_the_bits_of_the_definition(m in 1usize..40, k in 1usize..70, n in 1usize..100, add: bool, transposed: bool) {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let view = if transposed { View::new(&a, k, m).transposed() } else { View::new(&a, m, k) };
+        let packed = Packed::new(View::new(&b, k, n), Precision::F32);
+        let mut expected = values(m * n, 3);
+        let mut actual = expected.clone();
+        reference(view, &b, n, &mut expected, add);
+        matmul(view, &packed, &mut actual, n, if add { Into::Add } else { Into::Set });
+        prop_assert_eq!(&actual, &expected);
+    }
+
+    #[test]
+    fn narrow_products_stay_within_the_rounding_of_bf16(m in 1usize..30, k in 1usize..70, n in 1usize..70) {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let packed = Packed::new(View::new(&b, k, n), Precision::Bf16);
+        let mut expected = vec![0.0; m * n];
+        let mut actual = vec![0.0; m * n];
+        reference(View::new(&a, m, k), &b, n, &mut expected, false);
+        matmul(View::new(&a, m, k), &packed, &mut actual, n, Into::Set);
+        for (x, y) in actual.iter().zip(&expected) {
+            prop_assert!((x - y).abs() < 0.01 * (k as f32).sqrt() + 1e-3, "{x} against {y}");
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn avx2_avx512_and_portable_tiles_have_equal_bits() {
+    use kernel::{ROWS, Tile, tile_portable};
+    let (depth, a, b) = (77, values(ROWS * 77, 5), values(77 * PANEL, 6));
+    let run = |kernel: unsafe fn(usize, Tile)| {
+        let mut c = values(ROWS * PANEL, 7);
+        let t = Tile {
+            depth,
+            a: a.as_ptr(),
+            a_row: depth,
+            a_column: 1,
+            b: b.as_ptr(),
+            b_row: PANEL,
+            c: c.as_mut_ptr(),
+            c_row: PANEL,
+            add: true,
+        };
+        // SAFETY: the buffers have the shapes that the tile states.
+        unsafe { kernel(ROWS, t) };
+        c
+    };
+    let expected = run(tile_portable);
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+        assert_eq!(run(|rows, t| unsafe { x86::tile_avx2(rows, t) }), expected);
+    }
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        assert_eq!(run(|rows, t| unsafe { x86::tile_avx512(rows, t) }), expected);
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_other_rows() {
+    let (k, n) = (96, 64);
+    let (a, b) = (values(20 * k, 1), values(k * n, 2));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let packed = Packed::new(View::new(&b, k, n), precision);
+        let mut together = vec![0.0; 20 * n];
+        matmul(View::new(&a, 20, k), &packed, &mut together, n, Into::Set);
+        for i in 0..20 {
+            let mut alone = vec![0.0; n];
+            matmul(View::new(&a[i * k..], 1, k), &packed, &mut alone, n, Into::Set);
+            assert_eq!(alone, together[i * n..(i + 1) * n]);
+        }
+    }
+}
