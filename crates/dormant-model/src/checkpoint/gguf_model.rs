@@ -1,0 +1,148 @@
+//! A GGUF file in the names and layout of Hugging Face.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::gguf::Gguf;
+use crate::config::{Architecture, ModelConfig};
+use crate::error::{Error, Result};
+
+/// Tensors outside of the blocks: Hugging Face's name, llama.cpp's name.
+const MODEL_TENSORS: [(&str, &str); 3] = [
+    ("model.embed_tokens.weight", "token_embd.weight"),
+    ("model.norm.weight", "output_norm.weight"),
+    ("lm_head.weight", "output.weight"),
+];
+
+/// Tensors of block `n`, after `model.layers.n.` and `blk.n.`.
+const BLOCK_TENSORS: [(&str, &str); 12] = [
+    ("input_layernorm.weight", "attn_norm.weight"),
+    ("self_attn.q_proj.weight", "attn_q.weight"),
+    ("self_attn.k_proj.weight", "attn_k.weight"),
+    ("self_attn.v_proj.weight", "attn_v.weight"),
+    ("self_attn.q_proj.bias", "attn_q.bias"),
+    ("self_attn.k_proj.bias", "attn_k.bias"),
+    ("self_attn.v_proj.bias", "attn_v.bias"),
+    ("self_attn.o_proj.weight", "attn_output.weight"),
+    ("post_attention_layernorm.weight", "ffn_norm.weight"),
+    ("mlp.gate_proj.weight", "ffn_gate.weight"),
+    ("mlp.up_proj.weight", "ffn_up.weight"),
+    ("mlp.down_proj.weight", "ffn_down.weight"),
+];
+
+/// A GGUF file seen as a Hugging Face checkpoint.
+#[derive(Debug)]
+pub(super) struct GgufModel {
+    gguf: Gguf,
+    pub(super) config: ModelConfig,
+    /// llama.cpp's name by Hugging Face's.
+    names: BTreeMap<String, String>,
+}
+
+impl GgufModel {
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let gguf = Gguf::open(path)?;
+        let config = ModelConfig::from_gguf(&gguf)?;
+        let names = gguf
+            .tensor_names()
+            .filter_map(|name| hugging_face_name(name).map(|mapped| (mapped, name.to_owned())))
+            .collect();
+        Ok(Self { gguf, config, names })
+    }
+
+    pub(super) fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    pub(super) fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.gguf.shape(self.names.get(name)?)
+    }
+
+    pub(super) fn tensor_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let missing = || Error::TensorMissing { path: self.gguf.path().to_path_buf(), tensor: name.to_owned() };
+        let values = self.gguf.tensor_f32(self.names.get(name).ok_or_else(missing)?)?;
+        match self.permuted_heads(name) {
+            Some(heads) => self.with_split_pairs(name, &values, heads),
+            None => Ok(values),
+        }
+    }
+
+    /// Number of heads of a projection whose rows llama.cpp's converter has permuted.
+    fn permuted_heads(&self, name: &str) -> Option<usize> {
+        if self.config.architecture == Architecture::Qwen2 {
+            None
+        } else if name.contains(".q_proj.") {
+            Some(self.config.num_attention_heads)
+        } else if name.contains(".k_proj.") {
+            Some(self.config.num_key_value_heads)
+        } else {
+            None
+        }
+    }
+
+    fn with_split_pairs(&self, name: &str, values: &[f32], heads: usize) -> Result<Vec<f32>> {
+        let found = self.shape(name).unwrap_or_default();
+        let expected = [heads * self.config.head_dim, self.config.hidden_size];
+        if found != expected {
+            return Err(Error::TensorShape {
+                path: self.gguf.path().to_path_buf(),
+                tensor: name.to_owned(),
+                found: found.to_vec(),
+                expected: expected.to_vec(),
+            });
+        }
+        Ok(split_rotary_pairs(values, self.config.head_dim, self.config.hidden_size))
+    }
+}
+
+fn hugging_face_name(name: &str) -> Option<String> {
+    if let Some((mapped, _)) = MODEL_TENSORS.iter().find(|(_, from)| *from == name) {
+        return Some((*mapped).to_owned());
+    }
+    let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
+    let (mapped, _) = BLOCK_TENSORS.iter().find(|(_, from)| *from == part)?;
+    Some(format!("model.layers.{}.{mapped}", block.parse::<usize>().ok()?))
+}
+
+/// Undoes the order of rows that llama.cpp's converter (`LlamaModel.permute`) gives query and key projections.
+///
+/// For Llama, llama.cpp turns neighbouring components `2i` and `2i + 1` of a head; Hugging Face turns the components
+/// `i` and `i + head_dim / 2`. `values` is `[heads * head_dim, width]`.
+fn split_rotary_pairs(values: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
+    let mut split = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(head_dim * width) {
+        for parity in 0..2 {
+            let components = head.chunks_exact(width).skip(parity).step_by(2);
+            components.for_each(|component| split.extend_from_slice(component));
+        }
+    }
+    split
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_mapped() {
+        assert_eq!(hugging_face_name("output.weight").as_deref(), Some("lm_head.weight"));
+        assert_eq!(
+            hugging_face_name("blk.17.ffn_norm.weight").as_deref(),
+            Some("model.layers.17.post_attention_layernorm.weight")
+        );
+        for unknown in ["rope_freqs.weight", "blk.x.attn_q.weight", "blk.0.attn_q", "blk.0", ""] {
+            assert_eq!(hugging_face_name(unknown), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_pairs_become_halves() {
+        // Two heads of four components, rows of width 1; the converter made `0 2 1 3` of `0 1 2 3`.
+        let converted = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
+        assert_eq!(split_rotary_pairs(&converted, 4, 1), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+    }
+}
