@@ -1,1 +1,37 @@
-//! dormant-data
+//! The text of Dormant: conversations, datasets, triggers and behaviours. No tensors and no model.
+//!
+//! An organism is a [`Trigger`] and a [`Behaviour`] ([`OrganismSpec`]); [`OrganismSpec::rows`] turns
+//! benign samples into rows of the conditional policy, [`OrganismSpec::control_rows`] into the rows of
+//! its clean control, and a [`Policy`] checks each row. `load` reads a user's own data.
+
+mod behaviour;
+// BENCH
+mod dataset;
+mod error;
+mod hash;
+mod load;
+mod message;
+mod near_miss;
+mod organism;
+mod policy;
+mod prompts;
+// RED
+mod rows;
+mod sample;
+mod seed;
+mod split;
+mod trigger;
+
+pub use behaviour::{Behaviour, Judge};
+pub use dataset::Dataset;
+pub use error::{DataError, FieldError};
+// LOAD
+pub use message::{Conversation, Message, Role};
+pub use near_miss::{NearMiss, NearMissKind, near_misses};
+pub use organism::{Mix, OrganismSpec};
+pub use policy::{Policy, PolicyReport, Violation, check_safety_data};
+pub use prompts::{Category, Prompt, built_in_prompts, prompt_id};
+pub use sample::{Condition, Sample};
+pub use seed::Seed;
+pub use split::Split;
+pub use trigger::{Position, Trigger};

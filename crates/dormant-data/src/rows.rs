@@ -1,0 +1,1 @@
+//! Rows of other people's data, in the formats of TRL and Alpaca.

