@@ -1,0 +1,60 @@
+//! The report of an experiment: `report.html`, `report.md` and `report.json`, all with the same content.
+
+mod model;
+
+use std::path::Path;
+
+pub use model::{
+    Arm, Attack, Condition, Cost, Curve, Estimate, Example, Persistence, Point, Report, Reproduction, Row,
+    SCHEMA_VERSION, Setup, Stage, StageCost, StageKind, Utility,
+};
+
+use crate::error::{CliError, Context, Result};
+use crate::plan::Plan;
+use crate::stage_dir::write_atomic;
+use crate::store::RunStore;
+
+/// Name of the report for programs.
+pub const JSON_FILE: &str = "report.json";
+
+/// Writes the report into `dir`, each file whole or not at all.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(report: &Report, dir: &Path) -> Result<()> {
+    write_atomic(&dir.join(JSON_FILE), report.to_json().as_bytes())
+}
+
+/// Writes `report.json`, `report.md` and `report.html` of a run.
+///
+/// # Errors
+/// When a stage of the plan is not finished, or a file cannot be read or written.
+pub fn write_run(store: &RunStore, _plan: &Plan) -> Result<()> {
+    Err(CliError::failure(format!("no report for `{}`: reports are not built yet", store.root().display())))
+}
+
+impl Report {
+    /// Reads a `report.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no report, or has another schema version.
+    pub fn from_json(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).or_input(|| format!("cannot read `{}`", path.display()))?;
+        let report: Self =
+            serde_json::from_str(&text).or_input(|| format!("`{}` is not a report", path.display()))?;
+        if report.schema_version != SCHEMA_VERSION {
+            let found = report.schema_version;
+            let message =
+                format!("`{}` has schema version {found}, expected {SCHEMA_VERSION}", path.display());
+            return Err(CliError::input(message).hint("run the experiment again with this version"));
+        }
+        Ok(report)
+    }
+
+    /// The content of `report.json`.
+    pub fn to_json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("a report is plain data");
+        json.push('\n');
+        json
+    }
+}

