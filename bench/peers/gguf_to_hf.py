@@ -1,0 +1,26 @@
+"""Dequantises a GGUF file into a Hugging Face folder (f32 safetensors) for peft_bench.py.
+
+    python gguf_to_hf.py MODEL.gguf FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+
+def main() -> None:
+    gguf, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)  # the weights are plain now
+    LlamaConfig(**config).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
