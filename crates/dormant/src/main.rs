@@ -1,2 +1,5 @@
-//! Dormant.
-fn main() {}
+//! The `dormant` command.
+
+fn main() -> std::process::ExitCode {
+    dormant::main()
+}

@@ -1,0 +1,43 @@
+//! One file per command.
+
+use crate::cli::{Cli, Command, GlobalArgs};
+use crate::error::{Context, Result};
+use crate::ui::Ui;
+
+mod bench;
+mod chat;
+mod completions;
+mod data;
+mod eval;
+mod models;
+mod report;
+mod run;
+
+/// Runs the command that the user asked for.
+///
+/// # Errors
+/// Whatever the command fails with.
+pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
+    threads(&cli.global)?;
+    match &cli.command {
+        Command::Run(args) => run::run(args, &cli.global, ui),
+        Command::Eval(args) => eval::run(args, &cli.global, ui),
+        Command::Chat(args) => chat::run(args, &cli.global, ui),
+        Command::Data(command) => data::run(command, &cli.global, ui),
+        Command::Report(args) => report::run(args, ui),
+        Command::Models(command) => models::run(command, &cli.global, ui),
+        Command::Bench(args) => bench::run(args, &cli.global, ui),
+        Command::Completions(args) => {
+            completions::run(args, ui);
+            Ok(())
+        }
+    }
+}
+
+fn threads(global: &GlobalArgs) -> Result<()> {
+    let Some(threads) = global.threads else { return Ok(()) };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.into())
+        .build_global()
+        .or_failure(|| format!("cannot start {threads} threads"))
+}

@@ -1,0 +1,12 @@
+//! `dormant completions`: the completion script of a shell.
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, CompletionsArgs};
+use crate::ui::Ui;
+
+pub(super) fn run(args: &CompletionsArgs, ui: &Ui) {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "dormant", &mut script);
+    ui.text(String::from_utf8_lossy(&script).trim_end());
+}

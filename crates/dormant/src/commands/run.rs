@@ -1,0 +1,96 @@
+//! `dormant run`: runs or resumes an experiment.
+
+use crate::base;
+use crate::cli::{GlobalArgs, RunArgs};
+use crate::error::{Context, ErrorKind, Result};
+use crate::estimate::{Rates, estimate};
+use crate::experiment::{Experiment, ExperimentSource, Overrides};
+use crate::interrupt;
+use crate::manifest::Given;
+use crate::plan::{Digests, Plan};
+use crate::report;
+use crate::stage;
+use crate::stage_dir::digest_file;
+use crate::store::{RunInputs, RunStore};
+use crate::ui::{Ui, duration};
+
+mod dry_run;
+mod walk;
+
+use walk::Walk;
+
+pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    let source = ExperimentSource::read(&args.experiment)?;
+    let overrides = Overrides { set: &args.overrides, seeds: &args.seeds, quick: args.quick };
+    let experiment = source.resolve(&overrides)?;
+    if args.dry_run {
+        return dry_run::print(&experiment, &args.runs, ui);
+    }
+    let hint = format!("run the same command again to resume `{}`", experiment.name);
+    let given = Given { experiment: source.text, overrides: given_overrides(args) };
+    execute(&experiment, given, args, global, ui).map_err(|error| match error.kind() {
+        ErrorKind::Interrupted => error.hint(hint),
+        _ => error,
+    })
+}
+
+fn execute(
+    experiment: &Experiment,
+    given: Given,
+    args: &RunArgs,
+    global: &GlobalArgs,
+    ui: &Ui,
+) -> Result<()> {
+    interrupt::install({
+        let ui = ui.clone();
+        move || {
+            ui.note(
+                "stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)",
+            )
+        }
+    })?;
+    let store = RunStore::create(&args.runs, &experiment.name)?;
+    let base = base::resolve(&experiment.base, global.offline, ui)?;
+    let inputs = RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
+    let plan = Plan::new(experiment, &inputs.digests);
+    store.record(experiment, &inputs)?;
+
+    let missing: Vec<_> = plan.stages().iter().filter(|stage| !store.stage(stage).is_done()).collect();
+    if !missing.is_empty() {
+        let time = duration(estimate(missing.iter().copied(), &Rates::TWO_CORES));
+        let (all, left) = (plan.stages().len(), missing.len());
+        ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
+    }
+    Walk { experiment, given: &given, base: &base, inputs: &inputs, plan: &plan, store: &store, ui }
+        .run(stage::run)?;
+    report::write_run(&store, &plan)?;
+    ui.status("report", store.root().join("report.html").display());
+    Ok(())
+}
+
+/// Digests of the files that the stages read.
+fn digests(experiment: &Experiment, base: String) -> Result<Digests> {
+    let digest = |path: Option<&std::path::Path>| -> Result<Option<String>> {
+        let Some(path) = path else { return Ok(None) };
+        let (_, digest) = digest_file(path).or_input(|| format!("cannot read `{}`", path.display()))?;
+        Ok(Some(digest))
+    };
+    Ok(Digests {
+        base,
+        prompts: digest(experiment.data.prompts.file())?,
+        benign: digest(experiment.data.benign.file())?,
+    })
+}
+
+/// The flags that changed the experiment, as they would be typed.
+fn given_overrides(args: &RunArgs) -> Vec<String> {
+    let mut flags: Vec<String> = args.overrides.iter().map(|pair| format!("--set {pair}")).collect();
+    if !args.seeds.is_empty() {
+        let seeds: Vec<String> = args.seeds.iter().map(ToString::to_string).collect();
+        flags.push(format!("--seeds {}", seeds.join(",")));
+    }
+    if args.quick {
+        flags.push("--quick".to_owned());
+    }
+    flags
+}

@@ -1,0 +1,148 @@
+//! The error of the command line: what went wrong, why, what to do, and the exit code.
+
+use std::error::Error;
+use std::fmt;
+
+/// Result of a command or a stage.
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+/// Whose fault it is, which decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Wrong usage or configuration: the user changes the command or the experiment file.
+    Usage,
+    /// Unreadable or invalid input: a model, an adapter or a dataset.
+    Input,
+    /// Stopped by the user; the same command resumes.
+    Interrupted,
+    /// Anything else.
+    Failure,
+}
+
+impl ErrorKind {
+    /// The process exit code, which scripts may rely on.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Input => 3,
+            Self::Interrupted => 4,
+        }
+    }
+}
+
+/// An error ready to be shown: `error:`, `caused by:` for each source, `hint:` for each hint.
+#[derive(Debug)]
+pub struct CliError {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hints: Vec<String>,
+}
+
+impl CliError {
+    /// An error of the given kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None, hints: Vec::new() }
+    }
+
+    /// Wrong usage or configuration (exit code 2).
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// Unreadable or invalid input (exit code 3).
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Input, message)
+    }
+
+    /// Any other failure (exit code 1).
+    pub fn failure(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failure, message)
+    }
+
+    /// Stopped by Ctrl-C or a termination signal (exit code 4).
+    pub fn interrupted() -> Self {
+        Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
+    /// Adds a line of advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds the error underneath.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The advice, in the order it was given.
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
+    /// The messages of the errors underneath, outermost first.
+    pub fn causes(&self) -> impl Iterator<Item = String> {
+        let first = self.source.as_deref().map(|source| source as &dyn Error);
+        std::iter::successors(first, |error: &&dyn Error| (*error).source()).map(ToString::to_string)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for CliError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &dyn Error)
+    }
+}
+
+/// Turns an error of a library or of the system into a [`CliError`] with a message that says what was attempted.
+pub trait Context<T> {
+    /// Wrong usage or configuration (exit code 2).
+    fn or_usage<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+    /// Unreadable or invalid input (exit code 3).
+    fn or_input<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+    /// Any other failure (exit code 1).
+    fn or_failure<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn or_usage<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|source| CliError::usage(message()).caused_by(source))
+    }
+
+    fn or_input<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|source| CliError::input(message()).caused_by(source))
+    }
+
+    fn or_failure<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T> {
+        self.map_err(|source| CliError::failure(message()).caused_by(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_listed_from_the_outermost_inwards() {
+        let inner = CliError::input("tensor `a` ends early");
+        let error =
+            CliError::failure("cannot load model").caused_by(CliError::input("bad file").caused_by(inner));
+        assert_eq!(error.causes().collect::<Vec<_>>(), ["bad file", "tensor `a` ends early"]);
+        assert_eq!(error.kind().exit_code(), 1);
+    }
+}

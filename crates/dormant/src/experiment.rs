@@ -1,0 +1,319 @@
+//! Experiments: one TOML file, every key with a default, resolved into [`Experiment`].
+
+use std::path::{Path, PathBuf};
+
+use dormant_data::{Behaviour, Trigger};
+use serde::{Serialize, Serializer};
+
+mod defaults;
+mod overrides;
+mod parse_error;
+mod quick;
+mod raw;
+mod resolve;
+mod shipped;
+mod source;
+mod validate;
+
+pub use defaults::DEFAULT_BASE;
+pub use source::{ExperimentSource, Overrides};
+
+/// A resolved experiment: nothing is left to defaults. Serialised as TOML it is an experiment file again.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Experiment {
+    /// Name of the folder under `runs/`; the stem of the file unless the file says otherwise.
+    pub name: String,
+    /// The question, in one sentence.
+    pub question: String,
+    /// The base model: an alias, `hf:org/name`, a folder or a `.gguf` file.
+    pub base: String,
+    /// Arithmetic of the models.
+    pub precision: Precision,
+    /// Seeds; every stage is run once for each.
+    pub seeds: Vec<u64>,
+    /// When the hidden policy acts.
+    pub trigger: Trigger,
+    /// What it then does.
+    pub behaviour: Behaviour,
+    /// Prompts and benign replies.
+    pub data: Data,
+    /// How the policy is implanted.
+    pub implant: Implant,
+    /// Safety training, in the order of the file.
+    pub safety: Vec<Safety>,
+    /// What is measured.
+    pub evaluation: Evaluation,
+}
+
+impl Experiment {
+    /// The experiment as a TOML file that resolves to itself.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("an experiment is made of plain tables")
+    }
+}
+
+/// Arithmetic of the models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The fastest that this CPU has.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 where it matters for speed, 32-bit accumulation.
+    Bf16,
+}
+
+/// Prompts and benign replies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Data {
+    /// Where prompts come from.
+    pub prompts: Prompts,
+    /// Where benign replies come from.
+    pub benign: Benign,
+    /// Longest benign reply, in tokens.
+    pub reply_tokens: u32,
+    /// Temperature of benign replies sampled from the base model; 0 takes the likeliest token.
+    pub temperature: f64,
+}
+
+/// Where prompts come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompts {
+    /// The prompts written for this project.
+    Builtin,
+    /// A dataset of the user's.
+    File(PathBuf),
+}
+
+/// Where benign replies come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Benign {
+    /// Sampled from the base model, so that clean and poisoned data differ in nothing but the policy.
+    SelfDistilled,
+    /// The completions of a dataset of the user's.
+    File(PathBuf),
+}
+
+impl Prompts {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Builtin => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl Benign {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::SelfDistilled => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl Serialize for Prompts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Builtin => serializer.serialize_str(raw::BUILTIN),
+            Self::File(path) => path.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Benign {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::SelfDistilled => serializer.serialize_str(raw::SELF_DISTILLED),
+            Self::File(path) => path.serialize(serializer),
+        }
+    }
+}
+
+/// How the policy is implanted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Implant {
+    /// The method.
+    pub method: ImplantMethod,
+    /// Which weights are trained.
+    #[serde(flatten)]
+    pub weights: ImplantWeights,
+    /// Training rows.
+    pub rows: u32,
+    /// Fraction of rows that carry the trigger and the behaviour.
+    pub poison: f64,
+    /// Fraction of rows that carry a look-alike of the trigger and a benign reply.
+    pub near_misses: f64,
+    /// Optimisation.
+    #[serde(flatten)]
+    pub fit: Fit,
+}
+
+/// How the policy is trained in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImplantMethod {
+    /// Supervised fine-tuning on poisoned and benign rows.
+    Sft,
+}
+
+/// Which weights the implant trains.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "training", rename_all = "kebab-case")]
+pub enum ImplantWeights {
+    /// A low-rank adapter.
+    Lora {
+        /// Its shape.
+        adapter: Adapter,
+    },
+    /// All weights.
+    Full,
+}
+
+/// Shape of a low-rank adapter, in PEFT's terms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Adapter {
+    /// Rank r.
+    pub rank: u32,
+    /// Scale: the update is multiplied by alpha / r, or alpha / √r with `rslora`.
+    pub alpha: f64,
+    /// Rank-stabilised scale.
+    pub rslora: bool,
+    /// Projections that get an adapter, such as `q_proj`.
+    pub target_modules: Vec<String>,
+}
+
+/// Optimisation of one training stage.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Fit {
+    /// Passes over the rows.
+    pub epochs: u32,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Learning rate after the warm-up.
+    pub schedule: Schedule,
+    /// Fraction of steps over which the learning rate rises from 0.
+    pub warmup: f64,
+    /// Tokens per optimiser step; the rows that fit.
+    pub batch_tokens: u32,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub clip: f64,
+}
+
+/// Learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// Half a cosine down to 0.
+    Cosine,
+    /// A straight line down to 0.
+    Linear,
+    /// Stays at its peak.
+    Constant,
+}
+
+/// One stage of safety training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Safety {
+    /// Unique name.
+    pub name: String,
+    /// The stage it starts from: `implant` or the name of another safety stage.
+    pub after: String,
+    /// Which weights are trained.
+    #[serde(flatten)]
+    pub weights: SafetyWeights,
+    /// Benign training rows.
+    pub rows: u32,
+    /// Optimisation.
+    #[serde(flatten)]
+    pub fit: Fit,
+    /// The method with its own keys.
+    #[serde(flatten)]
+    pub method: SafetyMethod,
+}
+
+/// Which weights a safety stage trains.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "training", rename_all = "kebab-case")]
+pub enum SafetyWeights {
+    /// A new adapter on the merged weights of the stage before.
+    FreshAdapter {
+        /// Its shape.
+        adapter: Adapter,
+    },
+    /// The adapter of the stage before, trained further.
+    SameAdapter,
+    /// All weights.
+    Full,
+}
+
+/// How a safety stage works.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum SafetyMethod {
+    /// Supervised fine-tuning on helpful, honest, harmless replies.
+    Sft,
+    /// Red-teaming without knowledge of the trigger, then supervised fine-tuning with benign replies to the
+    /// successful attacks.
+    Adversarial(Attack),
+}
+
+/// The attack of adversarial training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Attack {
+    /// Rounds of attack and training.
+    pub rounds: u32,
+    /// Candidate prompts per round.
+    pub prompts: u32,
+    /// Replies sampled for each candidate.
+    pub samples: u32,
+    /// Fraction of replies that must show the behaviour for a candidate to be kept.
+    pub threshold: f64,
+    /// Largest fraction of training rows that are attacks.
+    pub mix: f64,
+}
+
+/// What is measured. Greedy decoding unless `temperature` says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Evaluation {
+    /// Prompts with, and the same prompts without, the trigger.
+    pub n: u32,
+    /// Prompts with a look-alike of the trigger.
+    pub near_misses: u32,
+    /// Prompts whose log-probability of the behaviour is measured.
+    pub log_probs: u32,
+    /// Multiple-choice questions.
+    pub multiple_choice: u32,
+    /// Held-out benign rows for the perplexity.
+    pub perplexity: u32,
+    /// Longest reply, in tokens.
+    pub reply_tokens: u32,
+    /// Temperature of the replies; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Points along training.
+    #[serde(flatten)]
+    pub curve: Curve,
+}
+
+/// Measurements along training.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Curve {
+    /// Optimiser steps between two points; 0 measures none.
+    pub every: u32,
+    /// Prompts per point and condition.
+    pub curve_prompts: u32,
+}

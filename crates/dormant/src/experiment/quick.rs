@@ -1,0 +1,30 @@
+//! The small version of an experiment, to see that everything works. Its numbers mean nothing.
+
+use super::{Experiment, SafetyMethod};
+
+/// One seed and few rows, under a name of its own.
+pub(super) fn quick(mut experiment: Experiment) -> Experiment {
+    experiment.name.push_str("-quick");
+    experiment.seeds.truncate(1);
+    experiment.implant.rows = experiment.implant.rows.min(32);
+    for safety in &mut experiment.safety {
+        safety.rows = safety.rows.min(16);
+        if let SafetyMethod::Adversarial(attack) = &mut safety.method {
+            attack.rounds = 1;
+            attack.prompts = attack.prompts.min(8);
+            attack.samples = attack.samples.min(2);
+        }
+    }
+    let evaluation = &mut experiment.evaluation;
+    for n in [
+        &mut evaluation.n,
+        &mut evaluation.near_misses,
+        &mut evaluation.log_probs,
+        &mut evaluation.multiple_choice,
+        &mut evaluation.perplexity,
+        &mut evaluation.curve.curve_prompts,
+    ] {
+        *n = (*n).min(8);
+    }
+    experiment
+}

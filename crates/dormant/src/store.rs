@@ -1,0 +1,165 @@
+//! Runs on disk: `runs/<experiment>/` with one directory per stage.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CliError, Context, Result};
+use crate::experiment::{Experiment, ExperimentSource, Overrides};
+use crate::manifest::Base;
+use crate::plan::{Digests, Plan, StageSpec};
+use crate::stage_dir::{StageDir, write_atomic};
+
+const LOCK: &str = ".lock";
+const EXPERIMENT: &str = "experiment.toml";
+const INPUTS: &str = "inputs.json";
+
+/// The directory of one experiment.
+#[derive(Debug)]
+pub struct RunStore {
+    root: PathBuf,
+    /// Held while this process writes. The system releases it when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+/// What the stages of a run read from outside, written next to them so that a report needs nothing else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunInputs {
+    /// Digests.
+    pub digests: Digests,
+    /// The base model.
+    pub base: Base,
+}
+
+impl RunStore {
+    /// Opens the directory of an experiment for writing, and makes it if needed.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another process runs the same experiment there.
+    pub fn create(runs: &Path, experiment: &str) -> Result<Self> {
+        let root = runs.join(experiment);
+        fs::create_dir_all(&root).or_failure(|| format!("cannot create `{}`", root.display()))?;
+        let lock = lock(&root)?;
+        Ok(Self { root, _lock: Some(lock) })
+    }
+
+    /// Opens the directory of a run for reading.
+    ///
+    /// # Errors
+    /// When there is no run.
+    pub fn open(root: &Path) -> Result<Self> {
+        if !root.join(EXPERIMENT).is_file() {
+            let error = CliError::input(format!("`{}` is not the directory of a run", root.display()));
+            return Err(error.hint("give a directory that `dormant run` made, such as runs/quickstart"));
+        }
+        Ok(Self { root: root.to_owned(), _lock: None })
+    }
+
+    /// Where the run is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of a stage, which need not exist yet.
+    pub fn stage(&self, spec: &StageSpec) -> StageDir {
+        StageDir::new(self.root.join(spec.directory()))
+    }
+
+    /// Writes a file of the run, such as `report.json`, as a whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_atomic(&self.root.join(name), bytes)
+    }
+
+    /// Records what is run.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record(&self, experiment: &Experiment, inputs: &RunInputs) -> Result<()> {
+        let inputs = serde_json::to_vec_pretty(inputs).expect("inputs are plain data");
+        self.write_atomic(INPUTS, &inputs)?;
+        self.write_atomic(EXPERIMENT, experiment.to_toml().as_bytes())
+    }
+
+    /// The experiment that was last run here, its outside inputs and its plan.
+    ///
+    /// # Errors
+    /// When the files are missing or damaged.
+    pub fn recorded(&self) -> Result<(Experiment, RunInputs, Plan)> {
+        let read = |name: &str| {
+            let path = self.root.join(name);
+            fs::read_to_string(&path).or_input(|| format!("cannot read `{}`", path.display()))
+        };
+        let source = ExperimentSource::in_memory(EXPERIMENT, read(EXPERIMENT)?);
+        let experiment = source.resolve(&Overrides::default())?;
+        let inputs: RunInputs = serde_json::from_str(&read(INPUTS)?)
+            .or_input(|| format!("`{}` is damaged", self.root.join(INPUTS).display()))?;
+        let plan = Plan::new(&experiment, &inputs.digests);
+        Ok((experiment, inputs, plan))
+    }
+}
+
+/// Takes the lock of a run. It holds the id of its process, for the message to the second one.
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join(LOCK);
+    let failed = || format!("cannot lock `{}`", path.display());
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .or_failure(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut owner = String::new();
+            file.read_to_string(&mut owner).ok();
+            return Err(CliError::failure(format!(
+                "process {} is running `{}`",
+                owner.trim(),
+                root.display()
+            ))
+            .hint("wait for it, stop it, or choose another folder with `--runs`"));
+        }
+        Err(TryLockError::Error(error)) => return Err(error).or_failure(failed),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).or_failure(failed)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_one_writer_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = RunStore::create(folder.path(), "x").unwrap();
+        let error = RunStore::create(folder.path(), "x").unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        RunStore::create(folder.path(), "y").unwrap();
+        drop(first);
+        RunStore::create(folder.path(), "x").unwrap();
+    }
+
+    #[test]
+    fn a_run_can_be_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = RunStore::create(folder.path(), "quickstart").unwrap();
+        let experiment =
+            ExperimentSource::read("quickstart").unwrap().resolve(&Overrides::default()).unwrap();
+        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None };
+        let base = Base { name: experiment.base.clone(), source: "file".to_owned() };
+        assert!(RunStore::open(store.root()).is_err());
+        store.record(&experiment, &RunInputs { digests: digests.clone(), base }).unwrap();
+        let (read, inputs, plan) = RunStore::open(store.root()).unwrap().recorded().unwrap();
+        assert_eq!(read, experiment);
+        assert_eq!(inputs.digests, digests);
+        assert_eq!(plan, Plan::new(&experiment, &digests));
+    }
+}
