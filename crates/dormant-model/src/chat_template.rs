@@ -1,0 +1,188 @@
+//! Conversations to text, equal to `apply_chat_template` of Hugging Face `transformers`.
+//!
+//! A chat template is a Jinja program that comes with a model, so it is run as untrusted code: it sees nothing but
+//! the messages, and its time, memory and output are bounded.
+
+mod jinja;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use minijinja::value::Serde;
+use minijinja::{Environment, context};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use crate::checkpoint::gguf::Gguf;
+use crate::error::{Error, Result};
+
+/// ChatML, for models that bring no template.
+const CHATML: &str = "{% for message in messages %}\
+    {{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}\
+    {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+const NAME: &str = "chat template";
+const MAX_SOURCE_BYTES: usize = 1 << 20;
+const MAX_OUTPUT_BYTES: usize = 8 << 20;
+
+/// A chat template that is damaged, hostile, or refuses a conversation.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum ChatTemplateError {
+    /// The template is no valid Jinja.
+    #[error("the chat template cannot be compiled")]
+    Syntax(#[source] minijinja::Error),
+
+    /// The template failed, ran out of its budget, or refused the messages.
+    #[error("the chat template cannot render these messages")]
+    Render(#[source] minijinja::Error),
+
+    /// The template or its output is too long.
+    #[error("the chat template's {what} has {found} bytes; at most {limit} are accepted")]
+    TooLong {
+        /// `source` or `output`.
+        what: &'static str,
+        /// Its length in bytes.
+        found: usize,
+        /// The longest accepted.
+        limit: usize,
+    },
+
+    /// The field `chat_template` holds something else than a template or a list of named templates.
+    #[error("{}: field `chat_template` holds no template named `default`", path.display())]
+    NoDefault {
+        /// The `tokenizer_config.json`.
+        path: PathBuf,
+    },
+}
+
+/// The template that turns messages into the text a model was trained on.
+#[derive(Clone, Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    bos: String,
+    eos: String,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `bos` and `eos` are the texts of the tokens that begin and end a text; empty if there
+    /// are none.
+    ///
+    /// # Errors
+    /// [`ChatTemplateError::Syntax`] or [`ChatTemplateError::TooLong`].
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        if source.len() > MAX_SOURCE_BYTES {
+            let (found, limit) = (source.len(), MAX_SOURCE_BYTES);
+            return Err(ChatTemplateError::TooLong { what: "source", found, limit }.into());
+        }
+        let mut environment = jinja::environment();
+        environment
+            .add_template_owned(NAME, jinja::without_generation_tags(source))
+            .map_err(ChatTemplateError::Syntax)?;
+        Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
+    }
+
+    /// The ChatML template, without a default system prompt.
+    pub fn chatml() -> Self {
+        Self::new(CHATML, "", "<|im_end|>").expect("the template above is valid")
+    }
+
+    /// The template of a model folder: `chat_template.jinja`, else the field of `tokenizer_config.json`, else ChatML.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Json`] when a file cannot be read, [`Error::ChatTemplate`] when the template in it
+    /// cannot be used.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        let path = folder.join("tokenizer_config.json");
+        let config = match read_optional(&path)? {
+            Some(text) => serde_json::from_str(&text).map_err(Error::json(&path))?,
+            None => Json::Null,
+        };
+        let source = match read_optional(&folder.join("chat_template.jinja"))? {
+            Some(source) => Some(source),
+            None => template_field(&config["chat_template"], path)?,
+        };
+        let token = |field: &str| match &config[field] {
+            Json::Object(token) => token.get("content").and_then(Json::as_str).unwrap_or_default().to_owned(),
+            token => token.as_str().unwrap_or_default().to_owned(),
+        };
+        match source {
+            Some(source) => Self::new(&source, &token("bos_token"), &token("eos_token")),
+            None => Ok(Self::chatml()),
+        }
+    }
+
+    /// The template in the metadata of a GGUF file, else ChatML.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] when a field has the wrong type, [`Error::ChatTemplate`] when the template cannot be used.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        let tokens: &[String] = gguf.get("tokenizer.ggml.tokens")?.unwrap_or_default();
+        let token = |id: Option<u32>| id.and_then(|id| tokens.get(id as usize)).map_or("", String::as_str);
+        let bos = token(gguf.get("tokenizer.ggml.bos_token_id")?);
+        let eos = token(gguf.get("tokenizer.ggml.eos_token_id")?);
+        match gguf.get("tokenizer.chat_template")? {
+            Some(source) => Self::new(source, bos, eos),
+            None => Ok(Self::chatml()),
+        }
+    }
+
+    /// The template's source, as it came with the model.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Renders `messages` (each with at least `role` and `content`) to text; special tokens stand in it by name.
+    /// With `add_generation_prompt`, the text ends where the assistant's reply begins.
+    ///
+    /// # Errors
+    /// [`ChatTemplateError::Render`] when the template refuses the messages (`raise_exception`), fails, or exceeds
+    /// its budget; [`ChatTemplateError::TooLong`] when the text is longer than 8 MiB.
+    pub fn render<M: Serialize>(&self, messages: &[M], add_generation_prompt: bool) -> Result<String> {
+        let template = self.environment.get_template(NAME).map_err(ChatTemplateError::Render)?;
+        // `transformers` always defines `tools` and `documents`, and templates ask whether they are none.
+        let context = context! {
+            messages => Serde(messages),
+            add_generation_prompt,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            tools => (),
+            documents => (),
+        };
+        let text = template.render(context).map_err(ChatTemplateError::Render)?;
+        if text.len() > MAX_OUTPUT_BYTES {
+            let (found, limit) = (text.len(), MAX_OUTPUT_BYTES);
+            return Err(ChatTemplateError::TooLong { what: "output", found, limit }.into());
+        }
+        Ok(text)
+    }
+}
+
+/// The field is a template, or a list `[{"name": "default", "template": …}, …]`.
+fn template_field(field: &Json, path: PathBuf) -> Result<Option<String>> {
+    let template = match field {
+        Json::Null => return Ok(None),
+        Json::String(source) => Some(source.as_str()),
+        Json::Array(named) => {
+            named.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str())
+        }
+        _ => None,
+    };
+    match template {
+        Some(source) => Ok(Some(source.to_owned())),
+        None => Err(ChatTemplateError::NoDefault { path }.into()),
+    }
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
