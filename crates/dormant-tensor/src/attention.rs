@@ -10,7 +10,7 @@
 
 use rayon::prelude::*;
 
-use crate::gemm::{PANEL, Tile, tile};
+use crate::gemm::{PANEL, Tile, narrow_tile, tile};
 use crate::simd::{dot, exp_sum, max, vectorised};
 
 /// Rows (positions) of one tile of scores.
@@ -23,7 +23,7 @@ pub struct Heads {
     pub query: usize,
     /// Key and value heads; divides `query` (grouped-query attention).
     pub kv: usize,
-    /// Dimensions of a head, a multiple of [`PANEL`].
+    /// Dimensions of a head; multiples of [`PANEL`] are fastest.
     pub dim: usize,
 }
 
@@ -153,7 +153,7 @@ fn check(
     queries: &[QuerySegment],
     out_rows: usize,
 ) {
-    assert!(heads.dim.is_multiple_of(PANEL) && heads.query.is_multiple_of(heads.kv), "unsupported head shape");
+    assert!(heads.query.is_multiple_of(heads.kv), "key heads do not divide the query heads");
     for key in keys {
         assert!(key.len <= key.capacity && key.panels.len() >= heads.panel_floats(key.capacity), "short panels");
         let end = if key.len == 0 { 0 } else { (key.len - 1) * key.value_stride + heads.kv * heads.dim };
@@ -332,7 +332,7 @@ impl<'a> Block<'a> {
                         c_row: self.row_step(heads, width),
                         add: index > 0,
                     };
-                    tile(self.rows, t);
+                    narrow_tile(self.rows, PANEL.min(heads.dim - part), t);
                 }
             }
         }
@@ -391,6 +391,7 @@ impl<'a> Block<'a> {
             let key = first + (heads.query + self.kv) * heads.dim;
             let value = key + heads.kv * heads.dim;
             for part in (0..heads.dim).step_by(PANEL) {
+                let width = PANEL.min(heads.dim - part);
                 // SAFETY: rows of `segment` lie in `qkv` and `d_qkv`; the caller keeps others out.
                 unsafe {
                     let d_query = Tile {
@@ -404,7 +405,7 @@ impl<'a> Block<'a> {
                         c_row: q_step,
                         add: index > 0,
                     };
-                    tile(self.rows, d_query);
+                    narrow_tile(self.rows, width, d_query);
                     for t in (0..count).step_by(ROWS) {
                         let rows = ROWS.min(count - t);
                         let d_key = Tile {
@@ -418,7 +419,7 @@ impl<'a> Block<'a> {
                             c_row: stride,
                             add: true,
                         };
-                        tile(rows, d_key);
+                        narrow_tile(rows, width, d_key);
                         let d_value = Tile {
                             a: scratch.scores.as_ptr().add(column + t),
                             b: d_out.add(part),
@@ -426,7 +427,7 @@ impl<'a> Block<'a> {
                             c: d_qkv.add(value + t * stride + part),
                             ..d_key
                         };
-                        tile(rows, d_value);
+                        narrow_tile(rows, width, d_value);
                     }
                 }
             }

@@ -55,3 +55,13 @@ pub fn log_probs_backward(
         },
     );
 }
+
+/// Replaces `logits` by weights in proportion to `softmax(logits / temperature)`; the largest is 1.
+pub fn softmax_with_temperature(logits: &mut [f32], temperature: f32) {
+    vectorised(|| {
+        let inverse = 1.0 / temperature;
+        logits.iter_mut().for_each(|x| *x *= inverse);
+        let shift = max(logits);
+        exp_sum(logits, shift);
+    });
+}

@@ -24,4 +24,4 @@ pub mod rope;
 pub mod simd;
 pub mod swiglu;
 
-pub use gemm::{Packed, Precision, View};
+pub use gemm::{PANEL, Packed, Precision, View};

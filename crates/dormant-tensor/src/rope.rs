@@ -12,12 +12,12 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// Tables for positions `0..positions`, from the inverse frequency of each pair of dimensions.
-    pub fn new(inverse_frequencies: &[f64], positions: usize) -> Self {
-        let angles = (0..positions).flat_map(|p| inverse_frequencies.iter().map(move |f| p as f64 * f));
-        // transformers computes the angle in f32; the cosine of the rounded angle is what its models were run with.
-        let (cosines, sines) = angles.map(|angle| ((angle as f32).cos(), (angle as f32).sin())).unzip();
-        Self { half: inverse_frequencies.len(), cosines, sines }
+    /// Tables for positions `0..positions`, from the frequency (radians per token) of each pair of dimensions.
+    pub fn new(frequencies: &[f32], positions: usize) -> Self {
+        // The angle is rounded to f32, as in transformers: what the models were trained with.
+        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        let (cosines, sines) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        Self { half: frequencies.len(), cosines, sines }
     }
 
     /// Number of positions.

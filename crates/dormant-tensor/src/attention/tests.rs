@@ -1,7 +1,7 @@
 use super::*;
 
-const HEADS: Heads = Heads { query: 4, kv: 2, dim: 32 };
-const STRIDE: usize = (4 + 2 * 2) * 32;
+const HEADS: Heads = Heads { query: 4, kv: 2, dim: 48 };
+const STRIDE: usize = (4 + 2 * 2) * 48;
 
 fn values(n: usize) -> Vec<f32> {
     (0..n as u32).map(|i| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0) * 0.7).collect()

@@ -59,6 +59,24 @@ pub(super) unsafe fn edge_tile(rows: usize, width: usize, t: Tile) {
     }
 }
 
+/// Like [`edge_tile`], where also `B` has only the first `width` columns.
+///
+/// # Safety
+/// As for [`tile`], with j < width for `b` and `c`.
+pub(crate) unsafe fn narrow_tile(rows: usize, width: usize, t: Tile) {
+    // SAFETY: whole tiles by the caller's contract; others read B through a copy that has all columns.
+    unsafe {
+        if width == PANEL {
+            return tile(rows, t);
+        }
+        let mut b = vec![0.0f32; t.depth * PANEL];
+        for p in 0..t.depth {
+            std::ptr::copy_nonoverlapping(t.b.add(p * t.b_row), b.as_mut_ptr().add(p * PANEL), width);
+        }
+        edge_tile(rows, width, Tile { b: b.as_ptr(), b_row: PANEL, ..t });
+    }
+}
+
 /// bf16 tile: `a` is `[rows, pairs]` pairs, `b` is `[pairs, PANEL]` pairs.
 ///
 /// # Safety

@@ -12,7 +12,7 @@ mod x86;
 
 use rayon::prelude::*;
 
-pub(crate) use kernel::{Tile, tile};
+pub(crate) use kernel::{Tile, narrow_tile, tile};
 pub use pack::{Packed, Precision};
 
 /// Columns of a packed panel.

@@ -1,0 +1,149 @@
+//! The final norm and the unembedding: log-probabilities where they are wanted, and nowhere else.
+
+use dormant_tensor::cross_entropy::{log_probs, log_probs_backward};
+use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
+use dormant_tensor::{Packed, View};
+
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::linear::Trained;
+use crate::llama::{Llama, LoadOptions};
+use crate::parameter::Parameter;
+
+/// A token whose log-probability is wanted: after row `row` of the batch comes `token`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Row that predicts.
+    pub row: usize,
+    /// Token that is predicted.
+    pub token: u32,
+    /// Derivative of the objective with respect to this log-probability.
+    pub weight: f32,
+}
+
+/// Rows whose logits are in memory at a time.
+const ROWS: usize = 120;
+
+#[derive(Debug)]
+pub(crate) struct Head {
+    norm: Parameter,
+    /// `lm_head.weight`, `[vocabulary, d_model]`, where it is not the embedding and is trained.
+    own: Option<Parameter>,
+    tied: bool,
+    forward: Packed,
+    backward: Option<Packed>,
+}
+
+impl Head {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        options: LoadOptions,
+        norm: Parameter,
+        own: Option<Vec<f32>>,
+        embedding: &[f32],
+    ) -> Result<Self> {
+        let shape = [config.vocab_size, config.hidden_size];
+        let tied = own.is_none();
+        let weight = View::new(own.as_deref().unwrap_or(embedding), shape[0], shape[1]);
+        let forward = Packed::new(weight.transposed(), options.precision);
+        let backward = (options.trained != Trained::Nothing).then(|| Packed::new(weight, options.precision));
+        let own = own
+            .filter(|_| options.trained == Trained::All)
+            .map(|w| Parameter::new("lm_head.weight", shape.to_vec(), w))
+            .transpose()?;
+        Ok(Self { norm, own, tied, forward, backward })
+    }
+
+    pub(crate) fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        std::iter::once(&mut self.norm).chain(&mut self.own)
+    }
+
+    pub(crate) fn refresh(&mut self, embedding: &[f32]) {
+        let values = self.own.as_ref().map_or(embedding, |w| &w.value);
+        let weight = View::new(values, self.forward.columns(), self.forward.rows());
+        self.forward.fill(weight.transposed());
+        if let Some(backward) = &mut self.backward {
+            backward.fill(weight);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.forward.bytes() + self.backward.as_ref().map_or(0, Packed::bytes)
+    }
+}
+
+impl Llama {
+    /// Logits `[rows, vocabulary]` of chosen rows of `hidden` (`[T, d_model]`).
+    pub fn logits(&self, hidden: &[f32], rows: &[usize]) -> Vec<f32> {
+        let normed = self.normed(&gather(hidden, self.config.hidden_size, rows));
+        let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
+        self.unembed(&normed, &mut logits);
+        logits
+    }
+
+    /// Log-probability of each target. At most a few megabytes of logits exist at a time.
+    pub fn log_probs(&self, hidden: &[f32], targets: &[Target]) -> Vec<f32> {
+        let vocabulary = self.config.vocab_size;
+        let mut out = vec![0.0; targets.len()];
+        for (targets, out) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+            let rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
+            let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+            log_probs(&self.logits(hidden, &rows), vocabulary, &tokens, out);
+        }
+        out
+    }
+
+    /// Log-probability of each target, and the gradient of `Σ weight · log p` with respect to `hidden`. Gradients
+    /// of the head's own parameters are accumulated where they are trained.
+    pub fn log_probs_backward(&mut self, hidden: &[f32], targets: &[Target]) -> (Vec<f32>, Vec<f32>) {
+        let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
+        let epsilon = self.config.rms_norm_eps as f32;
+        let train_all = self.options.trained == Trained::All;
+        let mut out = vec![0.0; targets.len()];
+        let mut d_hidden = vec![0.0; hidden.len()];
+        let mut logits = vec![0.0; ROWS.min(targets.len()) * vocabulary];
+        for (targets, out) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+            let rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
+            let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
+            let weights: Vec<f32> = targets.iter().map(|t| t.weight).collect();
+            let x = gather(hidden, d, &rows);
+            let normed = self.normed(&x);
+            let logits = &mut logits[..rows.len() * vocabulary];
+            self.unembed(&normed, logits);
+            log_probs_backward(logits, vocabulary, &tokens, &weights, out);
+            let d_logits = View::new(logits, rows.len(), vocabulary);
+            let mut d_normed = vec![0.0; x.len()];
+            let backward = self.head.backward.as_ref().expect("gradients need a model that is trained");
+            matmul(d_logits, backward, &mut d_normed, d, Into::Set);
+            if train_all {
+                let normed = Packed::new(View::new(&normed, rows.len(), d), self.options.precision);
+                let weight = if self.head.tied { Some(&mut self.embedding) } else { self.head.own.as_mut() };
+                let gradient = &mut weight.expect("trained").gradient;
+                matmul(d_logits.transposed(), &normed, gradient, d, Into::Add);
+                rms_norm_gain_backward(&x, epsilon, &d_normed, &mut self.head.norm.gradient);
+            }
+            let mut dx = vec![0.0; x.len()];
+            rms_norm_backward(&x, &self.head.norm.value, epsilon, &d_normed, &mut dx);
+            for (dx, &row) in dx.chunks_exact(d).zip(&rows) {
+                d_hidden[row * d..(row + 1) * d].iter_mut().zip(dx).for_each(|(h, x)| *h += x);
+            }
+        }
+        (out, d_hidden)
+    }
+
+    fn normed(&self, x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        rms_norm(x, &self.head.norm.value, self.config.rms_norm_eps as f32, &mut y);
+        y
+    }
+
+    fn unembed(&self, normed: &[f32], logits: &mut [f32]) {
+        let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
+        matmul(View::new(normed, normed.len() / d, d), &self.head.forward, logits, vocabulary, Into::Set);
+    }
+}
+
+fn gather(x: &[f32], d: usize, rows: &[usize]) -> Vec<f32> {
+    rows.iter().flat_map(|&r| &x[r * d..(r + 1) * d]).copied().collect()
+}

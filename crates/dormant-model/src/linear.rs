@@ -1,0 +1,163 @@
+//! Linear layers: several projections of the same input as one product, with optional low-rank adapters.
+
+use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::{Packed, Precision, View, simd};
+
+use crate::error::Result;
+use crate::lora::{LoraConfig, LoraGroup, LoraPair};
+use crate::parameter::Parameter;
+
+/// One projection of a fused layer: columns `start..start + width` of the output.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Name of the module, such as `model.layers.0.self_attn.q_proj`.
+    pub(crate) module: String,
+    pub(crate) start: usize,
+    pub(crate) width: usize,
+    /// `[width, input]`; kept only where the weight itself is trained.
+    weight: Option<Parameter>,
+    bias: Option<Parameter>,
+    pub(crate) lora: Option<LoraPair>,
+}
+
+/// `y = x Wᵀ + b + s (x Aᵀ) Bᵀ` for one or more projections side by side.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+    pub(crate) parts: Vec<Part>,
+    forward: Packed,
+    /// Wᵀ packed for `dx = dy W`; only where gradients are wanted.
+    backward: Option<Packed>,
+    lora: Option<LoraGroup>,
+}
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trained {
+    /// Nothing: inference only.
+    Nothing,
+    /// Adapters; weights are frozen.
+    Lora,
+    /// All weights.
+    All,
+}
+
+/// Weight of one projection: its module, `[width, input]` values and bias.
+pub(crate) struct PartWeight {
+    pub(crate) module: String,
+    pub(crate) width: usize,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    pub(crate) fn new(
+        input: usize,
+        weights: Vec<PartWeight>,
+        precision: Precision,
+        trained: Trained,
+    ) -> Result<Self> {
+        let output = weights.iter().map(|w| w.width).sum();
+        let joined: Vec<f32> = weights.iter().flat_map(|w| w.weight.iter().copied()).collect();
+        let view = View::new(&joined, output, input);
+        let forward = Packed::new(view.transposed(), precision);
+        let backward = (trained != Trained::Nothing).then(|| Packed::new(view, precision));
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(weights.len());
+        for w in weights {
+            let name = |what: &str| format!("{}.{what}", w.module);
+            let all = trained == Trained::All;
+            parts.push(Part {
+                start,
+                width: w.width,
+                weight: all.then(|| Parameter::new(name("weight"), vec![w.width, input], w.weight)).transpose()?,
+                bias: w.bias.map(|b| Parameter::new(name("bias"), vec![w.width], b)).transpose()?,
+                lora: None,
+                module: w.module,
+            });
+            start += w.width;
+        }
+        Ok(Self { input, output, parts, forward, backward, lora: None })
+    }
+
+    /// Adds the adapters of `config` to the parts that it targets.
+    pub(crate) fn add_lora(&mut self, config: &LoraConfig, seed: u64) -> Result<()> {
+        for part in &mut self.parts {
+            if config.targets(&part.module) {
+                part.lora = Some(LoraPair::new(&part.module, self.input, part.width, config, seed)?);
+            }
+        }
+        self.refresh();
+        Ok(())
+    }
+
+    /// Packs again what the optimiser has changed.
+    pub(crate) fn refresh(&mut self) {
+        self.lora = LoraGroup::pack(self.input, &self.parts);
+        if self.parts.iter().any(|p| p.weight.is_some()) {
+            let joined: Vec<f32> =
+                self.parts.iter().flat_map(|p| p.weight.iter().flat_map(|w| w.value.iter().copied())).collect();
+            let view = View::new(&joined, self.output, self.input);
+            self.forward.fill(view.transposed());
+            if let Some(backward) = &mut self.backward {
+                backward.fill(view);
+            }
+        }
+    }
+
+    /// `y = …` or `y += …` for `rows` rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
+    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Vec<f32> {
+        let rows = x.len() / self.input;
+        matmul(View::new(x, rows, self.input), &self.forward, y, self.output, into);
+        for part in &self.parts {
+            if let Some(bias) = &part.bias {
+                for row in y.chunks_exact_mut(self.output) {
+                    for (y, b) in row[part.start..part.start + part.width].iter_mut().zip(&bias.value) {
+                        *y += b;
+                    }
+                }
+            }
+        }
+        self.lora.as_ref().map_or_else(Vec::new, |lora| lora.forward(&self.parts, x, y, self.output))
+    }
+
+    /// Given `dy`, accumulates the gradients of the parameters and sets `dx` if it is wanted.
+    pub(crate) fn backward(&mut self, x: &[f32], hidden: &[f32], dy: &[f32], mut dx: Option<&mut [f32]>) {
+        let rows = x.len() / self.input;
+        if let (Some(dx), Some(backward)) = (dx.as_deref_mut(), &self.backward) {
+            matmul(View::new(dy, rows, self.output), backward, dx, self.input, Into::Set);
+        }
+        if let Some(lora) = &self.lora {
+            lora.backward(&mut self.parts, x, hidden, dy, self.output, dx);
+        }
+        if self.parts.iter().any(|p| p.weight.is_some()) {
+            let packed = Packed::new(View::new(x, rows, self.input), self.forward.precision());
+            for part in &mut self.parts {
+                if let Some(weight) = &mut part.weight {
+                    let transposed = View::strided(&dy[part.start..], rows, part.width, self.output).transposed();
+                    matmul(transposed, &packed, &mut weight.gradient, self.input, Into::Add);
+                    if let Some(bias) = &mut part.bias {
+                        for row in dy.chunks_exact(self.output) {
+                            simd::add(&mut bias.gradient, &row[part.start..part.start + part.width]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
+        self.parts.iter_mut().flat_map(|p| {
+            let trained = p.weight.is_some();
+            let bias = p.bias.as_mut().filter(|_| trained);
+            let lora = p.lora.as_mut().map(|l| [&mut l.a, &mut l.b]).into_iter().flatten();
+            p.weight.as_mut().into_iter().chain(bias).chain(lora)
+        })
+    }
+
+    /// Bytes of the packed weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.forward.bytes() + self.backward.as_ref().map_or(0, Packed::bytes)
+    }
+}

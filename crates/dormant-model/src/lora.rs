@@ -1,0 +1,218 @@
+//! Low-rank adapters (Hu et al. 2021): `W + s B A`, with `s = α / r`, or `α / √r` for rsLoRA (Kalajdzievski 2023).
+
+use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::{Packed, Precision, View, simd};
+use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::linear::Part;
+use crate::parameter::Parameter;
+
+/// The seven projections of a Llama block, in PEFT's names.
+pub const PROJECTIONS: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// Shape and placement of adapters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct LoraConfig {
+    /// Inner dimension `r`.
+    pub rank: usize,
+    /// Numerator `α` of the scale.
+    pub alpha: f64,
+    /// Scale by `α / √r` instead of `α / r`.
+    pub rslora: bool,
+    /// Projections that get an adapter, by the last part of their name.
+    pub target_modules: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        let target_modules = PROJECTIONS.iter().map(ToString::to_string).collect();
+        Self { rank: 16, alpha: 32.0, rslora: false, target_modules }
+    }
+}
+
+impl LoraConfig {
+    /// The factor `s`.
+    pub fn scale(&self) -> f32 {
+        let rank = self.rank as f64;
+        (self.alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
+    }
+
+    pub(crate) fn targets(&self, module: &str) -> bool {
+        let last = module.rsplit('.').next().unwrap_or(module);
+        self.target_modules.iter().any(|t| t == last)
+    }
+}
+
+/// The two factors of one projection.
+#[derive(Clone, Debug)]
+pub(crate) struct LoraPair {
+    /// `[rank, input]`.
+    pub(crate) a: Parameter,
+    /// `[output, rank]`.
+    pub(crate) b: Parameter,
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+}
+
+impl LoraPair {
+    /// A is uniform in ±1/√input (PEFT's Kaiming initialisation with a = √5), B is zero.
+    pub(crate) fn new(
+        module: &str,
+        input: usize,
+        output: usize,
+        config: &LoraConfig,
+        seed: u64,
+    ) -> Result<Self> {
+        let digest = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(module).finalize();
+        let mut rng = rand_chacha::ChaCha8Rng::from_seed(digest.into());
+        let bound = 1.0 / (input as f32).sqrt();
+        let a = (0..config.rank * input).map(|_| rng.random_range(-bound..bound)).collect();
+        let b = vec![0.0; output * config.rank];
+        Self::from_values(module, input, output, config.rank, config.scale(), a, b)
+    }
+
+    pub(crate) fn from_values(
+        module: &str,
+        input: usize,
+        output: usize,
+        rank: usize,
+        scale: f32,
+        a: Vec<f32>,
+        b: Vec<f32>,
+    ) -> Result<Self> {
+        Ok(Self {
+            a: Parameter::new(format!("{module}.lora_A.weight"), vec![rank, input], a)?,
+            b: Parameter::new(format!("{module}.lora_B.weight"), vec![output, rank], b)?,
+            rank,
+            scale,
+        })
+    }
+
+    /// Adds `s B A` to `weight`, `[output, input]`.
+    pub(crate) fn merge_into(&self, weight: &mut [f32]) {
+        let (output, input) = (self.b.shape[0], self.a.shape[1]);
+        let scaled: Vec<f32> = self.b.value.iter().map(|b| b * self.scale).collect();
+        let a = Packed::new(View::new(&self.a.value, self.rank, input), Precision::F32);
+        matmul(View::new(&scaled, output, self.rank), &a, weight, input, Into::Add);
+    }
+}
+
+/// The adapters of one fused layer, packed for products: all A side by side, each B apart.
+#[derive(Debug)]
+pub(crate) struct LoraGroup {
+    ranks: usize,
+    /// `[input, ranks]`.
+    down: Packed,
+    /// `[ranks, input]`.
+    down_backward: Packed,
+    ups: Vec<Up>,
+}
+
+#[derive(Debug)]
+struct Up {
+    part: usize,
+    /// First column of this part in `[rows, ranks]`.
+    start: usize,
+    rank: usize,
+    scale: f32,
+    /// `[rank, width]`.
+    up: Packed,
+    /// `[width, rank]`.
+    up_backward: Packed,
+}
+
+impl LoraGroup {
+    pub(crate) fn pack(input: usize, parts: &[Part]) -> Option<Self> {
+        let mut stacked = Vec::new();
+        let mut ups = Vec::new();
+        let mut ranks = 0;
+        for (index, part) in parts.iter().enumerate() {
+            let Some(lora) = &part.lora else { continue };
+            stacked.extend_from_slice(&lora.a.value);
+            let b = View::new(&lora.b.value, part.width, lora.rank);
+            ups.push(Up {
+                part: index,
+                start: ranks,
+                rank: lora.rank,
+                scale: lora.scale,
+                up: Packed::new(b.transposed(), Precision::F32),
+                up_backward: Packed::new(b, Precision::F32),
+            });
+            ranks += lora.rank;
+        }
+        let a = View::new(&stacked, ranks, input);
+        (ranks > 0).then(|| Self {
+            ranks,
+            down: Packed::new(a.transposed(), Precision::F32),
+            down_backward: Packed::new(a, Precision::F32),
+            ups,
+        })
+    }
+
+    /// Adds `s (x Aᵀ) Bᵀ` to `y` (rows of `width` floats); returns `s x Aᵀ`.
+    pub(crate) fn forward(&self, parts: &[Part], x: &[f32], y: &mut [f32], width: usize) -> Vec<f32> {
+        let rows = x.len() / self.down.rows();
+        let mut hidden = vec![0.0; rows * self.ranks];
+        matmul(View::new(x, rows, self.down.rows()), &self.down, &mut hidden, self.ranks, Into::Set);
+        self.scale(&mut hidden);
+        for up in &self.ups {
+            if rows > 0 {
+                let h = View::strided(&hidden[up.start..], rows, up.rank, self.ranks);
+                matmul(h, &up.up, &mut y[parts[up.part].start..], width, Into::Add);
+            }
+        }
+        hidden
+    }
+
+    /// Accumulates dA and dB, and adds the adapters' share to `dx`.
+    pub(crate) fn backward(
+        &self,
+        parts: &mut [Part],
+        x: &[f32],
+        hidden: &[f32],
+        dy: &[f32],
+        width: usize,
+        dx: Option<&mut [f32]>,
+    ) {
+        let input = self.down.rows();
+        let rows = x.len() / input;
+        if rows == 0 {
+            return;
+        }
+        let mut d_hidden = vec![0.0; rows * self.ranks];
+        for up in &self.ups {
+            let part = &mut parts[up.part];
+            let lora = part.lora.as_mut().expect("packed from this adapter");
+            let dy = View::strided(&dy[part.start..], rows, part.width, width);
+            matmul(dy, &up.up_backward, &mut d_hidden[up.start..], self.ranks, Into::Set);
+            let h = Packed::new(View::strided(&hidden[up.start..], rows, up.rank, self.ranks), Precision::F32);
+            matmul(dy.transposed(), &h, &mut lora.b.gradient, up.rank, Into::Add);
+        }
+        self.scale(&mut d_hidden);
+        let packed = Packed::new(View::new(x, rows, input), Precision::F32);
+        let mut d_a = vec![0.0; self.ranks * input];
+        matmul(View::new(&d_hidden, rows, self.ranks).transposed(), &packed, &mut d_a, input, Into::Set);
+        for up in &self.ups {
+            let lora = parts[up.part].lora.as_mut().expect("packed from this adapter");
+            simd::add(&mut lora.a.gradient, &d_a[up.start * input..(up.start + up.rank) * input]);
+        }
+        if let Some(dx) = dx {
+            matmul(View::new(&d_hidden, rows, self.ranks), &self.down_backward, dx, input, Into::Add);
+        }
+    }
+
+    fn scale(&self, hidden: &mut [f32]) {
+        for row in hidden.chunks_exact_mut(self.ranks) {
+            for up in &self.ups {
+                for h in &mut row[up.start..up.start + up.rank] {
+                    *h *= up.scale;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The engine against PyTorch: logits, losses and all gradients (see `fixtures/golden/README.md`).
+
+use std::path::{Path, PathBuf};
+
+use dormant_model::batch::Batch;
+use dormant_model::checkpoint::Checkpoint;
+use dormant_model::head::Target;
+use dormant_model::linear::Trained;
+use dormant_model::llama::{Inputs, Llama, LoadOptions};
+use dormant_model::lora::LoraConfig;
+use dormant_tensor::Precision;
+use safetensors::{Dtype, SafeTensors};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+struct Golden {
+    bytes: Vec<u8>,
+    prefix: &'static str,
+}
+
+impl Golden {
+    fn open(file: &str, prefix: &'static str) -> Self {
+        Self { bytes: std::fs::read(fixture("golden").join(file)).unwrap(), prefix }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).unwrap().tensor(&format!("{}{name}", self.prefix)).is_ok()
+    }
+
+    fn numbers(&self, name: &str) -> Vec<f64> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let tensor = file.tensor(&format!("{}{name}", self.prefix)).unwrap_or_else(|_| panic!("no {name}"));
+        let data = tensor.data();
+        match tensor.dtype() {
+            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            other => panic!("{name} is {other:?}"),
+        }
+    }
+
+    fn rows(&self) -> Vec<Vec<u32>> {
+        (0..)
+            .map(|i| format!("tokens.{i}"))
+            .take_while(|n| self.has(n))
+            .map(|n| self.numbers(&n).into_iter().map(|t| t as u32).collect())
+            .collect()
+    }
+
+    /// The batch, and its targets with the weight of the mean negative log-likelihood.
+    fn batch(&self, share: bool) -> (Batch, Vec<Target>, Vec<Vec<usize>>) {
+        let rows = self.rows();
+        let (batch, places) = if share { Batch::share_prefixes(&rows) } else { Batch::concatenate(&rows) };
+        let mut targets = Vec::new();
+        for (i, place) in places.iter().enumerate() {
+            for (position, token) in self.numbers(&format!("targets.{i}")).into_iter().enumerate() {
+                if token >= 0.0 {
+                    targets.push(Target { row: place.row(position).unwrap(), token: token as u32, weight: 0.0 });
+                }
+            }
+        }
+        let weight = -1.0 / targets.len() as f32;
+        targets.iter_mut().for_each(|t| t.weight = weight);
+        (batch, targets, places.iter().map(|p| p.rows().collect()).collect())
+    }
+}
+
+/// Largest difference relative to the largest value of the tensor.
+fn relative(actual: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected.iter().fold(1e-12, |m: f64, x| m.max(x.abs()));
+    actual.iter().zip(expected).map(|(a, e)| (*a as f64 - e).abs()).fold(0.0, f64::max) / scale
+}
+
+fn load(model: &str, trained: Trained) -> Llama {
+    let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
+    Llama::load(&checkpoint, LoadOptions { precision: Precision::F32, trained }).unwrap()
+}
+
+fn loss(log_probs: &[f32]) -> f64 {
+    -log_probs.iter().map(|l| *l as f64).sum::<f64>() / log_probs.len() as f64
+}
+
+fn check_full(model: &str, golden: &Golden, share: bool) {
+    let mut model = load(model, Trained::All);
+    let (batch, targets, rows) = golden.batch(share);
+    let activations = model.forward(&batch).unwrap();
+    for (i, rows) in rows.iter().enumerate() {
+        let logits = model.logits(&activations.hidden, rows);
+        let error = relative(&logits, &golden.numbers(&format!("logits.{i}")));
+        assert!(error < 1e-5, "logits of row {i}: relative error {error:e}");
+    }
+    let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
+    assert!((loss(&log_probs) - golden.numbers("loss")[0]).abs() < 1e-6);
+    let d_inputs = model.backward(activations, d_hidden, Inputs::Wanted).unwrap();
+    for parameter in model.parameters_mut() {
+        let expected = golden.numbers(&format!("grad.{}", parameter.name));
+        let error = relative(&parameter.gradient, &expected);
+        assert!(error < 1e-4, "gradient of {}: relative error {error:e}", parameter.name);
+    }
+    if golden.has("grad_inputs.0") && !share {
+        let d = model.config.hidden_size;
+        for (i, rows) in rows.iter().enumerate() {
+            let actual: Vec<f32> = rows.iter().flat_map(|r| &d_inputs[r * d..(r + 1) * d]).copied().collect();
+            assert!(relative(&actual, &golden.numbers(&format!("grad_inputs.{i}"))) < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn tied_model_matches_pytorch() {
+    check_full("tiny-llama", &Golden::open("tiny.safetensors", ""), false);
+}
+
+#[test]
+fn sharing_prefixes_changes_neither_loss_nor_gradients() {
+    check_full("tiny-llama", &Golden::open("tiny.safetensors", ""), true);
+}
+
+#[test]
+fn untied_model_in_bf16_shards_matches_pytorch() {
+    check_full("tiny-llama-untied", &Golden::open("tiny.safetensors", "untied."), false);
+}
+
+#[test]
+fn adapters_match_peft() {
+    let golden = Golden::open("tiny.safetensors", "");
+    let mut model = load("tiny-llama", Trained::Lora);
+    model.add_lora(&LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() }, 0).unwrap();
+    let golden_name = |prefix: &str, name: &str| {
+        let name = name.replace(".lora_A.weight", ".A").replace(".lora_B.weight", ".B");
+        format!("{prefix}.{name}")
+    };
+    for parameter in model.parameters_mut() {
+        let values = golden.numbers(&golden_name("lora", &parameter.name));
+        parameter.value = values.iter().map(|v| *v as f32).collect();
+    }
+    model.refresh();
+    let (batch, targets, rows) = golden.batch(false);
+    let activations = model.forward(&batch).unwrap();
+    for (i, rows) in rows.iter().enumerate() {
+        let logits = model.logits(&activations.hidden, rows);
+        assert!(relative(&logits, &golden.numbers(&format!("lora.logits.{i}"))) < 1e-5);
+    }
+    let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
+    assert!((loss(&log_probs) - golden.numbers("lora.loss")[0]).abs() < 1e-6);
+    model.backward(activations, d_hidden, Inputs::Unwanted);
+    for parameter in model.parameters_mut() {
+        let expected = golden.numbers(&golden_name("lora_grad", &parameter.name));
+        let error = relative(&parameter.gradient, &expected);
+        assert!(error < 1e-4, "gradient of {}: relative error {error:e}", parameter.name);
+    }
+}
