@@ -28,7 +28,7 @@ pub struct Checkpoint {
 #[derive(Debug)]
 enum Source {
     Folder(Folder),
-    Gguf(Box<GgufModel>),
+    Gguf(GgufModel),
 }
 
 impl Checkpoint {
@@ -43,7 +43,7 @@ impl Checkpoint {
         let source = if kind.is_dir() && path.join(folder::CONFIG).exists() {
             Source::Folder(Folder::open(path)?)
         } else if kind.is_file() && path.extension().is_some_and(|extension| extension == "gguf") {
-            Source::Gguf(Box::new(GgufModel::open(path)?))
+            Source::Gguf(GgufModel::open(path)?)
         } else {
             return Err(Error::NotAModel { path: path.to_path_buf() });
         };

@@ -85,6 +85,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    #[expect(clippy::needless_pass_by_value, reason = "callers give literals and numbers")]
     fn field(field: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Self {
         Self::Field { field: field.into(), found: found.to_string(), expected: expected.into() }
     }

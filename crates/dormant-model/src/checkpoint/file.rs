@@ -37,7 +37,7 @@ impl TensorFile {
     }
 
     /// Gives `read` the file, positioned at its first byte.
-    pub(super) fn from_start<T>(&self, read: impl FnOnce(&mut File) -> T) -> Result<T> {
+    pub(super) fn read_head<T>(&self, read: impl FnOnce(&mut File) -> T) -> Result<T> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.rewind().map_err(Error::io("read", &self.path))?;
         Ok(read(&mut file))

@@ -39,8 +39,7 @@ impl Folder {
         let (shards, placement) = if !weights.exists() && index.exists() {
             open_sharded(path, &index)?
         } else {
-            let shard =
-                SafetensorsFile::open(&if weights.exists() { weights } else { only_weights(path)? })?;
+            let shard = SafetensorsFile::open(&if weights.exists() { weights } else { only_weights(path)? })?;
             let placement = shard.tensor_names().into_iter().map(|name| (name, 0)).collect();
             (vec![shard], placement)
         };

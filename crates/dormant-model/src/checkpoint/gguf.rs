@@ -30,7 +30,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let header = file
-            .from_start(|input| Header::read(input, file.length()))?
+            .read_head(|input| Header::read(input, file.length()))?
             .map_err(|source| Error::Gguf { path: path.to_path_buf(), source })?;
         Ok(Self { file, header })
     }
@@ -66,7 +66,7 @@ impl Gguf {
         self.header.tensors.keys().map(String::as_str)
     }
 
-    /// Shape of a tensor, slowest dimension first as in PyTorch.
+    /// Shape of a tensor, slowest dimension first as in `torch`.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.header.tensors.get(name).map(|tensor| tensor.shape.as_slice())
     }

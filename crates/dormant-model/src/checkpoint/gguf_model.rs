@@ -63,7 +63,8 @@ impl GgufModel {
     }
 
     pub(super) fn tensor_f32(&self, name: &str) -> Result<Vec<f32>> {
-        let missing = || Error::TensorMissing { path: self.gguf.path().to_path_buf(), tensor: name.to_owned() };
+        let missing =
+            || Error::TensorMissing { path: self.gguf.path().to_path_buf(), tensor: name.to_owned() };
         let values = self.gguf.tensor_f32(self.names.get(name).ok_or_else(missing)?)?;
         match self.permuted_heads(name) {
             Some(heads) => self.with_split_pairs(name, &values, heads),

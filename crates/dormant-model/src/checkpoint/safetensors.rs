@@ -37,9 +37,10 @@ impl SafetensorsFile {
         let file = TensorFile::open(path)?;
         let limit = file.length().saturating_sub(LENGTH_BYTES).min(MAX_HEADER_BYTES);
         let read = |input: &mut File| read_header(input, limit);
-        let json = file.from_start(read)?.map_err(Error::io("read", path))?.map_err(|length| {
-            Error::SafetensorsHeaderLength { path: path.to_path_buf(), length, limit }
-        })?;
+        let json = file
+            .read_head(read)?
+            .map_err(Error::io("read", path))?
+            .map_err(|length| Error::SafetensorsHeaderLength { path: path.to_path_buf(), length, limit })?;
         let header: Metadata = serde_json::from_slice(&json)
             .map_err(|source| Error::SafetensorsHeader { path: path.to_path_buf(), source })?;
         let data_start = LENGTH_BYTES + json.len() as u64;

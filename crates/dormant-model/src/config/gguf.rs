@@ -93,7 +93,9 @@ fn read(section: &Section<'_>, architecture: Architecture) -> Result<ModelConfig
         num_key_value_heads: section.optional_size("attention.head_count_kv")?.unwrap_or(num_attention_heads),
         head_dim,
         vocab_size: vocabulary(section)?,
-        rms_norm_eps: section.gguf.require(&format!("{}.attention.layer_norm_rms_epsilon", section.prefix))?,
+        rms_norm_eps: section
+            .gguf
+            .require(&format!("{}.attention.layer_norm_rms_epsilon", section.prefix))?,
         rope_theta: section.get("rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: None,
         max_position_embeddings: window.map_or(context, |window| context.min(window)),
@@ -117,7 +119,11 @@ fn reject_other_computations(section: &Section<'_>, head_dim: usize) -> Result<(
     }
     let biased = section.gguf.shape("blk.0.attn_q.bias").is_some();
     if biased && section.prefix != "qwen2" {
-        return Err(section.error(ConfigError::field("blk.0.attn_q.bias", "present", "no bias outside qwen2")));
+        return Err(section.error(ConfigError::field(
+            "blk.0.attn_q.bias",
+            "present",
+            "no bias outside qwen2",
+        )));
     }
     Ok(())
 }

@@ -275,17 +275,20 @@ mod tests {
     #[test]
     fn smollm2_is_read() {
         let config = read(SMOLLM2).unwrap();
-        assert_eq!(config, ModelConfig {
-            hidden_size: 576,
-            intermediate_size: 1536,
-            num_hidden_layers: 30,
-            num_attention_heads: 9,
-            num_key_value_heads: 3,
-            head_dim: 64,
-            vocab_size: 49152,
-            max_position_embeddings: 8192,
-            ..tiny()
-        });
+        assert_eq!(
+            config,
+            ModelConfig {
+                hidden_size: 576,
+                intermediate_size: 1536,
+                num_hidden_layers: 30,
+                num_attention_heads: 9,
+                num_key_value_heads: 3,
+                head_dim: 64,
+                vocab_size: 49152,
+                max_position_embeddings: 8192,
+                ..tiny()
+            }
+        );
     }
 
     #[test]

@@ -32,7 +32,11 @@ impl RopeScaling {
         if !(ordered && self.high_freq_factor <= 1e6) {
             let found = format!("{} and {}", self.low_freq_factor, self.high_freq_factor);
             let expected = "a positive low factor below the high factor";
-            return Err(ConfigError::field("rope_scaling.low_freq_factor, high_freq_factor", found, expected));
+            return Err(ConfigError::field(
+                "rope_scaling.low_freq_factor, high_freq_factor",
+                found,
+                expected,
+            ));
         }
         super::within(
             "rope_scaling.original_max_position_embeddings",
@@ -106,8 +110,7 @@ mod tests {
             1.661_968e-6,
             3.222_933e-7,
         ];
-        let config =
-            ModelConfig { head_dim: 16, rope_theta: 5e5, rope_scaling: Some(llama3()), ..tiny() };
+        let config = ModelConfig { head_dim: 16, rope_theta: 5e5, rope_scaling: Some(llama3()), ..tiny() };
         for (found, expected) in config.rope_frequencies().into_iter().zip(expected) {
             assert!((found / expected - 1.0).abs() < 1e-5, "{found} against {expected}");
         }

@@ -30,7 +30,7 @@ pub(super) struct Header {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TensorInfo {
     pub(super) encoding: Encoding,
-    /// Slowest dimension first, as in PyTorch and unlike in the file.
+    /// Slowest dimension first, as in `torch` and unlike in the file.
     pub(super) shape: Vec<usize>,
     /// Number of values.
     pub(super) values: usize,
