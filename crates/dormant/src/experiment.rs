@@ -317,3 +317,6 @@ pub struct Curve {
     /// Prompts per point and condition.
     pub curve_prompts: u32,
 }
+
+#[cfg(test)]
+mod tests;

