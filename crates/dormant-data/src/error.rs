@@ -18,7 +18,9 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file's extension is none of those that can be read.
-    #[error("`{path}`: expected a .jsonl, .parquet or .txt file; convert the data to one of these")]
+    #[error(
+        "`{path}`: expected a .jsonl, .parquet or .txt file; convert the data to one of these (`jq -c .[]` for a .json list)"
+    )]
     UnknownExtension {
         /// The file.
         path: PathBuf,
@@ -134,12 +136,10 @@ pub enum FieldError {
         found: Vec<String>,
     },
     /// A field that the format needs is not there.
-    #[error("field `{field}` is missing; the first row has the fields of the {format} format")]
+    #[error("field `{field}` is missing or null; every row needs the fields of the first")]
     Missing {
         /// The field.
         field: &'static str,
-        /// The format found from the first row.
-        format: &'static str,
     },
     /// A field has another type or value than the format needs.
     #[error("field `{field}`: expected {expected}, got {got}")]

