@@ -1,1 +1,15 @@
-//! dormant-train
+//! Everything that changes weights: rendering rows to tokens and a loss mask, batches, AdamW, schedules, the
+//! training loop and its objectives.
+//!
+//! The loop is [`trainer::train`]; an objective such as [`objective::sft`] is one function.
+
+pub mod batches;
+pub mod error;
+pub mod objective;
+pub mod optimizer;
+pub mod render;
+pub mod resume;
+pub mod schedule;
+pub mod trainer;
+
+pub use error::{Error, Result};

@@ -1,0 +1,93 @@
+//! Which rows make up each optimiser step.
+
+use dormant_data::Seed;
+use rand::seq::SliceRandom;
+
+use crate::render::Rendered;
+
+/// Rows of every step of a run, fixed by the seed: a step can be repeated without those before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batches {
+    steps: Vec<Vec<usize>>,
+}
+
+impl Batches {
+    /// Shuffles the rows anew in each epoch and cuts each epoch into steps of about `tokens_per_step` tokens. No
+    /// row is left out, and no step is empty.
+    pub fn new(rows: &[Rendered], epochs: u32, tokens_per_step: usize, seed: Seed) -> Self {
+        let mut steps = Vec::new();
+        for epoch in 0..epochs {
+            let mut order: Vec<usize> = (0..rows.len()).collect();
+            order.shuffle(&mut seed.derive("shuffle").derive(&epoch.to_string()).rng());
+            let total: usize = rows.iter().map(|r| r.tokens.len()).sum();
+            let count = (total as f64 / tokens_per_step.max(1) as f64).round().max(1.0) as usize;
+            let target = total.div_ceil(count);
+            let mut step = Vec::new();
+            let mut size = 0;
+            for row in order {
+                step.push(row);
+                size += rows[row].tokens.len();
+                if size >= target {
+                    steps.push(std::mem::take(&mut step));
+                    size = 0;
+                }
+            }
+            if !step.is_empty() {
+                steps.push(step);
+            }
+        }
+        Self { steps }
+    }
+
+    /// Number of steps.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there is no step.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The rows of a step, cut into windows of at most `tokens` tokens (a longer row is a window of its own).
+    pub fn windows(&self, step: usize, rows: &[Rendered], tokens: usize) -> Vec<Vec<usize>> {
+        let mut windows: Vec<Vec<usize>> = Vec::new();
+        let mut size = 0;
+        for &row in &self.steps[step] {
+            let length = rows[row].tokens.len();
+            match windows.last_mut() {
+                Some(window) if size + length <= tokens => window.push(row),
+                _ => {
+                    windows.push(vec![row]);
+                    size = 0;
+                }
+            }
+            size += length;
+        }
+        windows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(n: usize) -> Vec<Rendered> {
+        (0..n).map(|i| Rendered { id: i.to_string(), tokens: vec![1; 5 + i % 7], prompt: 2 }).collect()
+    }
+
+    #[test]
+    fn every_epoch_has_every_row_once() {
+        let rows = rows(23);
+        let batches = Batches::new(&rows, 2, 30, Seed(1));
+        let mut seen = vec![0; 23];
+        for step in 0..batches.len() {
+            for row in batches.windows(step, &rows, 16).concat() {
+                seen[row] += 1;
+            }
+        }
+        assert_eq!(seen, vec![2; 23]);
+        assert_eq!(batches, Batches::new(&rows, 2, 30, Seed(1)));
+        assert_ne!(batches, Batches::new(&rows, 2, 30, Seed(2)));
+    }
+}
