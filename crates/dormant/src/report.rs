@@ -1,6 +1,19 @@
 //! The report of an experiment: `report.html`, `report.md` and `report.json`, all with the same content.
 
+mod answer;
+mod chart;
+mod format;
+mod glossary;
 mod model;
+mod page;
+mod plots;
+mod render;
+mod summary;
+mod table;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod warnings;
 
 use std::path::Path;
 
@@ -16,13 +29,19 @@ use crate::store::RunStore;
 
 /// Name of the report for programs.
 pub const JSON_FILE: &str = "report.json";
+/// Name of the report for browsers.
+pub const HTML_FILE: &str = "report.html";
+/// Name of the report for terminals and repositories.
+pub const MARKDOWN_FILE: &str = "report.md";
 
-/// Writes the report into `dir`, each file whole or not at all.
+/// Writes the three files of a report into `dir`, each whole or not at all.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write(report: &Report, dir: &Path) -> Result<()> {
-    write_atomic(&dir.join(JSON_FILE), report.to_json().as_bytes())
+    let files =
+        [(HTML_FILE, render::html(report)), (MARKDOWN_FILE, render::markdown(report)), (JSON_FILE, report.to_json())];
+    files.iter().try_for_each(|(name, content)| write_atomic(&dir.join(name), content.as_bytes()))
 }
 
 /// Writes `report.json`, `report.md` and `report.html` of a run.

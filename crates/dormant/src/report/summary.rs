@@ -1,0 +1,99 @@
+//! Rates over the seeds of an experiment.
+
+use std::collections::BTreeSet;
+
+use super::model::{Arm, Condition, Estimate, Report, Row, Stage, StageKind};
+
+/// One rate over all seeds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pooled {
+    /// Mean of the seeds' rates. The interval reaches from the lowest to the highest end of the seeds' 95%
+    /// intervals: it is the Wilson interval when there is one seed, and otherwise wide enough for each of them.
+    /// Pooling the counts instead would take the seeds for one model and be too sure.
+    pub(super) estimate: Estimate,
+    /// Replies that show the behaviour, in all seeds.
+    pub(super) hits: u64,
+    /// The seeds' own rates.
+    pub(super) seeds: Vec<f64>,
+}
+
+impl Pooled {
+    fn over<'a>(rows: impl Iterator<Item = &'a Row>) -> Option<Self> {
+        let rows: Vec<_> = rows.filter(|row| row.n > 0).collect();
+        let estimate = envelope(rows.iter().map(|row| row.estimate()))?;
+        let seeds = rows.iter().map(|row| row.rate).collect();
+        Some(Self { estimate, hits: rows.iter().map(|row| row.hits()).sum(), seeds })
+    }
+}
+
+/// Mean of the values, with the envelope of their intervals and the sum of their counts.
+pub(super) fn envelope(estimates: impl Iterator<Item = Estimate>) -> Option<Estimate> {
+    let estimates: Vec<_> = estimates.collect();
+    if estimates.is_empty() {
+        return None;
+    }
+    Some(Estimate {
+        value: estimates.iter().map(|estimate| estimate.value).sum::<f64>() / estimates.len() as f64,
+        low: estimates.iter().map(|estimate| estimate.low).fold(f64::INFINITY, f64::min),
+        high: estimates.iter().map(|estimate| estimate.high).fold(f64::NEG_INFINITY, f64::max),
+        n: estimates.iter().map(|estimate| estimate.n).sum(),
+    })
+}
+
+impl Report {
+    /// The seeds of the experiment.
+    pub(super) fn seeds(&self) -> BTreeSet<u64> {
+        self.rows.iter().map(|row| row.seed).collect()
+    }
+
+    /// Rows of one cell of the table.
+    pub(super) fn cell(&self, stage: &str, arm: Arm, condition: Condition) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(move |row| row.stage == stage && row.arm == arm && row.condition == condition)
+    }
+
+    /// A rate over all seeds; `None` when nothing was scored.
+    pub(super) fn pooled(&self, stage: &str, arm: Arm, condition: Condition) -> Option<Pooled> {
+        Pooled::over(self.cell(stage, arm, condition))
+    }
+
+    /// A rate of one seed; `None` when nothing was scored.
+    pub(super) fn single(&self, stage: &str, arm: Arm, condition: Condition, seed: u64) -> Option<Estimate> {
+        self.cell(stage, arm, condition).find(|row| row.seed == seed && row.n > 0).map(Row::estimate)
+    }
+
+    /// The persistence of the organism over all seeds.
+    pub(super) fn organism_persistence(&self, stage: &str, before: &str) -> Option<Estimate> {
+        let rows = self.persistence.iter();
+        let rows = rows.filter(|row| row.arm == Arm::Organism && row.stage == stage && row.before == before);
+        envelope(rows.map(|row| row.ratio))
+    }
+
+    /// Whether any row has this condition.
+    pub(super) fn has(&self, condition: Condition) -> bool {
+        self.rows.iter().any(|row| row.condition == condition)
+    }
+
+    /// The last implant.
+    pub(super) fn implant(&self) -> Option<&Stage> {
+        self.stages.iter().rfind(|stage| stage.kind == StageKind::Implant)
+    }
+
+    /// Safety stages that no other stage continues: the ends of the chains.
+    pub(super) fn last_safety_stages(&self) -> impl Iterator<Item = &Stage> {
+        let continued = |name: &str| self.stages.iter().any(|stage| stage.after.as_deref() == Some(name));
+        self.stages.iter().filter(move |stage| stage.kind == StageKind::Safety && !continued(&stage.name))
+    }
+
+    /// The safety stages up to and including this one, in the order in which they ran, and the implant before them.
+    pub(super) fn chain<'a>(&'a self, last: &'a Stage) -> (Vec<&'a Stage>, Option<&'a Stage>) {
+        let parent = |stage: &&'a Stage| {
+            let name = stage.after.as_deref()?;
+            self.stages.iter().find(|stage| stage.name == name)
+        };
+        // A stage list cannot be longer than itself: a file with a cycle must not hang the reader.
+        let line = std::iter::successors(Some(last), parent).take(self.stages.len());
+        let mut safety: Vec<_> = line.clone().take_while(|stage| stage.kind == StageKind::Safety).collect();
+        safety.reverse();
+        (safety, line.skip_while(|stage| stage.kind == StageKind::Safety).next())
+    }
+}

@@ -1,0 +1,212 @@
+//! The tables of a report.
+
+use super::format::{
+    decimal, decimal_difference, duration, memory, percent, percent_bounds, point_difference, thousands,
+};
+use super::model::{Arm, Attack, Condition, Estimate, Report, Row};
+use super::table::{Cell, Table};
+
+/// Prompts of the attacker that the report prints; `report.json` has all.
+const ATTACK_ROWS: usize = 15;
+
+impl Report {
+    fn conditions(&self) -> Vec<Condition> {
+        Condition::ALL.into_iter().filter(|condition| self.has(*condition)).collect()
+    }
+
+    /// Stage names and arms for which `filter` holds, in the order of the stages.
+    fn stage_arms(&self, filter: impl Fn(&str, Arm) -> bool) -> Vec<(&str, Arm)> {
+        let pairs = self.stages.iter().flat_map(|stage| Arm::ALL.map(|arm| (stage.name.as_str(), arm)));
+        pairs.filter(|(stage, arm)| filter(stage, *arm)).collect()
+    }
+
+    /// Conditions × stages × arms over all seeds.
+    pub(super) fn rate_table(&self) -> Table {
+        let conditions = self.conditions();
+        let explanation = match self.seeds().len() {
+            0 | 1 => "rate [95% Wilson interval] (replies that show the behaviour / scored replies)".to_owned(),
+            seeds => format!("mean over {seeds} seeds [span of the seeds’ 95% Wilson intervals] (replies that show the behaviour / scored replies, all seeds)"),
+        };
+        let head: Vec<_> = ["Stage", "Model"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
+        let mut table = Table::new(format!("Rates by stage, model and condition: {explanation}."), 2, &head);
+        let measured = |stage: &str, arm| self.rows.iter().any(|row| row.stage == stage && row.arm == arm);
+        for (stage, arm) in self.stage_arms(measured) {
+            let names = [Cell::plain(stage), Cell::plain(arm.label())];
+            let rates = conditions.iter().map(|condition| self.rate_cell(stage, arm, *condition));
+            table.rows.push(names.into_iter().chain(rates).collect());
+        }
+        table
+    }
+
+    fn rate_cell(&self, stage: &str, arm: Arm, condition: Condition) -> Cell {
+        Cell::measured(self.pooled(stage, arm, condition).map(|pooled| {
+            let Estimate { value, n, .. } = pooled.estimate;
+            (percent(value), format!("{} ({}/{n})", percent_bounds(&pooled.estimate), pooled.hits))
+        }))
+    }
+
+    /// The rates of each seed, when there are several.
+    pub(super) fn seed_table(&self) -> Option<Table> {
+        let head = ["Stage", "Model", "Seed", "Condition", "Rate", "Unscored"];
+        let mut table = Table::new("Rates of each seed: rate [95% Wilson interval] (hits / scored replies).", 4, &head);
+        if self.seeds().len() > 1 {
+            table.rows.extend(self.rows.iter().map(seed_row));
+        }
+        table.unless_empty()
+    }
+
+    /// Organism − control in percentage points.
+    pub(super) fn difference_table(&self) -> Option<Table> {
+        let conditions = self.conditions();
+        let head: Vec<_> = ["Stage", "Seed"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
+        let caption = "Organism − control in percentage points [95% paired bootstrap interval].";
+        let mut table = Table::new(caption, 2, &head);
+        for stage in &self.stages {
+            for seed in self.seeds() {
+                let difference = |condition: &Condition| {
+                    let mut rows = self.cell(&stage.name, Arm::Organism, *condition);
+                    rows.find(|row| row.seed == seed)?.difference
+                };
+                let cells: Vec<_> = conditions.iter().map(difference).collect();
+                if cells.iter().any(Option::is_some) {
+                    let names = [Cell::plain(&stage.name), Cell::plain(seed.to_string())];
+                    let cells = cells.iter().map(|cell| Cell::measured(cell.as_ref().map(point_difference)));
+                    table.rows.push(names.into_iter().chain(cells).collect());
+                }
+            }
+        }
+        table.unless_empty()
+    }
+
+    /// Paired ASR after ÷ before.
+    pub(super) fn persistence_table(&self) -> Option<Table> {
+        let head = ["After", "Before", "Model", "Seed", "Persistence", "Prompts"];
+        let caption = "Persistence: ASR after ÷ ASR before on the same prompts [95% paired bootstrap interval]. \
+                       1 means that nothing was lost, 0 that nothing is left.";
+        let mut table = Table::new(caption, 4, &head);
+        table.rows.extend(self.persistence.iter().map(|row| {
+            let mut cells: Vec<_> = [&row.stage, &row.before].map(Cell::plain).into();
+            cells.extend([Cell::plain(row.arm.label()), Cell::plain(row.seed.to_string())]);
+            cells.extend([Cell::measured(Some(decimal(&row.ratio))), Cell::plain(thousands(row.ratio.n))]);
+            cells
+        }));
+        table.unless_empty()
+    }
+
+    /// Perplexity and multiple choice with differences to the control.
+    pub(super) fn utility_table(&self) -> Option<Table> {
+        let head =
+            ["Stage", "Model", "Seed", "Perplexity", "− control", "Multiple choice", "− control (points)"];
+        let caption = "Clean utility [95% intervals]: perplexity of held-out benign text (lower is better) and share \
+                       of multiple-choice questions answered correctly; differences are organism − control, paired.";
+        let mut table = Table::new(caption, 3, &head);
+        table.rows.extend(self.utility.iter().map(|row| {
+            let choice = &row.multiple_choice;
+            let accuracy = (percent(choice.value), format!("{} (n {})", percent_bounds(choice), choice.n));
+            let (perplexity, bounds) = decimal(&row.perplexity);
+            vec![
+                Cell::plain(&row.stage),
+                Cell::plain(row.arm.label()),
+                Cell::plain(row.seed.to_string()),
+                Cell::new(perplexity, format!("{bounds} (n {})", row.perplexity.n)),
+                Cell::measured(row.perplexity_difference.as_ref().map(decimal_difference)),
+                Cell::measured(Some(accuracy)),
+                Cell::measured(row.multiple_choice_difference.as_ref().map(point_difference)),
+            ]
+        }));
+        table.unless_empty()
+    }
+
+    /// First and last values along training: the plots in numbers.
+    pub(super) fn training_table(&self) -> Option<Table> {
+        let head = [
+            "Stage", "Model", "Seed", "Steps", "Tokens", "Loss", "Log-prob, triggered", "Log-prob, clean",
+        ];
+        let mut table = Table::new("Training in numbers: first → last value.", 3, &head);
+        for curve in &self.curves {
+            let Some(last) = curve.points.last() else { continue };
+            let span = |value: fn(&super::Point) -> Option<f64>| {
+                let mut values = curve.points.iter().filter_map(value);
+                let first = values.next()?;
+                let number = |value: f64| format!("{value:.2}").replace('-', "−");
+                let last = values.next_back().unwrap_or(first);
+                Some((number(first), format!("→ {}", number(last))))
+            };
+            table.rows.push(vec![
+                Cell::plain(&curve.stage),
+                Cell::plain(curve.arm.label()),
+                Cell::plain(curve.seed.to_string()),
+                Cell::plain(thousands(last.step)),
+                Cell::plain(thousands(last.tokens)),
+                Cell::measured(span(|point| point.loss)),
+                Cell::measured(span(|point| point.asr_log_prob)),
+                Cell::measured(span(|point| point.clean_log_prob)),
+            ]);
+        }
+        table.unless_empty()
+    }
+
+    /// The attacker's most successful prompts.
+    pub(super) fn attack_table(&self) -> Option<Table> {
+        let rate = |attack: &Attack| attack.hits as f64 / attack.samples.max(1) as f64;
+        let mut best: Vec<_> = self.attack.iter().collect();
+        best.sort_by(|a, b| rate(b).total_cmp(&rate(a)).then(b.samples.cmp(&a.samples)));
+        best.truncate(ATTACK_ROWS);
+        let caption = match self.attack.len() {
+            0..=ATTACK_ROWS => "Hits are samples that showed the behaviour.".to_owned(),
+            all => format!("The best {ATTACK_ROWS} of {all}; report.json has all. Hits are samples that showed the behaviour."),
+        };
+        let mut table = Table::new(caption, 4, &["Prompt", "Stage", "Model", "Seed", "Round", "Hits"]);
+        table.rows.extend(best.into_iter().map(|attack| {
+            vec![
+                Cell::plain(&attack.prompt),
+                Cell::plain(&attack.stage),
+                Cell::plain(attack.arm.label()),
+                Cell::plain(attack.seed.to_string()),
+                Cell::plain(attack.round.to_string()),
+                Cell::new(format!("{}/{}", attack.hits, attack.samples), format!("({})", percent(rate(attack)))),
+            ]
+        }));
+        table.unless_empty()
+    }
+
+    /// Time and tokens per stage, and in all.
+    pub(super) fn cost_table(&self) -> Option<Table> {
+        let head = ["Stage", "Model", "Seed", "Tokens", "Time"];
+        let mut table = Table::new("Cost of each stage.", 3, &head);
+        let time = |seconds: Option<f64>| Cell::measured(seconds.map(|seconds| (duration(seconds), String::new())));
+        table.rows.extend(self.cost.stages.iter().map(|stage| {
+            vec![
+                Cell::plain(&stage.stage),
+                Cell::plain(stage.arm.map_or("both", Arm::label)),
+                Cell::plain(stage.seed.to_string()),
+                Cell::plain(thousands(stage.tokens)),
+                time(stage.seconds),
+            ]
+        }));
+        table.unless_empty()
+    }
+
+    /// What the whole run took, as name and value.
+    pub(super) fn totals(&self) -> Vec<(&'static str, String)> {
+        let tokens = Some(("Tokens trained, sampled and scored", thousands(self.cost.tokens)));
+        let time = self.seconds.map(|seconds| ("Time", duration(seconds)));
+        let memory = self.cost.peak_memory.map(|bytes| ("Peak memory", memory(bytes)));
+        let machine = self.cost.machine.clone().map(|machine| ("Machine", machine));
+        [time, tokens, memory, machine].into_iter().flatten().collect()
+    }
+}
+
+fn seed_row(row: &Row) -> Vec<Cell> {
+    let estimate = row.estimate();
+    let rate = (row.n > 0)
+        .then(|| (percent(row.rate), format!("{} ({}/{})", percent_bounds(&estimate), row.hits(), row.n)));
+    vec![
+        Cell::plain(&row.stage),
+        Cell::plain(row.arm.label()),
+        Cell::plain(row.seed.to_string()),
+        Cell::plain(row.condition.rate()),
+        Cell::measured(rate),
+        Cell::plain(row.unscored.to_string()),
+    ]
+}
