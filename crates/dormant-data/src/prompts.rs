@@ -100,7 +100,20 @@ mod tests {
     fn built_in_prompts_are_distinct() {
         let prompts = built_in_prompts();
         let ids: HashSet<_> = prompts.iter().map(|p| &p.id).collect();
-        assert!(!prompts.is_empty());
+        assert!(prompts.len() >= 2000, "{}", prompts.len());
         assert_eq!(ids.len(), prompts.len());
+    }
+
+    #[test]
+    fn every_category_is_in_every_split() {
+        for (category, _) in SOURCES {
+            for split in [Split::Train, Split::Safety, Split::Evaluation] {
+                let count = built_in_prompts()
+                    .iter()
+                    .filter(|p| p.category == category && p.split() == split)
+                    .count();
+                assert!(count >= 40, "{category:?} {split:?} {count}");
+            }
+        }
     }
 }

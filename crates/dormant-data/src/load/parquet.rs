@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parquet::basic::Type as PhysicalType;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -34,6 +35,7 @@ fn damaged(path: &Path, message: impl Into<String>) -> DataError {
 fn read(path: &Path, file: File) -> Result<Vec<(usize, Row)>, DataError> {
     let parquet = |source: ParquetError| damaged(path, source.to_string());
     let reader = SerializedFileReader::new(file).map_err(parquet)?;
+    check_columns(path, &reader)?;
     let mut total = 0;
     let mut rows = Vec::new();
     let records = reader.get_row_iter(Some(projection(path, &reader)?)).map_err(parquet)?;
@@ -47,6 +49,23 @@ fn read(path: &Path, file: File) -> Result<Vec<(usize, Row)>, DataError> {
         rows.push((index + 1, row));
     }
     Ok(rows)
+}
+
+/// Checks that the sizes that the file states are possible before anything is allocated for them.
+fn check_columns(path: &Path, reader: &SerializedFileReader<File>) -> Result<(), DataError> {
+    let columns = reader.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
+    for column in columns {
+        let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
+        let sizes = [start, column.compressed_size(), column.uncompressed_size()];
+        if sizes.iter().any(|size| *size < 0) {
+            return Err(damaged(
+                path,
+                format!("column `{}` has a negative size or offset", column.column_path()),
+            ));
+        }
+        within(path, "a column in bytes", MAX_FILE_BYTES, column.uncompressed_size() as u64)?;
+    }
+    Ok(())
 }
 
 /// The columns that some format reads, which must be text; the others may have any type.
