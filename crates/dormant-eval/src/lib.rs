@@ -1,1 +1,32 @@
-//! dormant-eval
+//! Measurement: what only looks at a model and never changes it.
+//!
+//! A reply gets a [`Score`] from a [`Scorer`]; scores of many replies make a [`Tally`], and a tally a [`Rate`],
+//! which is an [`Estimate`] with its 95% interval. [`persistence`] compares the same prompts before and after
+//! training. Every reply is kept as a [`SampleRecord`], from which all rates can be counted again. All randomness
+//! (bootstraps, attacks) comes from a [`dormant_data::Seed`].
+
+mod agreement;
+mod comparison;
+mod error;
+mod estimate;
+mod log;
+mod multiple_choice;
+mod perplexity;
+mod rate;
+pub mod red_team;
+mod roc;
+mod score;
+mod scorer;
+// mod measure: from a model to sample records.
+
+pub use agreement::cohen_kappa;
+pub use comparison::{Comparison, persistence};
+pub use error::EvalError;
+pub use estimate::Estimate;
+pub use log::{Arm, Finish, RowKey, SampleRecord, read_samples, rescore, tally, write_samples};
+pub use multiple_choice::{AnsweredQuestion, ChoiceScore, accuracy};
+pub use perplexity::perplexity;
+pub use rate::Rate;
+pub use roc::auroc;
+pub use score::{Score, Tally, Unscored};
+pub use scorer::Scorer;
