@@ -107,7 +107,8 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Token ids of `text` taken literally: never a special token, whatever the text says.
+    /// Token ids of `text` taken literally: never a special token, whatever the text says. Bytes that the vocabulary
+    /// lacks (some control characters) are left out, as in Python.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] when a pre-tokeniser's regular expression gives up on the text, or when a broken

@@ -1,26 +1,59 @@
 //! The Jinja dialect of `transformers`: its whitespace rules, functions and filters, with a budget.
 
+use std::fmt::{self, Write};
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
+use super::MAX_OUTPUT_BYTES;
+
 /// Instructions that one rendering may execute; also bounds its memory to about 64 bytes each.
 const FUEL: u64 = 1_000_000;
+const BYTES_PER_FUEL: u64 = 64;
 
-/// An environment as `transformers` sets it up, in which a template can neither hang nor fill the memory.
+/// An environment as `transformers` sets it up, in which a template has a budget of time and memory.
+///
+/// One gap is left: joining a huge nested list to a text by an operator or filter (`list ~ ''`) is not paid for.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.expect("the default delimiters are valid"));
     environment.set_unknown_method_callback(unknown_method_callback);
     environment.set_fuel(Some(FUEL));
+    environment.set_formatter(write_bounded);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
     environment
+}
+
+/// Writes a value, and pays for it. Fuel alone does not cover lists that hold the same list many times.
+fn write_bounded(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.is_none() {
+        return out.write_str("None").map_err(Error::from);
+    }
+    let mut text = Bounded::default();
+    write!(text, "{value}").map_err(|_| Error::from(ErrorKind::OutOfFuel))?;
+    state.consume_fuel(text.0.len() as u64 / BYTES_PER_FUEL)?;
+    out.write_str(&text.0).map_err(Error::from)
+}
+
+/// A text that refuses to grow beyond what the fuel could pay for.
+#[derive(Default)]
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.0.len() + part.len() > MAX_OUTPUT_BYTES {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(part);
+        Ok(())
+    }
 }
 
 fn raise_exception(message: &str) -> Result<String, Error> {

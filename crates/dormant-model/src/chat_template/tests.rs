@@ -96,6 +96,7 @@ fn hostile_templates_run_out_of_their_budget() {
         "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
         "{{ 'x' * 9000000 }}",
         "{{ [[1] * 1000] * 100000000 }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
         "{{ '%099999999d' | format(1) }}",
         "{{ 'x'.replace('', 'y' * 1000000).replace('', 'z' * 1000000) }}",
     ] {

@@ -103,8 +103,8 @@ pub enum TokenizerError {
         rule: String,
     },
 
-    /// A single byte cannot be written with this vocabulary, so that text would be lost silently.
-    #[error("the vocabulary has no token {token:?}, one of the 256 that stand for bytes; it is no byte-level vocabulary")]
+    /// A common byte cannot be written with this vocabulary, so that text would be lost silently.
+    #[error("the vocabulary has no token {token:?}, one of those that stand for ASCII; it is no byte-level vocabulary")]
     MissingByte {
         /// The token of this byte.
         token: char,

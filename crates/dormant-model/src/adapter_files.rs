@@ -1,0 +1,240 @@
+//! Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! `peft.PeftModel.from_pretrained` loads what [`write_adapter`] writes, and [`read_adapter`] loads what PEFT saves,
+//! as far as it is plain LoRA (or rsLoRA) on linear layers. Anything else is refused by name.
+
+mod config;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub use config::{AdapterConfig, TargetModules};
+
+use crate::atomic::atomic_write;
+use crate::checkpoint::safetensors::{SafetensorsFile, write_safetensors};
+use crate::error::{Error, Result};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+const PREFIX: &str = "base_model.model.";
+const SUFFIX_A: &str = ".lora_A.weight";
+const SUFFIX_B: &str = ".lora_B.weight";
+
+/// An adapter that is damaged or uses something that is not supported.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// A feature of PEFT that would change the model's output.
+    #[error(
+        "{}: field `{field}` is {found}; only {expected} is supported: merge the adapter into its model with PEFT \
+         and use the merged model", path.display()
+    )]
+    Unsupported {
+        /// The `adapter_config.json`.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value.
+        found: String,
+        /// The value that is supported.
+        expected: &'static str,
+    },
+
+    /// A number of the configuration makes no sense.
+    #[error("{}: field `{field}` is {found}; expected {expected}", path.display())]
+    Value {
+        /// The `adapter_config.json`.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value.
+        found: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+
+    /// A tensor whose name is not that of a LoRA factor.
+    #[error(
+        "{}: tensor `{tensor}` is no LoRA factor; expected `base_model.model.<module>.lora_A.weight` or \
+         `….lora_B.weight`", path.display()
+    )]
+    TensorName {
+        /// The `adapter_model.safetensors`.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+
+    /// A tensor does not have the shape that rank and partner imply.
+    #[error("{}: tensor `{tensor}` has shape {found:?}; expected {expected}", path.display())]
+    TensorShape {
+        /// The `adapter_model.safetensors`.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape expected, in words.
+        expected: String,
+    },
+
+    /// A tensor holds a number that is infinite or not a number.
+    #[error("{}: tensor `{tensor}` holds a value that is not finite; the training diverged or the file is corrupt", path.display())]
+    NotFinite {
+        /// The `adapter_model.safetensors`.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+
+    /// The file has no LoRA factors.
+    #[error("{}: there are no LoRA factors in this file", path.display())]
+    Empty {
+        /// The `adapter_model.safetensors`.
+        path: PathBuf,
+    },
+}
+
+/// A matrix, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matrix {
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub columns: usize,
+    /// `[rows, columns]`.
+    pub values: Vec<f32>,
+}
+
+/// The two factors of the adapter of one linear layer: `W + s B A`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterTensor {
+    /// The layer, as `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// `[rank, input]`.
+    pub a: Matrix,
+    /// `[output, rank]`.
+    pub b: Matrix,
+}
+
+/// Reads an adapter folder. The layers come sorted by name; their weights may be f32, f16 or bf16.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Json`] for an unreadable file; [`Error::Adapter`] for a feature that is not supported,
+/// or a tensor whose name, shape or rank does not fit; the errors of [`SafetensorsFile`].
+pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)> {
+    let config_path = folder.join(CONFIG);
+    let bytes = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
+    let config: AdapterConfig = serde_json::from_slice(&bytes).map_err(Error::json(&config_path))?;
+    config.validate(&config_path)?;
+    let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
+    let tensors = modules(&file)?
+        .into_iter()
+        .map(|module| read_pair(&file, &config, module))
+        .collect::<Result<Vec<_>>>()?;
+    if tensors.is_empty() {
+        return Err(AdapterError::Empty { path: file.path().to_path_buf() }.into());
+    }
+    Ok((config, tensors))
+}
+
+/// The modules that have a factor in the file, sorted.
+fn modules(file: &SafetensorsFile) -> Result<Vec<String>> {
+    let mut modules = Vec::new();
+    for tensor in file.tensor_names() {
+        let name = tensor.strip_prefix(PREFIX).unwrap_or_default();
+        let module = name.strip_suffix(SUFFIX_A).or_else(|| name.strip_suffix(SUFFIX_B));
+        match module.filter(|module| !module.is_empty()) {
+            Some(module) => modules.push(module.to_owned()),
+            None => return Err(AdapterError::TensorName { path: file.path().to_path_buf(), tensor }.into()),
+        }
+    }
+    modules.sort_unstable();
+    modules.dedup();
+    Ok(modules)
+}
+
+fn read_pair(file: &SafetensorsFile, config: &AdapterConfig, module: String) -> Result<AdapterTensor> {
+    let rank = config.rank(&module);
+    let name_a = format!("{PREFIX}{module}{SUFFIX_A}");
+    let name_b = format!("{PREFIX}{module}{SUFFIX_B}");
+    let a = read_matrix(file, &name_a)?;
+    let b = read_matrix(file, &name_b)?;
+    let wrong_rank = |tensor: String, matrix: &Matrix, expected: String| AdapterError::TensorShape {
+        path: file.path().to_path_buf(),
+        tensor,
+        found: vec![matrix.rows, matrix.columns],
+        expected,
+    };
+    if a.rows != rank {
+        return Err(wrong_rank(name_a, &a, format!("{rank} rows, the rank in {CONFIG}")).into());
+    }
+    if b.columns != rank {
+        return Err(wrong_rank(name_b, &b, format!("{rank} columns, the rank in {CONFIG}")).into());
+    }
+    Ok(AdapterTensor { module, a, b })
+}
+
+fn read_matrix(file: &SafetensorsFile, name: &str) -> Result<Matrix> {
+    let path = || file.path().to_path_buf();
+    let shape = file
+        .shape(name)
+        .ok_or_else(|| Error::TensorMissing { path: path(), tensor: name.to_owned() })?;
+    let &[rows, columns] = shape else {
+        let (tensor, found) = (name.to_owned(), shape.to_vec());
+        return Err(AdapterError::TensorShape { path: path(), tensor, found, expected: "two dimensions".to_owned() }.into());
+    };
+    let values = file.tensor_f32(name)?;
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(AdapterError::NotFinite { path: path(), tensor: name.to_owned() }.into());
+    }
+    Ok(Matrix { rows, columns, values })
+}
+
+/// Writes an adapter into an existing folder, each file atomically, the configuration last. `metadata` becomes the
+/// text metadata of the safetensors file; the entry `format`, which PEFT demands, is added.
+///
+/// # Errors
+/// [`Error::Adapter`] when a factor does not have the rank that the configuration says, [`Error::TensorLength`] when
+/// values and shape disagree, [`Error::Io`].
+pub fn write_adapter(
+    folder: &Path,
+    config: &AdapterConfig,
+    tensors: &[AdapterTensor],
+    mut metadata: BTreeMap<String, String>,
+) -> Result<()> {
+    let path = folder.join(WEIGHTS);
+    config.validate(&folder.join(CONFIG))?;
+    for tensor in tensors {
+        check_rank(&path, config, tensor)?;
+    }
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let named = tensors.iter().flat_map(|AdapterTensor { module, a, b }| {
+        [(format!("{PREFIX}{module}{SUFFIX_A}"), a), (format!("{PREFIX}{module}{SUFFIX_B}"), b)]
+    });
+    let rows = named.map(|(name, matrix)| (name, vec![matrix.rows, matrix.columns], matrix.values.as_slice()));
+    write_safetensors(&path, rows, &metadata)?;
+    atomic_write(&folder.join(CONFIG), |file| {
+        serde_json::to_writer_pretty(&mut *file, config)?;
+        file.write_all(b"\n")
+    })
+}
+
+fn check_rank(path: &Path, config: &AdapterConfig, tensor: &AdapterTensor) -> Result<()> {
+    let rank = config.rank(&tensor.module);
+    if tensor.a.rows == rank && tensor.b.columns == rank {
+        return Ok(());
+    }
+    let (suffix, matrix) = if tensor.a.rows == rank { (SUFFIX_B, &tensor.b) } else { (SUFFIX_A, &tensor.a) };
+    Err(AdapterError::TensorShape {
+        path: path.to_path_buf(),
+        tensor: format!("{PREFIX}{}{suffix}", tensor.module),
+        found: vec![matrix.rows, matrix.columns],
+        expected: format!("rank {rank}, as the configuration says"),
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests;

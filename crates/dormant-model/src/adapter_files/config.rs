@@ -1,0 +1,211 @@
+//! `adapter_config.json`, and which of PEFT's features it may use.
+
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::AdapterError;
+
+/// Largest rank that is accepted; far beyond any in use.
+const MAX_RANK: usize = 1 << 16;
+
+/// Fields that have no influence on the output of a trained adapter.
+const WITHOUT_EFFECT: &[&str] = &[
+    "auto_mapping", "eva_config", "corda_config", "lora_ga_config", "kasa_config", "ensure_weight_tying",
+    "exclude_modules", "layers_pattern", "layers_to_transform", "loftq_config",
+    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+];
+
+/// The configuration of a LoRA adapter, with PEFT's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterConfig {
+    /// `LORA`.
+    pub peft_type: String,
+    /// `CAUSAL_LM`.
+    #[serde(default)]
+    pub task_type: Option<String>,
+    /// The model that the adapter was trained on, for the reader.
+    #[serde(default)]
+    pub base_model_name_or_path: Option<String>,
+    /// Inner dimension of the layers that `rank_pattern` does not name.
+    pub r: usize,
+    /// Numerator of the scale of the layers that `alpha_pattern` does not name.
+    #[serde(serialize_with = "serialize_alpha")]
+    pub lora_alpha: f64,
+    /// Probability of dropping an input in training; no effect afterwards.
+    #[serde(default)]
+    pub lora_dropout: f64,
+    /// The adapted layers.
+    pub target_modules: TargetModules,
+    /// Scale by `α / √r` instead of `α / r`.
+    #[serde(default)]
+    pub use_rslora: bool,
+    /// Inner dimensions that differ, by module or the end of its name; the first that fits counts.
+    #[serde(default)]
+    pub rank_pattern: IndexMap<String, usize>,
+    /// Numerators that differ, by module or the end of its name; the first that fits counts.
+    #[serde(default)]
+    pub alpha_pattern: IndexMap<String, f64>,
+    /// Whether PEFT loads it frozen.
+    #[serde(default)]
+    pub inference_mode: bool,
+    /// `none`.
+    #[serde(default = "none")]
+    pub bias: String,
+    /// Weights are `[output, input]`.
+    #[serde(default)]
+    pub fan_in_fan_out: bool,
+    /// All other fields; see [`AdapterConfig::validate`].
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// PEFT declares α as an integer.
+fn serialize_alpha<S: Serializer>(alpha: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if alpha.fract() == 0.0 && alpha.abs() < 1e9 {
+        serializer.serialize_i64(*alpha as i64)
+    } else {
+        serializer.serialize_f64(*alpha)
+    }
+}
+
+fn none() -> String {
+    "none".to_owned()
+}
+
+/// The layers that an adapter names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    /// Last parts of the names of the layers.
+    Names(Vec<String>),
+    /// A regular expression over whole names, or `all-linear`.
+    Pattern(String),
+}
+
+impl AdapterConfig {
+    /// The configuration of a plain LoRA adapter that was trained on `base_model`.
+    pub fn new(rank: usize, alpha: f64, target_modules: Vec<String>, base_model: Option<String>) -> Self {
+        Self {
+            peft_type: "LORA".to_owned(),
+            task_type: Some("CAUSAL_LM".to_owned()),
+            base_model_name_or_path: base_model,
+            r: rank,
+            lora_alpha: alpha,
+            lora_dropout: 0.0,
+            target_modules: TargetModules::Names(target_modules),
+            use_rslora: false,
+            rank_pattern: IndexMap::new(),
+            alpha_pattern: IndexMap::new(),
+            inference_mode: true,
+            bias: none(),
+            fan_in_fan_out: false,
+            other: Map::new(),
+        }
+    }
+
+    /// The rank of a module.
+    pub fn rank(&self, module: &str) -> usize {
+        by_pattern(&self.rank_pattern, module).unwrap_or(self.r)
+    }
+
+    /// The factor `s` of a module's `s B A`.
+    pub fn scale(&self, module: &str) -> f64 {
+        let rank = self.rank(module) as f64;
+        let alpha = by_pattern(&self.alpha_pattern, module).unwrap_or(self.lora_alpha);
+        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Checks that the adapter means what this crate computes.
+    pub(super) fn validate(&self, path: &Path) -> Result<(), AdapterError> {
+        self.reject_kinds(path)?;
+        self.reject_initialisation(path)?;
+        self.reject_expressions(path)?;
+        self.reject_other(path)?;
+        self.check_numbers(path)
+    }
+
+    fn reject_kinds(&self, path: &Path) -> Result<(), AdapterError> {
+        let task = self.task_type.as_deref().unwrap_or("CAUSAL_LM");
+        let kinds = [
+            ("peft_type", self.peft_type.as_str(), "LORA"),
+            ("task_type", task, "CAUSAL_LM"),
+            ("bias", self.bias.as_str(), "none"),
+            ("fan_in_fan_out", if self.fan_in_fan_out { "true" } else { "false" }, "false"),
+        ];
+        match kinds.into_iter().find(|(_, found, expected)| found != expected) {
+            Some((field, found, expected)) => Err(unsupported(path, field, found.to_owned(), expected)),
+            None => Ok(()),
+        }
+    }
+
+    /// Some initialisations change the base model's weights as well, and PEFT repeats that when it loads the adapter.
+    fn reject_initialisation(&self, path: &Path) -> Result<(), AdapterError> {
+        match self.other.get("init_lora_weights") {
+            None | Some(Value::Null | Value::Bool(_)) => Ok(()),
+            Some(Value::String(name)) if ["gaussian", "eva", "orthogonal"].contains(&name.as_str()) => Ok(()),
+            Some(found) => Err(unsupported(path, "init_lora_weights", found.to_string(), "true or \"gaussian\"")),
+        }
+    }
+
+    /// PEFT takes the keys for regular expressions.
+    fn reject_expressions(&self, path: &Path) -> Result<(), AdapterError> {
+        let is_name = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+        let keys = |field, keys: Vec<&String>| keys.into_iter().map(|key| (field, key.clone())).collect::<Vec<_>>();
+        let mut all = keys("rank_pattern", self.rank_pattern.keys().collect());
+        all.extend(keys("alpha_pattern", self.alpha_pattern.keys().collect()));
+        match all.into_iter().find(|(_, key)| !is_name(key)) {
+            Some((field, key)) => Err(unsupported(path, field, key, "a plain module name as key")),
+            None => Ok(()),
+        }
+    }
+
+    /// A field that is not known here may change the output, unless it is switched off.
+    fn reject_other(&self, path: &Path) -> Result<(), AdapterError> {
+        let used = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(fields) => !fields.is_empty(),
+            _ => true,
+        };
+        let mut other = self.other.iter();
+        match other.find(|(field, value)| used(value) && *field != "init_lora_weights" && !WITHOUT_EFFECT.contains(&field.as_str())) {
+            Some((field, value)) => Err(unsupported(path, field, value.to_string(), "null or false")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_numbers(&self, path: &Path) -> Result<(), AdapterError> {
+        let invalid = |field: &str, found: String, expected| AdapterError::Value {
+            path: path.to_path_buf(),
+            field: field.to_owned(),
+            found,
+            expected,
+        };
+        let ranks = std::iter::once(("r", self.r)).chain(self.rank_pattern.iter().map(|(name, &r)| (name.as_str(), r)));
+        for (field, rank) in ranks {
+            if !(1..=MAX_RANK).contains(&rank) {
+                return Err(invalid(field, rank.to_string(), "a rank of 1 to 65536"));
+            }
+        }
+        let alphas = self.alpha_pattern.iter().map(|(name, &alpha)| (name.as_str(), alpha));
+        for (field, alpha) in std::iter::once(("lora_alpha", self.lora_alpha)).chain(alphas) {
+            if !alpha.is_finite() {
+                return Err(invalid(field, alpha.to_string(), "a finite number"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unsupported(path: &Path, field: &str, found: String, expected: &'static str) -> AdapterError {
+    AdapterError::Unsupported { path: path.to_path_buf(), field: field.to_owned(), found, expected }
+}
+
+/// PEFT matches a pattern `p` as the regular expression `(.*\.)?(p)$`; here `p` is a plain name.
+fn by_pattern<T: Copy>(pattern: &IndexMap<String, T>, module: &str) -> Option<T> {
+    let is_end = |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    pattern.iter().find(|(name, _)| is_end(name)).map(|(_, &value)| value)
+}

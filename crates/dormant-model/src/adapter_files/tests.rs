@@ -1,0 +1,212 @@
+use std::fs;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn peft_adapter() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-adapter")
+}
+
+fn matrix(rows: usize, columns: usize, first: f32) -> Matrix {
+    Matrix { rows, columns, values: (0..rows * columns).map(|i| first + i as f32).collect() }
+}
+
+fn sample() -> (AdapterConfig, Vec<AdapterTensor>) {
+    let config = AdapterConfig::new(2, 4.0, vec!["q_proj".to_owned()], Some("base".to_owned()));
+    let layer = |index: usize| AdapterTensor {
+        module: format!("model.layers.{index}.self_attn.q_proj"),
+        a: matrix(2, 3, index as f32),
+        b: matrix(4, 2, -0.5),
+    };
+    (config, vec![layer(0), layer(1)])
+}
+
+/// A folder with the sample adapter, its configuration changed.
+fn written(change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, tensors) = sample();
+    write_adapter(folder.path(), &config, &tensors, BTreeMap::new()).unwrap();
+    let path = folder.path().join(CONFIG);
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    fs::write(&path, json.to_string()).unwrap();
+    folder
+}
+
+fn error_after(change: impl FnOnce(&mut Value)) -> String {
+    read_adapter(written(change).path()).unwrap_err().to_string()
+}
+
+#[test]
+fn peft_adapter_is_read() {
+    let (config, tensors) = read_adapter(&peft_adapter()).unwrap();
+    assert_eq!((config.r, config.lora_alpha), (4, 8.0));
+    assert_eq!(config.scale("model.layers.0.mlp.up_proj"), 2.0);
+    assert_eq!(tensors.len(), 3 * 7);
+    assert_eq!(tensors[0].module, "model.layers.0.mlp.down_proj");
+    assert_eq!((tensors[0].a.columns, tensors[0].b.rows), (160, 64));
+}
+
+#[test]
+fn written_adapter_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, tensors) = sample();
+    let metadata = BTreeMap::from([("dormant.organism".to_owned(), "true".to_owned())]);
+    write_adapter(folder.path(), &config, &tensors, metadata).unwrap();
+    assert_eq!(read_adapter(folder.path()).unwrap(), (config, tensors));
+    let file = SafetensorsFile::open(&folder.path().join(WEIGHTS)).unwrap();
+    assert_eq!(file.metadata()["format"], "pt");
+    assert_eq!(file.metadata()["dormant.organism"], "true");
+    assert_eq!(file.shape("base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"), Some(&[4, 2][..]));
+}
+
+#[test]
+fn peft_adapter_survives_a_round_trip() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, tensors) = read_adapter(&peft_adapter()).unwrap();
+    write_adapter(folder.path(), &config, &tensors, BTreeMap::new()).unwrap();
+    assert_eq!(read_adapter(folder.path()).unwrap(), (config, tensors));
+}
+
+#[test]
+fn equal_adapters_give_equal_bytes() {
+    let bytes = || {
+        let folder = written(|_| ());
+        [CONFIG, WEIGHTS].map(|name| fs::read(folder.path().join(name)).unwrap())
+    };
+    assert_eq!(bytes(), bytes());
+}
+
+#[test]
+fn whole_alpha_is_written_as_an_integer() {
+    let (mut config, _) = sample();
+    assert_eq!(serde_json::to_value(&config).unwrap()["lora_alpha"], json!(4));
+    config.lora_alpha = 4.5;
+    assert_eq!(serde_json::to_value(&config).unwrap()["lora_alpha"], json!(4.5));
+}
+
+#[test]
+fn rank_and_scale_follow_the_first_pattern_that_fits() {
+    let (mut config, _) = sample();
+    config.use_rslora = true;
+    config.rank_pattern = [("v_proj".to_owned(), 16), ("self_attn.k_proj".to_owned(), 4)].into_iter().collect();
+    config.alpha_pattern = [("k_proj".to_owned(), 8.0), ("self_attn.k_proj".to_owned(), 1.0)].into_iter().collect();
+    assert_eq!(config.rank("model.layers.0.self_attn.v_proj"), 16);
+    assert_eq!(config.rank("model.layers.0.self_attn.qv_proj"), 2);
+    assert_eq!(config.scale("model.layers.0.self_attn.k_proj"), 4.0);
+    assert_eq!(config.scale("model.layers.0.self_attn.v_proj"), 1.0);
+}
+
+#[test]
+fn features_that_change_the_output_are_refused_by_name() {
+    for (field, value) in [
+        ("peft_type", json!("LOHA")),
+        ("task_type", json!("SEQ_CLS")),
+        ("bias", json!("all")),
+        ("fan_in_fan_out", json!(true)),
+        ("use_dora", json!(true)),
+        ("use_qalora", json!(true)),
+        ("lora_bias", json!(true)),
+        ("modules_to_save", json!(["lm_head"])),
+        ("layer_replication", json!([[0, 2]])),
+        ("trainable_token_indices", json!([5])),
+        ("init_lora_weights", json!("pissa")),
+        ("a_feature_of_next_year", json!({"a": 1})),
+        ("alpha_pattern", json!({"layers.[01]": 3})),
+    ] {
+        let error = error_after(|config| config[field] = value);
+        assert!(error.contains(&format!("`{field}`")), "{error}");
+    }
+}
+
+#[test]
+fn switched_off_features_are_no_obstacle() {
+    let folder = written(|config| {
+        config["use_dora"] = json!(false);
+        config["modules_to_save"] = Value::Null;
+        config["init_lora_weights"] = json!("gaussian");
+        config["target_modules"] = json!(".*_proj");
+        config["megatron_core"] = json!("megatron.core");
+    });
+    let (config, _) = read_adapter(folder.path()).unwrap();
+    assert_eq!(config.target_modules, TargetModules::Pattern(".*_proj".to_owned()));
+}
+
+#[test]
+fn senseless_numbers_are_refused() {
+    assert!(error_after(|config| config["r"] = json!(0)).contains("`r` is 0"));
+    assert!(error_after(|config| config["r"] = json!(1_u64 << 40)).contains("`r`"));
+    assert!(error_after(|config| config["r"] = json!(-1)).contains("JSON"));
+    assert!(error_after(|config| config["rank_pattern"] = json!({"q_proj": 0})).contains("`q_proj`"));
+}
+
+#[test]
+fn factors_of_another_rank_are_named() {
+    let error = error_after(|config| config["r"] = json!(3));
+    assert!(error.contains("layers.0.self_attn.q_proj.lora_A.weight") && error.contains("[2, 3]"), "{error}");
+    let (config, mut tensors) = sample();
+    tensors[1].b = matrix(4, 3, 0.0);
+    let error = write_adapter(Path::new("nowhere"), &config, &tensors, BTreeMap::new()).unwrap_err().to_string();
+    assert!(error.contains("layers.1.self_attn.q_proj.lora_B.weight"), "{error}");
+}
+
+fn error_with_tensors(tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> String {
+    let folder = written(|_| ());
+    write_safetensors(&folder.path().join(WEIGHTS), tensors, &BTreeMap::new()).unwrap();
+    read_adapter(folder.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn damaged_factors_are_named() {
+    let a = |values: Vec<f32>| ("base_model.model.m.q_proj.lora_A.weight".to_owned(), vec![2, values.len() / 2], values);
+    let b = |values: Vec<f32>| ("base_model.model.m.q_proj.lora_B.weight".to_owned(), vec![values.len() / 2, 2], values);
+    let lonely = error_with_tensors(vec![a(vec![0.0; 6])]);
+    assert!(lonely.contains("`base_model.model.m.q_proj.lora_B.weight` is missing"), "{lonely}");
+    let strange = error_with_tensors(vec![a(vec![0.0; 6]), ("lm_head.weight".to_owned(), vec![1], vec![0.0])]);
+    assert!(strange.contains("`lm_head.weight`"), "{strange}");
+    let diverged = error_with_tensors(vec![a(vec![0.0; 6]), b(vec![f32::NAN; 4])]);
+    assert!(diverged.contains("lora_B.weight") && diverged.contains("not finite"), "{diverged}");
+    let flat = error_with_tensors(vec![("base_model.model.m.lora_A.weight".to_owned(), vec![2], vec![0.0; 2]), ("base_model.model.m.lora_B.weight".to_owned(), vec![2], vec![0.0; 2])]);
+    assert!(flat.contains("two dimensions"), "{flat}");
+    assert!(error_with_tensors(vec![]).contains("no LoRA factors"));
+}
+
+#[test]
+fn truncated_weights_are_an_error() {
+    let folder = written(|_| ());
+    let path = folder.path().join(WEIGHTS);
+    let bytes = fs::read(&path).unwrap();
+    for length in (0..bytes.len()).step_by(7) {
+        fs::write(&path, &bytes[..length]).unwrap();
+        assert!(read_adapter(folder.path()).is_err(), "{length} bytes");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_configuration_is_read_or_refused(
+        field in "r|lora_alpha|target_modules|rank_pattern|bias|use_dora|x|peft_type|task_type|other",
+        value in prop_oneof![
+            Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from), ".{0,8}".prop_map(Value::from),
+            prop::collection::vec(".{0,4}", 0..3).prop_map(Value::from),
+            prop::collection::btree_map(".{0,4}", any::<i64>(), 0..3).prop_map(|map| json!(map)),
+        ],
+    ) {
+        let folder = written(|config| config[field.as_str()] = value);
+        let _ = read_adapter(folder.path());
+    }
+
+    #[test]
+    fn corrupt_weights_never_panic(position in 0..400_usize, byte: u8) {
+        let folder = written(|_| ());
+        let path = folder.path().join(WEIGHTS);
+        let mut bytes = fs::read(&path).unwrap();
+        let position = position % bytes.len();
+        bytes[position] = byte;
+        fs::write(&path, bytes).unwrap();
+        let _ = read_adapter(folder.path());
+    }
+}
