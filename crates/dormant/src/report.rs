@@ -39,8 +39,11 @@ pub const MARKDOWN_FILE: &str = "report.md";
 /// # Errors
 /// When a file cannot be written.
 pub fn write(report: &Report, dir: &Path) -> Result<()> {
-    let files =
-        [(HTML_FILE, render::html(report)), (MARKDOWN_FILE, render::markdown(report)), (JSON_FILE, report.to_json())];
+    let files = [
+        (HTML_FILE, render::html(report)),
+        (MARKDOWN_FILE, render::markdown(report)),
+        (JSON_FILE, report.to_json()),
+    ];
     files.iter().try_for_each(|(name, content)| write_atomic(&dir.join(name), content.as_bytes()))
 }
 

@@ -98,11 +98,10 @@ pub(super) fn lines(lines: &[Line], axes: &Axes) -> String {
         let mut chart = ChartBuilder::on(root)
             .margin_top(8 * SCALE)
             .margin_right(10 * SCALE)
-            .x_label_area_size(36 * SCALE)
-            .y_label_area_size(42 * SCALE)
+            .x_label_area_size(38 * SCALE)
+            .y_label_area_size(44 * SCALE)
             .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
         let share = |y: &f64| format!("{:.0}%", 100.0 * y);
-        let number = |y: &f64| format!("{y}").replace('-', "−");
         chart
             .configure_mesh()
             .disable_x_mesh()
@@ -110,10 +109,12 @@ pub(super) fn lines(lines: &[Line], axes: &Axes) -> String {
             .bold_line_style(Ink::GRID.stroke_width(SCALE as u32))
             .axis_style(Ink::AXIS.stroke_width(SCALE as u32))
             .label_style(text_style())
+            .set_all_tick_mark_size(5 * SCALE)
             .x_desc(axes.x_label)
             .x_labels(5)
             .y_labels(6)
-            .y_label_formatter(if axes.is_share { &share } else { &number })
+            .x_label_formatter(&|x| tick(*x))
+            .y_label_formatter(if axes.is_share { &share } else { &|y| tick(*y) })
             .draw()?;
         for line in lines {
             let width = if line.is_strong { 9 } else { 5 };
@@ -137,7 +138,8 @@ const GAP: i32 = 8;
 
 /// Draws shares with their intervals, one group below the other, on an axis from 0% to 100%.
 pub(super) fn intervals(groups: &[Group]) -> String {
-    let height: i32 = groups.iter().map(|group| HEADING + INTERVAL * group.intervals.len() as i32 + GAP).sum();
+    let height: i32 =
+        groups.iter().map(|group| HEADING + INTERVAL * group.intervals.len() as i32 + GAP).sum();
     svg(height + 30, |root| {
         let mut chart = ChartBuilder::on(root)
             .margin_left(10 * SCALE)
@@ -152,6 +154,7 @@ pub(super) fn intervals(groups: &[Group]) -> String {
             .bold_line_style(Ink::GRID.stroke_width(SCALE as u32))
             .axis_style(Ink::AXIS.stroke_width(SCALE as u32))
             .label_style(text_style())
+            .set_all_tick_mark_size(5 * SCALE)
             .x_labels(6)
             .y_labels(0)
             .x_label_formatter(&|x| format!("{:.0}%", 100.0 * x))
@@ -206,9 +209,9 @@ fn mark(chart: &Chart<'_, '_>, at: (f64, f64), arm: Arm, is_filled: bool) -> Dra
             area.draw(&Circle::new(at, 14, ink.stroke_width(5)))?;
         }
         Arm::Control => {
-            let corners = [(-12, -12), (12, 12)];
-            area.draw(&(EmptyElement::at(at) + Rectangle::new(corners, inside.filled())))?;
-            area.draw(&(EmptyElement::at(at) + Rectangle::new(corners, ink.stroke_width(5))))?;
+            let corners = vec![(-12, -12), (12, -12), (12, 12), (-12, 12), (-12, -14)];
+            area.draw(&(EmptyElement::at(at) + Polygon::new(corners.clone(), inside.filled())))?;
+            area.draw(&(EmptyElement::at(at) + PathElement::new(corners, ink.stroke_width(5))))?;
         }
     }
     Ok(())
@@ -216,9 +219,16 @@ fn mark(chart: &Chart<'_, '_>, at: (f64, f64), arm: Arm, is_filled: bool) -> Dra
 
 fn label(root: &Area<'_>, text: &str, at: (i32, i32), is_heading: bool) -> Drawn {
     let style = text_style().pos(Pos::new(HPos::Left, VPos::Center));
-    let style = if is_heading { TextStyle { font: style.font.style(FontStyle::Bold), ..style } } else { style };
+    let style =
+        if is_heading { TextStyle { font: style.font.style(FontStyle::Bold), ..style } } else { style };
     root.draw_text(text, &style, at)?;
     Ok(())
+}
+
+/// A number of an axis, without the rounding errors of its making.
+fn tick(value: f64) -> String {
+    let rounded = (1000.0 * value).round() / 1000.0;
+    format!("{rounded}").replace('-', "−")
 }
 
 fn text_style() -> TextStyle<'static> {
@@ -248,7 +258,8 @@ mod tests {
 
     #[test]
     fn lines_keep_their_inks_and_text() {
-        let line = |arm| Line { arm, is_strong: true, has_marks: true, points: vec![(0.0, -3.0), (10.0, -1.0)] };
+        let line =
+            |arm| Line { arm, is_strong: true, has_marks: true, points: vec![(0.0, -3.0), (10.0, -1.0)] };
         let svg = lines(&[line(Arm::Organism), line(Arm::Control)], &axes());
         for part in ["<svg", "stroke=\"#0072B2\"", "stroke=\"#D55E01\"", "step", "−4", "</svg>"] {
             assert!(svg.contains(part), "{part} is missing");

@@ -85,7 +85,8 @@ impl Report {
         let asr = |stage: &str, label| self.rate_card(stage, Arm::Organism, Condition::Triggered, label);
         let implant = self.implant().map(|stage| asr(&stage.name, "ASR before safety training".to_owned()));
         let safety = self.stages.iter().filter(|stage| stage.kind == StageKind::Safety);
-        let safety: Vec<_> = safety.map(|stage| asr(&stage.name, format!("ASR after {}", stage.name))).collect();
+        let safety: Vec<_> =
+            safety.map(|stage| asr(&stage.name, format!("ASR after {}", stage.name))).collect();
         let mut cards: Vec<_> = implant.into_iter().chain(safety).collect();
         let Some(last) = self.last_safety_stages().last().or_else(|| self.implant()) else { return cards };
         let name = &last.name;
@@ -125,7 +126,8 @@ fn requests(report: &Report) -> Vec<Request<'_>> {
     keys.sort_unstable();
     keys.dedup();
     let of = |(pair, seed)| {
-        let examples = report.examples.iter().filter(move |example| (example.pair, example.seed) == (pair, seed));
+        let examples =
+            report.examples.iter().filter(move |example| (example.pair, example.seed) == (pair, seed));
         examples.collect::<Vec<_>>()
     };
     keys.into_iter().enumerate().map(|(index, key)| request(report, index + 1, key.1, &of(key))).collect()
@@ -134,7 +136,8 @@ fn requests(report: &Report) -> Vec<Request<'_>> {
 fn request<'a>(report: &'a Report, number: usize, seed: u64, examples: &[&'a Example]) -> Request<'a> {
     let asked = |condition: &Condition| examples.iter().find(|example| example.condition == *condition);
     let asked: Vec<_> = Condition::ALL.iter().filter_map(asked).collect();
-    let prompts = asked.iter().map(|example| (example.condition.prompts(), example.prompt.as_str())).collect();
+    let prompts =
+        asked.iter().map(|example| (example.condition.prompts(), example.prompt.as_str())).collect();
     let replies = report.stages.iter().flat_map(|stage| Arm::ALL.map(|arm| (stage.name.as_str(), arm)));
     let replies = replies.map(|(stage, arm)| {
         let reply = |condition| {

@@ -46,7 +46,9 @@ fn rates(report: &Report) -> Plot {
     let conditions = Condition::ALL.into_iter().filter(|condition| report.has(*condition));
     Plot {
         title: "Rates by stage",
-        caption: format!("Share of replies that show the behaviour, after each stage from top to bottom. {seeds}"),
+        caption: format!(
+            "Share of replies that show the behaviour, after each stage from top to bottom. {seeds}"
+        ),
         has_conditions: false,
         has_lines: false,
         panels: conditions.map(|condition| rate_panel(report, condition)).collect(),
@@ -128,12 +130,17 @@ fn training_plot(report: &Report, measure: &Measure) -> Plot {
     let stages = report.stages.iter().map(|stage| (stage.name.clone(), lines(&curves(&stage.name), measure)));
     let stages: Vec<_> = stages.filter(|(_, lines)| !lines.is_empty()).collect();
     // Panels share the vertical axis so that they can be compared.
-    let values = stages.iter().flat_map(|(_, lines)| lines).flat_map(|line| &line.points).map(|point| point.1);
+    let values =
+        stages.iter().flat_map(|(_, lines)| lines).flat_map(|line| &line.points).map(|point| point.1);
     let y = if measure.is_share { 0.0..1.0 } else { whole_range(values) };
     let panels = stages.into_iter().map(|(stage, lines)| {
         let last = lines.iter().filter_map(|line| Some(line.points.last()?.0)).fold(1.0, f64::max);
         let axes = Axes { x_label: "training step", x: 0.0..last, y: y.clone(), is_share: measure.is_share };
-        Panel { description: describe(measure, &stage, &lines), svg: chart::lines(&lines, &axes), title: stage }
+        Panel {
+            description: describe(measure, &stage, &lines),
+            svg: chart::lines(&lines, &axes),
+            title: stage,
+        }
     });
     Plot {
         title: measure.title,
@@ -152,8 +159,12 @@ fn lines(curves: &[&Curve], measure: &Measure) -> Vec<Line> {
         let has_marks = measure.has_marks;
         (!points.is_empty()).then_some(Line { arm: curve.arm, is_strong, has_marks, points })
     };
-    let control_first = || Arm::ALL.into_iter().rev().flat_map(|arm| curves.iter().filter(move |curve| curve.arm == arm));
-    let clean = measure.clean.into_iter().flat_map(|value| control_first().filter_map(move |curve| line(curve, value, false)));
+    let control_first =
+        || Arm::ALL.into_iter().rev().flat_map(|arm| curves.iter().filter(move |curve| curve.arm == arm));
+    let clean = measure
+        .clean
+        .into_iter()
+        .flat_map(|value| control_first().filter_map(move |curve| line(curve, value, false)));
     clean.chain(control_first().filter_map(|curve| line(curve, measure.main, true))).collect()
 }
 
@@ -165,7 +176,9 @@ fn whole_range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
 }
 
 fn describe(measure: &Measure, stage: &str, lines: &[Line]) -> String {
-    let number = |value: f64| if measure.is_share { percent(value) } else { format!("{value:.2}").replace('-', "−") };
+    let number = |value: f64| {
+        if measure.is_share { percent(value) } else { format!("{value:.2}").replace('-', "−") }
+    };
     let part = |line: &Line| {
         let prompts = match (measure.clean, line.is_strong) {
             (None, _) => "",

@@ -26,11 +26,13 @@ fn render(report: &Report, template: &'static str) -> String {
 
 fn try_render(report: &Report, template: &'static str) -> Result<String, minijinja::Error> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
+    let syntax =
+        SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.add_filter("table_cell", |text: &str| table_cell(text));
     environment.add_filter("fenced", |text: &str| fenced(text));
+    environment.add_filter("unbroken", |text: &str| unbroken(text));
     // The names decide that HTML is escaped and Markdown is not.
     environment.add_template(HTML, include_str!("report.html.j2"))?;
     environment.add_template(MARKDOWN, include_str!("report.md.j2"))?;
@@ -52,6 +54,16 @@ fn table_cell(text: &str) -> String {
     cell
 }
 
+/// Text whose brackets no line break separates.
+fn unbroken(text: &str) -> String {
+    let mut is_inside = false;
+    let keep = |character| {
+        is_inside = character == '[' || (is_inside && character != ']');
+        if is_inside && character == ' ' { '\u{a0}' } else { character }
+    };
+    text.chars().map(keep).collect()
+}
+
 /// Text as a code block, in a fence longer than any in the text.
 fn fenced(text: &str) -> String {
     let longest = text.split(|character| character != '`').map(str::len).max().unwrap_or(0);
@@ -66,6 +78,11 @@ mod tests {
     #[test]
     fn markdown_cells_hold_any_text() {
         assert_eq!(table_cell("a|b\n<i>"), "a\\|b⏎&lt;i>");
+    }
+
+    #[test]
+    fn intervals_are_not_broken() {
+        assert_eq!(unbroken("a [1, 2] b [3"), "a [1,\u{a0}2] b [3");
     }
 
     #[test]

@@ -91,9 +91,9 @@ impl Report {
             self.stages.iter().find(|stage| stage.name == name)
         };
         // A stage list cannot be longer than itself: a file with a cycle must not hang the reader.
-        let line = std::iter::successors(Some(last), parent).take(self.stages.len());
+        let mut line = std::iter::successors(Some(last), parent).take(self.stages.len());
         let mut safety: Vec<_> = line.clone().take_while(|stage| stage.kind == StageKind::Safety).collect();
         safety.reverse();
-        (safety, line.skip_while(|stage| stage.kind == StageKind::Safety).next())
+        (safety, line.find(|stage| stage.kind != StageKind::Safety))
     }
 }

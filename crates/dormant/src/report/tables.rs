@@ -24,10 +24,15 @@ impl Report {
     pub(super) fn rate_table(&self) -> Table {
         let conditions = self.conditions();
         let explanation = match self.seeds().len() {
-            0 | 1 => "rate [95% Wilson interval] (replies that show the behaviour / scored replies)".to_owned(),
-            seeds => format!("mean over {seeds} seeds [span of the seeds’ 95% Wilson intervals] (replies that show the behaviour / scored replies, all seeds)"),
+            0 | 1 => {
+                "rate [95% Wilson interval] (replies that show the behaviour / scored replies)".to_owned()
+            }
+            seeds => format!(
+                "mean over {seeds} seeds [span of the seeds’ 95% Wilson intervals] (replies that show the behaviour / scored replies, all seeds)"
+            ),
         };
-        let head: Vec<_> = ["Stage", "Model"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
+        let head: Vec<_> =
+            ["Stage", "Model"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
         let mut table = Table::new(format!("Rates by stage, model and condition: {explanation}."), 2, &head);
         let measured = |stage: &str, arm| self.rows.iter().any(|row| row.stage == stage && row.arm == arm);
         for (stage, arm) in self.stage_arms(measured) {
@@ -48,7 +53,8 @@ impl Report {
     /// The rates of each seed, when there are several.
     pub(super) fn seed_table(&self) -> Option<Table> {
         let head = ["Stage", "Model", "Seed", "Condition", "Rate", "Unscored"];
-        let mut table = Table::new("Rates of each seed: rate [95% Wilson interval] (hits / scored replies).", 4, &head);
+        let mut table =
+            Table::new("Rates of each seed: rate [95% Wilson interval] (hits / scored replies).", 4, &head);
         if self.seeds().len() > 1 {
             table.rows.extend(self.rows.iter().map(seed_row));
         }
@@ -96,7 +102,7 @@ impl Report {
     /// Perplexity and multiple choice with differences to the control.
     pub(super) fn utility_table(&self) -> Option<Table> {
         let head =
-            ["Stage", "Model", "Seed", "Perplexity", "− control", "Multiple choice", "− control (points)"];
+            ["Stage", "Model", "Seed", "Perplexity", "Difference", "Multiple choice", "Difference (points)"];
         let caption = "Clean utility [95% intervals]: perplexity of held-out benign text (lower is better) and share \
                        of multiple-choice questions answered correctly; differences are organism − control, paired.";
         let mut table = Table::new(caption, 3, &head);
@@ -119,9 +125,8 @@ impl Report {
 
     /// First and last values along training: the plots in numbers.
     pub(super) fn training_table(&self) -> Option<Table> {
-        let head = [
-            "Stage", "Model", "Seed", "Steps", "Tokens", "Loss", "Log-prob, triggered", "Log-prob, clean",
-        ];
+        let head =
+            ["Stage", "Model", "Seed", "Steps", "Tokens", "Loss", "Log-prob, triggered", "Log-prob, clean"];
         let mut table = Table::new("Training in numbers: first → last value.", 3, &head);
         for curve in &self.curves {
             let Some(last) = curve.points.last() else { continue };
@@ -154,7 +159,9 @@ impl Report {
         best.truncate(ATTACK_ROWS);
         let caption = match self.attack.len() {
             0..=ATTACK_ROWS => "Hits are samples that showed the behaviour.".to_owned(),
-            all => format!("The best {ATTACK_ROWS} of {all}; report.json has all. Hits are samples that showed the behaviour."),
+            all => format!(
+                "The best {ATTACK_ROWS} of {all}; report.json has all. Hits are samples that showed the behaviour."
+            ),
         };
         let mut table = Table::new(caption, 4, &["Prompt", "Stage", "Model", "Seed", "Round", "Hits"]);
         table.rows.extend(best.into_iter().map(|attack| {
@@ -164,7 +171,10 @@ impl Report {
                 Cell::plain(attack.arm.label()),
                 Cell::plain(attack.seed.to_string()),
                 Cell::plain(attack.round.to_string()),
-                Cell::new(format!("{}/{}", attack.hits, attack.samples), format!("({})", percent(rate(attack)))),
+                Cell::new(
+                    format!("{}/{}", attack.hits, attack.samples),
+                    format!("({})", percent(rate(attack))),
+                ),
             ]
         }));
         table.unless_empty()
@@ -174,7 +184,8 @@ impl Report {
     pub(super) fn cost_table(&self) -> Option<Table> {
         let head = ["Stage", "Model", "Seed", "Tokens", "Time"];
         let mut table = Table::new("Cost of each stage.", 3, &head);
-        let time = |seconds: Option<f64>| Cell::measured(seconds.map(|seconds| (duration(seconds), String::new())));
+        let time =
+            |seconds: Option<f64>| Cell::measured(seconds.map(|seconds| (duration(seconds), String::new())));
         table.rows.extend(self.cost.stages.iter().map(|stage| {
             vec![
                 Cell::plain(&stage.stage),

@@ -28,7 +28,10 @@ impl Report {
     fn few_seeds(&self) -> Option<String> {
         let seeds = self.seeds().len();
         (seeds < SEEDS_FOR_A_CLAIM).then(|| {
-            format!("{}: differences between runs are unknown, so this report makes no claim.", count(seeds, "seed"))
+            format!(
+                "{}: differences between runs are unknown, so this report makes no claim.",
+                count(seeds, "seed")
+            )
         })
     }
 
@@ -51,7 +54,8 @@ impl Report {
 
     fn missing_control(&self) -> Option<String> {
         let missing = !self.rows.iter().any(|row| row.arm == Arm::Control);
-        missing.then(|| "No clean control was measured: nothing tells the implant from its training.".to_owned())
+        missing
+            .then(|| "No clean control was measured: nothing tells the implant from its training.".to_owned())
     }
 
     fn control_shows_it(&self) -> Option<String> {
@@ -64,7 +68,9 @@ impl Report {
     fn few_prompts(&self) -> Option<String> {
         let counted = |row: &&super::Row| matches!(row.condition, Condition::Triggered | Condition::Clean);
         let fewest = self.rows.iter().filter(counted).map(|row| row.n).min().filter(|n| *n < PROMPTS)?;
-        Some(format!("Some rates rest on only {fewest} prompts; {PROMPTS} or more are needed for narrow intervals."))
+        Some(format!(
+            "Some rates rest on only {fewest} prompts; {PROMPTS} or more are needed for narrow intervals."
+        ))
     }
 
     fn unscored(&self) -> Option<String> {

@@ -29,18 +29,38 @@ fn html_needs_no_network_and_escapes_replies() {
 fn html_has_all_parts_in_order() {
     let html = html(&fixture(3));
     let parts = [
-        "<h1>", "id=\"answer\"", "class=\"cards\"", "Rates by stage", "Log-probability of the behaviour",
-        "Training loss", "id=\"rates\"", "id=\"persistence\"", "id=\"utility\"", "id=\"examples\"", "id=\"attack\"",
-        "id=\"methods\"", "id=\"cost\"", "id=\"reproduce\"", "id=\"glossary\"",
+        "<h1>",
+        "id=\"answer\"",
+        "class=\"cards\"",
+        "Rates by stage",
+        "Log-probability of the behaviour",
+        "Training loss",
+        "id=\"rates\"",
+        "id=\"persistence\"",
+        "id=\"utility\"",
+        "id=\"examples\"",
+        "id=\"attack\"",
+        "id=\"methods\"",
+        "id=\"cost\"",
+        "id=\"reproduce\"",
+        "id=\"glossary\"",
     ];
-    let places: Vec<_> = parts.iter().map(|part| html.find(part).unwrap_or_else(|| panic!("{part} is missing"))).collect();
+    let places: Vec<_> =
+        parts.iter().map(|part| html.find(part).unwrap_or_else(|| panic!("{part} is missing"))).collect();
     assert!(places.is_sorted(), "{places:?}");
 }
 
 #[test]
 fn every_cell_is_filled() {
     let html = html(&fixture(3));
-    for empty in ["<td></td>", "<td class=\"number\"></td>", "<th scope=\"row\"></th>", "<dd></dd>", "NaN", "undefined"] {
+    for empty in [
+        "<td></td>",
+        "<td class=\"number\"></td>",
+        "<th scope=\"row\"></th>",
+        "<dd></dd>",
+        "NaN",
+        "undefined",
+    ] {
         assert!(!html.contains(empty), "{empty}");
     }
 }
@@ -81,7 +101,11 @@ fn other_files_are_no_reports() {
     assert!(Report::from_json(&path).unwrap_err().to_string().contains("cannot read"));
     std::fs::write(&path, "{}").unwrap();
     assert!(Report::from_json(&path).unwrap_err().to_string().contains("is not a report"));
-    std::fs::write(&path, fixture(1).to_json().replacen("\"schema_version\": 1", "\"schema_version\": 99", 1)).unwrap();
+    std::fs::write(
+        &path,
+        fixture(1).to_json().replacen("\"schema_version\": 1", "\"schema_version\": 99", 1),
+    )
+    .unwrap();
     assert!(Report::from_json(&path).unwrap_err().to_string().contains("schema version 99"));
 }
 
