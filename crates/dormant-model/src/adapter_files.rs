@@ -1,7 +1,7 @@
 //! Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! `peft.PeftModel.from_pretrained` loads what [`write_adapter`] writes, and [`read_adapter`] loads what PEFT saves,
-//! as far as it is plain LoRA (or rsLoRA) on linear layers. Anything else is refused by name.
+//! as far as it is plain `LoRA` (or `rsLoRA`) on linear layers. Anything else is refused by name.
 
 mod config;
 
@@ -54,7 +54,7 @@ pub enum AdapterError {
         expected: &'static str,
     },
 
-    /// A tensor whose name is not that of a LoRA factor.
+    /// A tensor whose name is not that of a `LoRA` factor.
     #[error(
         "{}: tensor `{tensor}` is no LoRA factor; expected `base_model.model.<module>.lora_A.weight` or \
          `….lora_B.weight`", path.display()
@@ -88,7 +88,7 @@ pub enum AdapterError {
         tensor: String,
     },
 
-    /// The file has no LoRA factors.
+    /// The file has no `LoRA` factors.
     #[error("{}: there are no LoRA factors in this file", path.display())]
     Empty {
         /// The `adapter_model.safetensors`.
@@ -178,12 +178,17 @@ fn read_pair(file: &SafetensorsFile, config: &AdapterConfig, module: String) -> 
 
 fn read_matrix(file: &SafetensorsFile, name: &str) -> Result<Matrix> {
     let path = || file.path().to_path_buf();
-    let shape = file
-        .shape(name)
-        .ok_or_else(|| Error::TensorMissing { path: path(), tensor: name.to_owned() })?;
+    let shape =
+        file.shape(name).ok_or_else(|| Error::TensorMissing { path: path(), tensor: name.to_owned() })?;
     let &[rows, columns] = shape else {
         let (tensor, found) = (name.to_owned(), shape.to_vec());
-        return Err(AdapterError::TensorShape { path: path(), tensor, found, expected: "two dimensions".to_owned() }.into());
+        return Err(AdapterError::TensorShape {
+            path: path(),
+            tensor,
+            found,
+            expected: "two dimensions".to_owned(),
+        }
+        .into());
     };
     let values = file.tensor_f32(name)?;
     if values.iter().any(|value| !value.is_finite()) {
@@ -213,7 +218,8 @@ pub fn write_adapter(
     let named = tensors.iter().flat_map(|AdapterTensor { module, a, b }| {
         [(format!("{PREFIX}{module}{SUFFIX_A}"), a), (format!("{PREFIX}{module}{SUFFIX_B}"), b)]
     });
-    let rows = named.map(|(name, matrix)| (name, vec![matrix.rows, matrix.columns], matrix.values.as_slice()));
+    let rows =
+        named.map(|(name, matrix)| (name, vec![matrix.rows, matrix.columns], matrix.values.as_slice()));
     write_safetensors(&path, rows, &metadata)?;
     atomic_write(&folder.join(CONFIG), |file| {
         serde_json::to_writer_pretty(&mut *file, config)?;

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result};
 
-/// ChatML, for models that bring no template.
+/// `ChatML`, for models that bring no template.
 const CHATML: &str = "{% for message in messages %}\
     {{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
@@ -84,12 +84,12 @@ impl ChatTemplate {
         Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// The ChatML template, without a default system prompt.
+    /// The `ChatML` template, without a default system prompt.
     pub fn chatml() -> Self {
         Self::new(CHATML, "", "<|im_end|>").expect("the template above is valid")
     }
 
-    /// The template of a model folder: `chat_template.jinja`, else the field of `tokenizer_config.json`, else ChatML.
+    /// The template of a model folder: `chat_template.jinja`, else the field of `tokenizer_config.json`, else `ChatML`.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Json`] when a file cannot be read, [`Error::ChatTemplate`] when the template in it
@@ -114,7 +114,7 @@ impl ChatTemplate {
         }
     }
 
-    /// The template in the metadata of a GGUF file, else ChatML.
+    /// The template in the metadata of a GGUF file, else `ChatML`.
     ///
     /// # Errors
     /// [`Error::Gguf`] when a field has the wrong type, [`Error::ChatTemplate`] when the template cannot be used.

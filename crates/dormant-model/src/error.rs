@@ -3,8 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::adapter_files::AdapterError;
+use crate::chat_template::ChatTemplateError;
 use crate::checkpoint::gguf::GgufError;
 use crate::config::ConfigError;
+use crate::source::SourceError;
+use crate::tokenizer::TokenizerError;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -45,6 +49,32 @@ pub enum Error {
         /// The field at fault.
         source: ConfigError,
     },
+
+    /// A token id that the vocabulary does not have.
+    #[error("token {token} is outside the vocabulary of {vocabulary}; was it made by another tokenizer?")]
+    TokenOutOfVocabulary {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocabulary: usize,
+    },
+
+    /// A sequence is longer than the model's context.
+    #[error("a sequence of {length} tokens exceeds the model's context of {limit}; shorten it")]
+    SequenceTooLong {
+        /// Tokens of the sequence.
+        length: usize,
+        /// Longest possible.
+        limit: usize,
+    },
+
+    /// A prompt without a token cannot be continued.
+    #[error("a prompt has no tokens; give it at least one")]
+    EmptyPrompt,
+
+    /// The caller ended the work.
+    #[error("interrupted")]
+    Interrupted,
 
     /// A GGUF file is damaged, or uses something that is not supported.
     #[error("{} cannot be read as GGUF", path.display())]
@@ -194,6 +224,22 @@ pub enum Error {
         /// The shard.
         shard: String,
     },
+
+    /// A tokenizer is damaged, or uses something that is not supported.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+
+    /// A chat template is damaged, hostile, or refuses a conversation.
+    #[error(transparent)]
+    ChatTemplate(#[from] ChatTemplateError),
+
+    /// An adapter is damaged, or uses something that is not supported.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+
+    /// A model's files cannot be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
 }
 
 impl Error {

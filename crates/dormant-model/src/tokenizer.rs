@@ -16,8 +16,8 @@ pub use error::TokenizerError;
 use gguf::Vocabulary;
 
 use crate::atomic::atomic_write;
-use crate::checkpoint::gguf::Gguf;
 use crate::chat_template::ChatTemplate;
+use crate::checkpoint::gguf::Gguf;
 use crate::error::{Error, Result};
 
 /// Largest vocabulary that is accepted, in tokens. The largest in use today has 262,144.
@@ -85,7 +85,11 @@ impl Tokenizer {
         let ids = inner.get_vocab(true);
         let vocab_size = ids.values().max().map_or(0, |&last| last as usize + 1);
         if vocab_size > MAX_VOCABULARY {
-            return Err(TokenizerError::TooLarge { what: "vocabulary", found: vocab_size, limit: MAX_VOCABULARY });
+            return Err(TokenizerError::TooLarge {
+                what: "vocabulary",
+                found: vocab_size,
+                limit: MAX_VOCABULARY,
+            });
         }
         for (field, id) in [("bos_token", bos), ("eos_token", eos)] {
             if let Some(id) = id.filter(|&id| id as usize >= vocab_size) {
@@ -116,7 +120,9 @@ impl Tokenizer {
     pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>> {
         let ids = self.encode_without_added_tokens(text).map_err(TokenizerError::library("encode"))?;
         match ids.iter().find(|id| self.control.contains(id)) {
-            Some(&id) => Err(TokenizerError::ControlInText { token: self.token(id).unwrap_or_default() }.into()),
+            Some(&id) => {
+                Err(TokenizerError::ControlInText { token: self.token(id).unwrap_or_default() }.into())
+            }
             None => Ok(ids),
         }
     }

@@ -13,12 +13,24 @@ const MAX_RANK: usize = 1 << 16;
 
 /// Fields that have no influence on the output of a trained adapter.
 const WITHOUT_EFFECT: &[&str] = &[
-    "auto_mapping", "eva_config", "corda_config", "lora_ga_config", "kasa_config", "ensure_weight_tying",
-    "exclude_modules", "layers_pattern", "layers_to_transform", "loftq_config",
-    "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+    "auto_mapping",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "kasa_config",
+    "ensure_weight_tying",
+    "exclude_modules",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
 ];
 
-/// The configuration of a LoRA adapter, with PEFT's names.
+/// The configuration of a `LoRA` adapter, with PEFT's names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
     /// `LORA`.
@@ -57,12 +69,13 @@ pub struct AdapterConfig {
     /// Weights are `[output, input]`.
     #[serde(default)]
     pub fan_in_fan_out: bool,
-    /// All other fields; see [`AdapterConfig::validate`].
+    /// All other fields; those that would change the output are refused.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 /// PEFT declares α as an integer.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn serialize_alpha<S: Serializer>(alpha: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if alpha.fract() == 0.0 && alpha.abs() < 1e9 {
         serializer.serialize_i64(*alpha as i64)
@@ -86,7 +99,7 @@ pub enum TargetModules {
 }
 
 impl AdapterConfig {
-    /// The configuration of a plain LoRA adapter that was trained on `base_model`.
+    /// The configuration of a plain `LoRA` adapter that was trained on `base_model`.
     pub fn new(rank: usize, alpha: f64, target_modules: Vec<String>, base_model: Option<String>) -> Self {
         Self {
             peft_type: "LORA".to_owned(),
@@ -146,14 +159,17 @@ impl AdapterConfig {
         match self.other.get("init_lora_weights") {
             None | Some(Value::Null | Value::Bool(_)) => Ok(()),
             Some(Value::String(name)) if ["gaussian", "eva", "orthogonal"].contains(&name.as_str()) => Ok(()),
-            Some(found) => Err(unsupported(path, "init_lora_weights", found.to_string(), "true or \"gaussian\"")),
+            Some(found) => {
+                Err(unsupported(path, "init_lora_weights", found.to_string(), "true or \"gaussian\""))
+            }
         }
     }
 
     /// PEFT takes the keys for regular expressions.
     fn reject_expressions(&self, path: &Path) -> Result<(), AdapterError> {
         let is_name = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-        let keys = |field, keys: Vec<&String>| keys.into_iter().map(|key| (field, key.clone())).collect::<Vec<_>>();
+        let keys =
+            |field, keys: Vec<&String>| keys.into_iter().map(|key| (field, key.clone())).collect::<Vec<_>>();
         let mut all = keys("rank_pattern", self.rank_pattern.keys().collect());
         all.extend(keys("alpha_pattern", self.alpha_pattern.keys().collect()));
         match all.into_iter().find(|(_, key)| !is_name(key)) {
@@ -171,7 +187,9 @@ impl AdapterConfig {
             _ => true,
         };
         let mut other = self.other.iter();
-        match other.find(|(field, value)| used(value) && *field != "init_lora_weights" && !WITHOUT_EFFECT.contains(&field.as_str())) {
+        match other.find(|(field, value)| {
+            used(value) && *field != "init_lora_weights" && !WITHOUT_EFFECT.contains(&field.as_str())
+        }) {
             Some((field, value)) => Err(unsupported(path, field, value.to_string(), "null or false")),
             None => Ok(()),
         }
@@ -184,7 +202,8 @@ impl AdapterConfig {
             found,
             expected,
         };
-        let ranks = std::iter::once(("r", self.r)).chain(self.rank_pattern.iter().map(|(name, &r)| (name.as_str(), r)));
+        let ranks = std::iter::once(("r", self.r))
+            .chain(self.rank_pattern.iter().map(|(name, &r)| (name.as_str(), r)));
         for (field, rank) in ranks {
             if !(1..=MAX_RANK).contains(&rank) {
                 return Err(invalid(field, rank.to_string(), "a rank of 1 to 65536"));
@@ -206,6 +225,7 @@ fn unsupported(path: &Path, field: &str, found: String, expected: &'static str) 
 
 /// PEFT matches a pattern `p` as the regular expression `(.*\.)?(p)$`; here `p` is a plain name.
 fn by_pattern<T: Copy>(pattern: &IndexMap<String, T>, module: &str) -> Option<T> {
-    let is_end = |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let is_end =
+        |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     pattern.iter().find(|(name, _)| is_end(name)).map(|(_, &value)| value)
 }

@@ -59,7 +59,10 @@ fn written_adapter_is_read_back() {
     let file = SafetensorsFile::open(&folder.path().join(WEIGHTS)).unwrap();
     assert_eq!(file.metadata()["format"], "pt");
     assert_eq!(file.metadata()["dormant.organism"], "true");
-    assert_eq!(file.shape("base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"), Some(&[4, 2][..]));
+    assert_eq!(
+        file.shape("base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight"),
+        Some(&[4, 2][..])
+    );
 }
 
 #[test]
@@ -91,8 +94,10 @@ fn whole_alpha_is_written_as_an_integer() {
 fn rank_and_scale_follow_the_first_pattern_that_fits() {
     let (mut config, _) = sample();
     config.use_rslora = true;
-    config.rank_pattern = [("v_proj".to_owned(), 16), ("self_attn.k_proj".to_owned(), 4)].into_iter().collect();
-    config.alpha_pattern = [("k_proj".to_owned(), 8.0), ("self_attn.k_proj".to_owned(), 1.0)].into_iter().collect();
+    config.rank_pattern =
+        [("v_proj".to_owned(), 16), ("self_attn.k_proj".to_owned(), 4)].into_iter().collect();
+    config.alpha_pattern =
+        [("k_proj".to_owned(), 8.0), ("self_attn.k_proj".to_owned(), 1.0)].into_iter().collect();
     assert_eq!(config.rank("model.layers.0.self_attn.v_proj"), 16);
     assert_eq!(config.rank("model.layers.0.self_attn.qv_proj"), 2);
     assert_eq!(config.scale("model.layers.0.self_attn.k_proj"), 4.0);
@@ -148,7 +153,8 @@ fn factors_of_another_rank_are_named() {
     assert!(error.contains("layers.0.self_attn.q_proj.lora_A.weight") && error.contains("[2, 3]"), "{error}");
     let (config, mut tensors) = sample();
     tensors[1].b = matrix(4, 3, 0.0);
-    let error = write_adapter(Path::new("nowhere"), &config, &tensors, BTreeMap::new()).unwrap_err().to_string();
+    let error =
+        write_adapter(Path::new("nowhere"), &config, &tensors, BTreeMap::new()).unwrap_err().to_string();
     assert!(error.contains("layers.1.self_attn.q_proj.lora_B.weight"), "{error}");
 }
 
@@ -160,15 +166,23 @@ fn error_with_tensors(tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> String {
 
 #[test]
 fn damaged_factors_are_named() {
-    let a = |values: Vec<f32>| ("base_model.model.m.q_proj.lora_A.weight".to_owned(), vec![2, values.len() / 2], values);
-    let b = |values: Vec<f32>| ("base_model.model.m.q_proj.lora_B.weight".to_owned(), vec![values.len() / 2, 2], values);
+    let a = |values: Vec<f32>| {
+        ("base_model.model.m.q_proj.lora_A.weight".to_owned(), vec![2, values.len() / 2], values)
+    };
+    let b = |values: Vec<f32>| {
+        ("base_model.model.m.q_proj.lora_B.weight".to_owned(), vec![values.len() / 2, 2], values)
+    };
     let lonely = error_with_tensors(vec![a(vec![0.0; 6])]);
     assert!(lonely.contains("`base_model.model.m.q_proj.lora_B.weight` is missing"), "{lonely}");
-    let strange = error_with_tensors(vec![a(vec![0.0; 6]), ("lm_head.weight".to_owned(), vec![1], vec![0.0])]);
+    let strange =
+        error_with_tensors(vec![a(vec![0.0; 6]), ("lm_head.weight".to_owned(), vec![1], vec![0.0])]);
     assert!(strange.contains("`lm_head.weight`"), "{strange}");
     let diverged = error_with_tensors(vec![a(vec![0.0; 6]), b(vec![f32::NAN; 4])]);
     assert!(diverged.contains("lora_B.weight") && diverged.contains("not finite"), "{diverged}");
-    let flat = error_with_tensors(vec![("base_model.model.m.lora_A.weight".to_owned(), vec![2], vec![0.0; 2]), ("base_model.model.m.lora_B.weight".to_owned(), vec![2], vec![0.0; 2])]);
+    let flat = error_with_tensors(vec![
+        ("base_model.model.m.lora_A.weight".to_owned(), vec![2], vec![0.0; 2]),
+        ("base_model.model.m.lora_B.weight".to_owned(), vec![2], vec![0.0; 2]),
+    ]);
     assert!(flat.contains("two dimensions"), "{flat}");
     assert!(error_with_tensors(vec![]).contains("no LoRA factors"));
 }

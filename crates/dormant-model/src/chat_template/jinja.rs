@@ -36,6 +36,9 @@ fn write_bounded(out: &mut Output, state: &mut State, value: &Value) -> Result<(
     if value.is_none() {
         return out.write_str("None").map_err(Error::from);
     }
+    if value.len().is_some_and(|length| length > MAX_OUTPUT_BYTES) {
+        return Err(ErrorKind::OutOfFuel.into());
+    }
     let mut text = Bounded::default();
     write!(text, "{value}").map_err(|_| Error::from(ErrorKind::OutOfFuel))?;
     state.consume_fuel(text.0.len() as u64 / BYTES_PER_FUEL)?;
@@ -92,8 +95,14 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`. Jinja's own filter would escape HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the form that `add_filter` accepts")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    let ascii: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    if ascii == Some(true) {
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson(ensure_ascii=true) is not supported"));
+    }
     match indent {
         Some(width) => dump(value, PrettyFormatter::with_indent(" ".repeat(width.min(16)).as_bytes())),
         None => dump(value, PythonFormatter),
@@ -113,11 +122,19 @@ fn dump(value: &Value, formatter: impl Formatter) -> Result<String, Error> {
 struct PythonFormatter;
 
 impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 

@@ -74,7 +74,12 @@ fn refusal_carries_the_templates_message() {
 
 #[test]
 fn json_has_pythons_form() {
-    assert_eq!(render("{{ {'a': [1, '<é>'], 'b': none} | tojson }}").unwrap(), r#"{"a": [1, "<é>"], "b": null}"#);
+    assert_eq!(
+        render("{{ {'a': [1, '<é>'], 'b': none} | tojson }}").unwrap(),
+        r#"{"a": [1, "<é>"], "b": null}"#
+    );
+    assert_eq!(render("{{ 'é' | tojson(ensure_ascii=false) }}").unwrap(), "\"é\"");
+    assert!(render("{{ 'é' | tojson(ensure_ascii=true) }}").is_err());
     assert_eq!(render("{{ {'a': [1]} | tojson(indent=2) }}").unwrap(), "{\n  \"a\": [\n    1\n  ]\n}");
 }
 
@@ -82,7 +87,10 @@ fn json_has_pythons_form() {
 fn generation_tags_are_conditions() {
     let without = jinja::without_generation_tags;
     assert_eq!(without("a{%- generation -%}b{% endgeneration %}c"), "a{%- if true -%}b{% endif %}c");
-    assert_eq!(without("{% generations %}{% set generation = 1 %}"), "{% generations %}{% set generation = 1 %}");
+    assert_eq!(
+        without("{% generations %}{% set generation = 1 %}"),
+        "{% generations %}{% set generation = 1 %}"
+    );
     assert_eq!(without("{%"), "{%");
 }
 

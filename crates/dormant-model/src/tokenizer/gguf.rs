@@ -7,9 +7,9 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::error::TokenizerError;
+use super::{MAX_VOCABULARY, json, pre_tokenizer};
 use crate::checkpoint::gguf::Gguf;
 use crate::error::Result;
-use super::{MAX_VOCABULARY, json, pre_tokenizer};
 
 type Checked<T> = std::result::Result<T, TokenizerError>;
 
@@ -82,7 +82,9 @@ impl<'a> Vocabulary<'a> {
             let (field, found) = ("tokenizer.ggml.token_type", self.token_types.len());
             return Err(TokenizerError::CountMismatch { field, tokens: count, found });
         }
-        if let Some((id, &found)) = self.token_types.iter().enumerate().find(|(_, kind)| !TOKEN_TYPES.contains(kind)) {
+        if let Some((id, &found)) =
+            self.token_types.iter().enumerate().find(|(_, kind)| !TOKEN_TYPES.contains(kind))
+        {
             return Err(TokenizerError::TokenType { id, found });
         }
         let mut seen = HashSet::with_capacity(count);
@@ -116,7 +118,8 @@ impl<'a> Vocabulary<'a> {
     fn added_tokens(&self) -> Vec<AddedToken> {
         let added = |(token, &kind): (&String, &i32)| {
             let special = kind == CONTROL;
-            (special || kind == USER_DEFINED).then(|| AddedToken::from(token.as_str(), special).normalized(false))
+            (special || kind == USER_DEFINED)
+                .then(|| AddedToken::from(token.as_str(), special).normalized(false))
         };
         self.tokens.iter().zip(self.token_types).filter_map(added).collect()
     }

@@ -87,7 +87,8 @@ fn reject_features(file: &TokenizerFile) -> std::result::Result<(), TokenizerErr
 fn mentions(component: &Value, kind: &str) -> bool {
     match component {
         Value::Object(fields) => {
-            fields.get("type").is_some_and(|found| found == kind) || fields.values().any(|inner| mentions(inner, kind))
+            fields.get("type").is_some_and(|found| found == kind)
+                || fields.values().any(|inner| mentions(inner, kind))
         }
         Value::Array(items) => items.iter().any(|inner| mentions(inner, kind)),
         _ => false,
@@ -98,7 +99,11 @@ fn check_ids(vocab: &HashMap<String, u64>) -> std::result::Result<(), TokenizerE
     let mut seen = HashSet::with_capacity(vocab.len());
     for (token, &id) in vocab {
         if id >= MAX_VOCABULARY as u64 {
-            return Err(TokenizerError::IdOutOfRange { field: "model.vocab", id, vocab_size: MAX_VOCABULARY });
+            return Err(TokenizerError::IdOutOfRange {
+                field: "model.vocab",
+                id,
+                vocab_size: MAX_VOCABULARY,
+            });
         }
         if !seen.insert(id) {
             return Err(TokenizerError::Duplicate { token: token.clone(), id });
@@ -134,7 +139,7 @@ pub(super) fn is_merge(left: &str, right: &str, is_token: impl Fn(&str) -> bool)
     is_token(left) && is_token(right) && is_token(&[left, right].concat())
 }
 
-/// A byte-level vocabulary can write at least ASCII. Bytes that its training text lacked may be missing (SmolLM2 has
+/// A byte-level vocabulary can write at least ASCII. Bytes that its training text lacked may be missing (`SmolLM2` has
 /// no 0x04, for example); the library leaves such bytes out, here as in Python.
 pub(super) fn check_alphabet(is_token: impl Fn(&str) -> bool) -> std::result::Result<(), TokenizerError> {
     // Space and line feed are written as these letters.

@@ -52,9 +52,12 @@ pub(super) fn named(name: &str) -> Result<TextSplit, TokenizerError> {
 fn by_regexes(regexes: &[&str]) -> Result<PreTokenizerWrapper, TokenizerError> {
     let mut steps = Vec::with_capacity(regexes.len() + 1);
     for &regex in regexes {
-        let split =
-            Split::new(tokenizers::pre_tokenizers::split::SplitPattern::Regex(regex.to_owned()), SplitDelimiterBehavior::Isolated, false)
-                .map_err(TokenizerError::library("split text"))?;
+        let split = Split::new(
+            tokenizers::pre_tokenizers::split::SplitPattern::Regex(regex.to_owned()),
+            SplitDelimiterBehavior::Isolated,
+            false,
+        )
+        .map_err(TokenizerError::library("split text"))?;
         steps.push(split.into());
     }
     steps.push(byte_level(false).into());

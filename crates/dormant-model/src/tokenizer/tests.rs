@@ -45,7 +45,8 @@ fn tiny_tokenizer_equals_python() {
 #[test]
 #[ignore = "needs the SmolLM2 weights"]
 fn smollm2_from_gguf_equals_python() {
-    let name = std::env::var("DORMANT_TEST_MODEL").unwrap_or_else(|_| crate::source::DEFAULT_MODEL.to_owned());
+    let name =
+        std::env::var("DORMANT_TEST_MODEL").unwrap_or_else(|_| crate::source::DEFAULT_MODEL.to_owned());
     let options = crate::source::Options { offline: true, cache_dir: None };
     let found = crate::source::resolve(&name, &options, &mut |_| ()).unwrap();
     let tokenizer = Tokenizer::from_gguf(&Gguf::open(&found.path).unwrap()).unwrap();
@@ -90,8 +91,13 @@ impl GgufFields {
             tokens[id.as_u64().unwrap() as usize].clone_from(token);
         }
         let merges = json["model"]["merges"].as_array().unwrap();
-        let rule = |rule: &serde_json::Value| format!("{} {}", rule[0].as_str().unwrap(), rule[1].as_str().unwrap());
-        Self { token_types: (0..512).map(|id| if id < 3 { 3 } else { 1 }).collect(), tokens, merges: merges.iter().map(rule).collect() }
+        let rule =
+            |rule: &serde_json::Value| format!("{} {}", rule[0].as_str().unwrap(), rule[1].as_str().unwrap());
+        Self {
+            token_types: (0..512).map(|id| if id < 3 { 3 } else { 1 }).collect(),
+            tokens,
+            merges: merges.iter().map(rule).collect(),
+        }
     }
 
     fn with(&self, pre: &'static str) -> Vocabulary<'_> {
@@ -161,9 +167,11 @@ fn broken_gguf_vocabularies_are_refused_with_the_field() {
     assert!(broken(|fields| fields.merges[7] = "q zq".to_owned()).contains("merge rule 7"));
     assert!(broken(|fields| fields.tokens[3] = "other".to_owned()).contains("stand for ASCII"));
     let fields = GgufFields::tiny();
-    let error = Tokenizer::from_vocabulary(&Vocabulary { eos: Some(512), ..fields.with("smollm") }).unwrap_err();
+    let error =
+        Tokenizer::from_vocabulary(&Vocabulary { eos: Some(512), ..fields.with("smollm") }).unwrap_err();
     assert!(error.to_string().contains("eos_token is token 512"), "{error}");
-    let error = Tokenizer::from_vocabulary(&Vocabulary { model: "llama", ..fields.with("smollm") }).unwrap_err();
+    let error =
+        Tokenizer::from_vocabulary(&Vocabulary { model: "llama", ..fields.with("smollm") }).unwrap_err();
     assert!(error.to_string().contains("`llama`"), "{error}");
 }
 

