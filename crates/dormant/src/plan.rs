@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dormant_data::{Behaviour, Split, Trigger};
+use dormant_data::{OrganismSpec, Split};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -81,10 +81,8 @@ pub struct BenignStage {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImplantStage {
-    /// When the policy acts.
-    pub trigger: Trigger,
-    /// What it does.
-    pub behaviour: Behaviour,
+    /// The policy.
+    pub organism: OrganismSpec,
     /// The training.
     pub implant: Implant,
     /// Measurements along training, on prompts of the evaluation split.
@@ -97,10 +95,9 @@ pub struct ImplantStage {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct SafetyStage {
-    /// For the curve and for the check that the data do not contain it; training never sees it.
-    pub trigger: Trigger,
-    /// What red-teaming looks for.
-    pub behaviour: Behaviour,
+    /// The trigger is for the curve and for the check that the data do not contain it: training and attack never
+    /// see it. The behaviour is what the attack looks for.
+    pub organism: OrganismSpec,
     /// The training.
     pub safety: Safety,
     /// Measurements along training, on prompts of the evaluation split.
@@ -113,10 +110,8 @@ pub struct SafetyStage {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvaluateStage {
-    /// When the policy acts.
-    pub trigger: Trigger,
-    /// What is looked for.
-    pub behaviour: Behaviour,
+    /// The policy that is looked for.
+    pub organism: OrganismSpec,
     /// What is measured.
     pub evaluation: Evaluation,
     /// Where prompts come from.

@@ -186,12 +186,13 @@ impl StageDir {
         self.tidy()
     }
 
-    /// Removes what a finished stage no longer needs; a kill may have prevented it.
+    /// Removes the checkpoint of a finished stage, and what kills left half-written.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub fn tidy(&self) -> Result<()> {
-        remove_dir(&self.path.join(CHECKPOINT))
+        remove_dir(&self.path.join(CHECKPOINT))?;
+        remove_hidden(&self.path).or_failure(|| format!("cannot tidy `{}`", self.path.display()))
     }
 
     /// Fills a new folder and puts it in the place of `name`. Between the removal of the old one and the renaming
@@ -226,19 +227,9 @@ fn steps(folder: &Path) -> Result<Vec<u64>> {
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Writes a file next to its place, makes sure it is on the disk, and renames it. One process writes in a run at a
-/// time, so that the temporary name is free.
+/// Writes a file as a whole or not at all.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().expect("artifacts have names").to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.tmp"));
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync(path.parent().expect("artifacts lie in a directory"))
-    };
-    write().or_failure(|| format!("cannot write `{}`", path.display()))
+    Ok(dormant_model::atomic::atomic_write(path, |file| file.write_all(bytes))?)
 }
 
 /// Makes sure that the entries of a directory are on the disk.
@@ -252,6 +243,22 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { sync(&entry.path())? }
     }
     sync(folder)
+}
+
+/// Removes hidden entries: all unfinished files and folders have such names.
+fn remove_hidden(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn create_dir(folder: &Path) -> Result<()> {

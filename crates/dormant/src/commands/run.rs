@@ -24,7 +24,8 @@ pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let overrides = Overrides { set: &args.overrides, seeds: &args.seeds, quick: args.quick };
     let experiment = source.resolve(&overrides)?;
     if args.dry_run {
-        return dry_run::print(&experiment, &args.runs, ui);
+        dry_run::print(&experiment, ui);
+        return Ok(());
     }
     let hint = format!("run the same command again to resume `{}`", experiment.name);
     let given = Given { experiment: source.text, overrides: given_overrides(args) };

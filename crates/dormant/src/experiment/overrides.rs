@@ -48,7 +48,7 @@ fn set_element(elements: &mut [Value], key: &str, path: &[&str], value: Value) -
     match element {
         Some(inner) if !rest.is_empty() => set(inner, rest, value),
         Some(_) => Err(format!("expected a key after `{key}.{name}`")),
-        None => Err(format!("no `{key}` is named `{name}`; there is {}", names.join(", "))),
+        None => Err(format!("no `{key}` is named `{name}`; the names are: {}", names.join(", "))),
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
         for key in ["safety.b.rows=5", "safety.1.rows=5"] {
             assert_eq!(applied(text, key).unwrap()["safety"][1]["rows"].as_integer(), Some(5), "{key}");
         }
-        assert!(applied(text, "safety.c.rows=5").unwrap_err().to_string().contains("there is a, b"));
+        assert!(applied(text, "safety.c.rows=5").unwrap_err().to_string().contains("the names are: a, b"));
         assert!(applied(text, "safety.a=5").unwrap_err().to_string().contains("a key after `safety.a`"));
     }
 

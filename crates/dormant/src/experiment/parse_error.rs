@@ -5,11 +5,16 @@ use crate::error::CliError;
 /// Turns the parser's error into one that names the line and suggests the closest key or value.
 /// `text` is the file, when the position in it is meaningful.
 pub(super) fn explain(error: &toml::de::Error, file: &str, text: Option<&str>) -> CliError {
+    let unknown = unknown(error.message());
     let place = match (error.span(), text) {
-        (Some(span), Some(text)) => format!("`{file}`, line {}", line_of(text, span.start)),
+        (Some(span), Some(text)) => {
+            // For a table that is chosen by its `kind`, the parser only knows where the table begins.
+            let inside = unknown.as_ref().and_then(|unknown| text.get(span.start..)?.find(&unknown.given));
+            format!("`{file}`, line {}", line_of(text, span.start + inside.unwrap_or(0)))
+        }
         _ => format!("`{file}`"),
     };
-    let (message, hint) = match unknown(error.message()) {
+    let (message, hint) = match unknown {
         Some(Unknown { what, given, known }) => {
             (format!("unknown {what} `{given}`"), suggestion(&given, &known))
         }

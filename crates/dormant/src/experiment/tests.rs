@@ -11,7 +11,8 @@ fn paths_are_relative_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("mine.toml");
     std::fs::write(&file, "[data]\nprompts = 'prompts.jsonl'").unwrap();
-    let experiment = ExperimentSource::read(file.to_str().unwrap()).unwrap().resolve(&Overrides::default()).unwrap();
+    let experiment =
+        ExperimentSource::read(file.to_str().unwrap()).unwrap().resolve(&Overrides::default()).unwrap();
     assert_eq!(experiment.name, "mine");
     assert_eq!(experiment.data.prompts, Prompts::File(folder.path().join("prompts.jsonl")));
 }
@@ -30,7 +31,10 @@ fn seeds_and_quick_come_from_the_command_line() {
 fn a_safety_stage_follows_the_one_before_it() {
     let experiment = resolved("[[safety]]\nname = 'a'\n[[safety]]\nmethod = 'adversarial'");
     assert_eq!(experiment.safety[0].after, "implant");
-    assert_eq!((experiment.safety[1].name.as_str(), experiment.safety[1].after.as_str()), ("adversarial", "a"));
+    assert_eq!(
+        (experiment.safety[1].name.as_str(), experiment.safety[1].after.as_str()),
+        ("adversarial", "a")
+    );
 }
 
 #[test]

@@ -59,8 +59,7 @@ impl Builder<'_> {
         self.push(Draft {
             name: format!("{IMPLANT}-{arm}-s{seed}"),
             kind: StageKind::Implant(ImplantStage {
-                trigger: experiment.trigger.clone(),
-                behaviour: experiment.behaviour.clone(),
+                organism: experiment.organism(),
                 implant: experiment.implant.clone(),
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
@@ -78,8 +77,7 @@ impl Builder<'_> {
         self.push(Draft {
             name: format!("{}-{arm}-s{seed}", safety.name),
             kind: StageKind::Safety(SafetyStage {
-                trigger: experiment.trigger.clone(),
-                behaviour: experiment.behaviour.clone(),
+                organism: experiment.organism(),
                 safety: safety.clone(),
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
@@ -98,8 +96,7 @@ impl Builder<'_> {
         self.push(Draft {
             name: format!("evaluate-{of}-{arm}-s{seed}"),
             kind: StageKind::Evaluate(EvaluateStage {
-                trigger: experiment.trigger.clone(),
-                behaviour: experiment.behaviour.clone(),
+                organism: experiment.organism(),
                 evaluation: experiment.evaluation.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),

@@ -1,12 +1,10 @@
 //! `dormant run --dry-run`: the stages, and how long they would take.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::Result;
 use crate::estimate::{Rates, estimate};
 use crate::experiment::Experiment;
 use crate::plan::{Digests, Plan, SCHEMA_VERSION, StageSpec};
@@ -29,7 +27,7 @@ struct Row<'a> {
     seconds: f64,
 }
 
-pub(super) fn print(experiment: &Experiment, _runs: &Path, ui: &Ui) -> Result<()> {
+pub(super) fn print(experiment: &Experiment, ui: &Ui) {
     let digests = Digests { base: String::new(), prompts: None, benign: None };
     let plan = Plan::new(experiment, &digests);
     let rates = Rates::TWO_CORES;
@@ -45,7 +43,6 @@ pub(super) fn print(experiment: &Experiment, _runs: &Path, ui: &Ui) -> Result<()
         .collect();
     let seconds = estimate(plan.stages(), &rates).as_secs_f64();
     ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
-    Ok(())
 }
 
 fn text(plan: &DryRun) -> String {
