@@ -16,3 +16,5 @@ pub mod load;
 pub mod lora;
 pub mod parameter;
 pub mod sampler;
+pub mod adapter_files;
+pub mod source;
