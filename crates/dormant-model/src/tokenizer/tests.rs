@@ -42,18 +42,25 @@ fn tiny_tokenizer_equals_python() {
     assert_equals_python(&tiny(), "tiny.json");
 }
 
-#[test]
-#[ignore = "needs the SmolLM2 weights"]
-fn smollm2_from_gguf_equals_python() {
+/// The file that `DORMANT_TEST_MODEL` names, or the default model in the cache.
+fn smollm2() -> Gguf {
     let name =
         std::env::var("DORMANT_TEST_MODEL").unwrap_or_else(|_| crate::source::DEFAULT_MODEL.to_owned());
     let options = crate::source::Options { offline: true, cache_dir: None };
-    let found = crate::source::resolve(&name, &options, &mut |_| ()).unwrap();
-    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&found.path).unwrap()).unwrap();
+    Gguf::open(&crate::source::resolve(&name, &options, &mut |_| ()).unwrap().path).unwrap()
+}
+
+#[test]
+#[ignore = "needs the SmolLM2 weights"]
+fn smollm2_from_gguf_equals_python() {
+    let gguf = smollm2();
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     assert_equals_python(&tokenizer, "smollm2.json");
     assert_eq!(tokenizer.vocab_size(), 49_152);
     assert_eq!(tokenizer.token(tokenizer.eos().unwrap()).unwrap(), "<|im_end|>");
     assert!(tokenizer.is_control(2) && !tokenizer.is_control(17));
+    let template = fs::read_to_string(fixtures().join("chat/smollm2.jinja")).unwrap();
+    assert_eq!(ChatTemplate::from_gguf(&gguf).unwrap().source(), template);
 }
 
 #[test]
