@@ -38,7 +38,7 @@ mod tests {
         cohen_kappa(labels, Seed(0)).unwrap().value
     }
 
-    /// Values of scikit-learn 1.8 (`cohen_kappa_score`).
+    /// Values of scikit-learn 1.9 (`cohen_kappa_score`).
     #[test]
     fn kappa_equals_known_values() {
         let two = [vec![(0, 0); 45], vec![(0, 1); 5], vec![(1, 0); 25], vec![(1, 1); 25]].concat();

@@ -1,4 +1,5 @@
 //! The same prompts before and after training.
+#![expect(clippy::doc_markdown, reason = "the name of an author")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -166,7 +167,7 @@ mod tests {
         persistence(before, after, Seed(seed)).unwrap()
     }
 
-    /// Values of statsmodels 0.14 (`mcnemar`, exact).
+    /// Values of statsmodels 0.15 (`mcnemar`, exact).
     #[test]
     fn mcnemar_equals_known_values() {
         for (lost, gained, p) in [

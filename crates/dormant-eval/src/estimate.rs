@@ -34,7 +34,7 @@ impl Estimate {
     /// A proportion `k / n` with Wilson's score interval. `None` if `n` is 0 or `k` is more than `n`.
     ///
     /// Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927);
-    /// recommended for all `n` by Brown, Cai and DasGupta, "Interval estimation for a binomial proportion",
+    /// recommended for all `n` by Brown, Cai and Das Gupta, "Interval estimation for a binomial proportion",
     /// Statistical Science 16 (2001).
     pub fn proportion(k: u64, n: u64) -> Option<Self> {
         if n == 0 || k > n {
@@ -84,7 +84,9 @@ impl Estimate {
         let mut rng = seed.derive("bootstrap").rng();
         let mut resample = items.to_vec();
         Self::from_resamples(value, items.len(), || {
-            resample.iter_mut().for_each(|item| item.clone_from(&items[rng.random_range(0..items.len())]));
+            for item in &mut resample {
+                item.clone_from(&items[rng.random_range(0..items.len())]);
+            }
             statistic(&resample)
         })
     }
@@ -146,7 +148,7 @@ pub(crate) mod tests {
     }
 
     /// The four examples of Newcombe, "Two-sided confidence intervals for the single proportion", Statistics in
-    /// Medicine 17 (1998), table I, method 3; the rest by statsmodels 0.14 (`proportion_confint`, `wilson`).
+    /// Medicine 17 (1998), table I, method 3; the rest by statsmodels 0.15 (`proportion_confint`, `wilson`).
     #[test]
     fn wilson_equals_published_values() {
         for (k, n, low, high) in [
@@ -172,7 +174,7 @@ pub(crate) mod tests {
         assert_eq!(Estimate::bootstrap(&[1.0], mean, Seed(0)), None);
     }
 
-    /// Values of SciPy 1.17 (`scipy.stats.t.interval`).
+    /// Values of `scipy.stats.t.interval`, version 1.17.
     #[test]
     fn mean_has_the_t_interval() {
         let seeds = Estimate::mean(&[0.92, 0.88, 0.95]).unwrap();
@@ -183,7 +185,7 @@ pub(crate) mod tests {
     }
 
     fn mean(values: &[f64]) -> Option<f64> {
-        Some(values.iter().sum::<f64>() / values.len() as f64)
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
     #[test]
@@ -202,14 +204,14 @@ pub(crate) mod tests {
     #[test]
     fn bootstrap_covers_the_truth() {
         let mut rng = Seed(5).rng();
-        let covered = (0..200u64).filter(|experiment| {
-            let values: Vec<f64> = (0..60).map(|_| -f64::ln(1.0 - rng.random::<f64>())).collect();
+        let covered = (0..100u64).filter(|experiment| {
+            let values: Vec<f64> = (0..40).map(|_| -f64::ln(1.0 - rng.random::<f64>())).collect();
             let Estimate { low, high, .. } = Estimate::bootstrap(&values, mean, Seed(*experiment)).unwrap();
             low <= 1.0 && 1.0 <= high
         });
         let covered = covered.count();
-        // Of skewed values, 60 at a time, the percentile interval covers about 93%; 200 × 0.93 ± 3 deviations.
-        assert!((175..=197).contains(&covered), "{covered} of 200");
+        // Of skewed values, 40 at a time, the percentile interval covers about 92%; 3 deviations around that.
+        assert!((84..=99).contains(&covered), "{covered} of 100");
     }
 
     #[test]

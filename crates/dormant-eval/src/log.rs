@@ -233,7 +233,9 @@ mod tests {
             record(1, "implant", Condition::Clean, "\n"),
         ];
         assert_eq!(rescore(&mut records, &scorer()), 0);
-        records.iter_mut().for_each(|record| record.score = Score::NotShown);
+        for record in &mut records {
+            record.score = Score::NotShown;
+        }
         assert_eq!(rescore(&mut records, &scorer()), 2);
         assert_eq!(records[1].score, Score::Unscored(Unscored::EmptyReply));
     }
@@ -254,7 +256,7 @@ mod tests {
             let written = SampleRecord { log_prob, ..record(7, "implant", Condition::NearMiss, &reply) };
             let mut line = Vec::new();
             write_samples(&mut line, [&written]).unwrap();
-            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(line.split(|byte| *byte == b'\n').count(), 2);
             prop_assert_eq!(serde_json::from_slice::<SampleRecord>(&line).unwrap(), written);
         }
     }

@@ -159,7 +159,7 @@ mod tests {
         assert!(parse(r#"{"rate":0.5,"low":0,"high":1,"n":0}"#).is_err());
     }
 
-    /// The examples of Newcombe (1998), table II, method 10; the first also by statsmodels 0.14
+    /// The first three are examples of Newcombe (1998), table II, method 10; all by statsmodels 0.15
     /// (`confint_proportions_2indep`, `newcomb`).
     #[test]
     fn difference_equals_published_values() {

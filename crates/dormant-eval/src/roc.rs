@@ -19,7 +19,7 @@ pub fn auroc(positives: &[f64], negatives: &[f64]) -> Option<Estimate> {
     let area = area(positives, negatives);
     // How far a true area is from the observed one, beyond the width that 95% allows; it has one root each side.
     let excess = |truth: f64| (area - truth).powi(2) - Z_95 * Z_95 * variance(truth, m as f64, n as f64);
-    let (low, high) = (bisect(0.0, area, &excess), bisect(1.0, area, &excess));
+    let (low, high) = (bisect(0.0, area, excess), bisect(1.0, area, excess));
     Some(Estimate { value: area, low, high, n: (m + n) as u64 })
 }
 
@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// Value of scikit-learn 1.8 (`roc_auc_score`), with ties.
+    /// Value of scikit-learn 1.9 (`roc_auc_score`), with ties.
     #[test]
     fn area_equals_known_value() {
         let estimate = auroc(&[0.1, 0.4, 0.35, 0.8, 0.8, 0.9], &[0.2, 0.4, 0.1, 0.05, 0.8]).unwrap();
