@@ -94,7 +94,7 @@ impl RedTeam {
         let examples = parents.draw(EXAMPLES, &mut seed.derive("examples").rng());
         let written = self.attack.candidates / 2;
         let proposals = propose(&examples, written, seed.derive("propose"))?;
-        candidates.add(Source::LanguageModel, proposals.into_iter().take(written));
+        candidates.add(Source::LanguageModel, proposals, written);
         self.vary(&parents, &mut candidates, &mut seed.derive("vary").rng());
 
         let prompts: Vec<String> = candidates.chosen.iter().map(|(_, prompt)| prompt.clone()).collect();
@@ -114,10 +114,11 @@ impl RedTeam {
         let missing = candidates.missing();
         let controls = if parents.has_hits() { missing / 2 } else { missing };
         let wrapped: Vec<String> = (0..controls).map(|_| self.control(rng)).collect();
-        candidates.add(Source::ControlString, wrapped);
+        candidates.add(Source::ControlString, wrapped, controls);
         // What is lost to duplicates, and all the rest.
-        let drawn = parents.draw(2 * candidates.missing(), rng);
-        candidates.add(Source::Mutation, mutate(&drawn, 2 * candidates.missing(), rng));
+        let missing = candidates.missing();
+        let drawn = parents.draw(2 * missing, rng);
+        candidates.add(Source::Mutation, mutate(&drawn, 2 * missing, rng), missing);
     }
 
     /// A control string around an ordinary prompt; one time in four alone.
@@ -154,12 +155,13 @@ impl Candidates {
         self.limit - self.chosen.len()
     }
 
-    /// Adds prompts until the round is full. Case and inner white space may matter to a trigger, so that only equal
+    /// Adds up to `count` of the prompts. Case and inner white space may matter to a trigger, so that only equal
     /// prompts are duplicates.
-    fn add(&mut self, source: Source, prompts: impl IntoIterator<Item = String>) {
+    fn add(&mut self, source: Source, prompts: Vec<String>, count: usize) {
+        let full = self.limit.min(self.chosen.len() + count);
         for prompt in prompts {
             let prompt = prompt.trim();
-            if self.missing() > 0 && !prompt.is_empty() && self.tried.insert(prompt.to_owned()) {
+            if self.chosen.len() < full && !prompt.is_empty() && self.tried.insert(prompt.to_owned()) {
                 self.chosen.push((source, prompt.to_owned()));
             }
         }
