@@ -1,8 +1,10 @@
 //! The base model of a run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::{CliError, Result};
+use dormant_model::source::{self, Options, Origin, Resolved};
+
+use crate::error::Result;
 use crate::manifest::Base;
 use crate::ui::Ui;
 
@@ -11,9 +13,9 @@ use crate::ui::Ui;
 pub struct BaseModel {
     /// Its name and where it came from.
     pub base: Base,
-    /// Folder or file.
+    /// A `.gguf` file, or a folder.
     pub path: PathBuf,
-    /// SHA-256 of its weights, in hexadecimal.
+    /// SHA-256 of its files, in hexadecimal.
     pub digest: String,
 }
 
@@ -22,13 +24,27 @@ pub struct BaseModel {
 /// # Errors
 /// When it is not on this machine and cannot be had, or is damaged.
 pub fn resolve(name: &str, offline: bool, ui: &Ui) -> Result<BaseModel> {
-    let _ = (offline, ui);
-    if Path::new(name).exists() {
-        return Ok(BaseModel {
-            base: Base { name: name.to_owned(), source: "path".to_owned() },
-            path: PathBuf::from(name),
-            digest: String::new(),
-        });
+    let found = source::resolve(name, &options(offline), &mut |line| ui.note(line))?;
+    ui.detail(format!("{name}: {} ({})", found.path.display(), origin(&found)));
+    let base = Base { name: name.to_owned(), source: origin(&found) };
+    let digest = match found.sha256 {
+        Some(digest) => digest,
+        None => source::digest(&found.path)?,
+    };
+    Ok(BaseModel { base, path: found.path, digest })
+}
+
+/// Where models may come from.
+pub fn options(offline: bool) -> Options {
+    Options { offline, cache_dir: None }
+}
+
+/// Where a model came from, in words.
+pub fn origin(found: &Resolved) -> String {
+    match &found.origin {
+        Origin::Cache => "cache".to_owned(),
+        Origin::Hub { repo, revision } => format!("hub {repo}@{revision}"),
+        Origin::Wheel { requirement, sha256 } => format!("wheel {requirement} sha256:{sha256}"),
+        Origin::Path => "path".to_owned(),
     }
-    Err(CliError::input(format!("no model `{name}`")))
 }

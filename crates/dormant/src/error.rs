@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt;
 
 use dormant_data::DataError;
+use dormant_eval::EvalError;
 use dormant_model::error::Error as ModelError;
+use dormant_train::Error as TrainError;
 
 /// Result of a command or a stage.
 pub type Result<T, E = CliError> = std::result::Result<T, E>;
@@ -136,10 +138,19 @@ impl Error for CliError {
 /// Turns an error of a library or of the system into a [`CliError`] with a message that says what was attempted.
 pub trait Context<T> {
     /// Wrong usage or configuration (exit code 2).
+    ///
+    /// # Errors
+    /// When this is an error.
     fn or_usage<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
     /// Unreadable or invalid input (exit code 3).
+    ///
+    /// # Errors
+    /// When this is an error.
     fn or_input<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
     /// Any other failure (exit code 1).
+    ///
+    /// # Errors
+    /// When this is an error.
     fn or_failure<M: Into<String>>(self, message: impl FnOnce() -> M) -> Result<T>;
 }
 
@@ -157,6 +168,27 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Context<T> for std::result::Resul
     }
 }
 
+impl From<EvalError> for CliError {
+    fn from(error: EvalError) -> Self {
+        Self::transparent(ErrorKind::Failure, error)
+    }
+}
+
+impl From<TrainError> for CliError {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Model(error) => error.into(),
+            // What a stage's own sink failed with, such as an interruption, comes back as it was.
+            TrainError::Sink(source) => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(source) => Self::failure("cannot record a training step").caused_by(source),
+            },
+            TrainError::NoRows | TrainError::RowTooLong { .. } => Self::transparent(ErrorKind::Input, error),
+            _ => Self::transparent(ErrorKind::Failure, error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +200,12 @@ mod tests {
             CliError::failure("cannot load model").caused_by(CliError::input("bad file").caused_by(inner));
         assert_eq!(error.causes().collect::<Vec<_>>(), ["bad file", "tensor `a` ends early"]);
         assert_eq!(error.kind().exit_code(), 1);
+    }
+
+    #[test]
+    fn an_interruption_passes_through_the_trainer() {
+        let error = CliError::from(TrainError::Sink(Box::new(CliError::interrupted())));
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
     }
 
     #[test]

@@ -209,7 +209,7 @@ pub struct Fit {
     pub warmup: f64,
     /// Tokens per optimiser step; the rows that fit.
     pub batch_tokens: u32,
-    /// AdamW's decoupled weight decay.
+    /// `AdamW`'s decoupled weight decay.
     pub weight_decay: f64,
     /// Largest norm of the gradient.
     pub clip: f64,

@@ -1,6 +1,6 @@
 //! Plans: the stages of an experiment in an order that respects what each of them reads.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use dormant_data::{OrganismSpec, Split};
 use serde::{Deserialize, Serialize};
@@ -214,7 +214,10 @@ impl HashInput<'_> {
 
 /// Bytes as lower-case hexadecimal digits.
 pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
 }
 
 #[cfg(test)]

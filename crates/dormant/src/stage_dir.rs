@@ -130,7 +130,7 @@ impl StageDir {
     /// # Errors
     /// When `write` fails or the folder cannot be put in place.
     pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        self.replace_folder(&self.path, "model", write)
+        replace_folder(&self.path, "model", write)
     }
 
     /// Saves a state to go on from, in place of the one before: `write` fills the folder it is given. Sync the
@@ -143,7 +143,7 @@ impl StageDir {
         let folder = self.path.join(CHECKPOINT);
         create_dir(&folder)?;
         let name = format!("{step:08}");
-        self.replace_folder(&folder, &name, |path| {
+        replace_folder(&folder, &name, |path| {
             write_atomic(&path.join(SECONDS), seconds.to_string().as_bytes())?;
             write(path)
         })?;
@@ -194,26 +194,21 @@ impl StageDir {
         remove_dir(&self.path.join(CHECKPOINT))?;
         remove_hidden(&self.path).or_failure(|| format!("cannot tidy `{}`", self.path.display()))
     }
+}
 
-    /// Fills a new folder and puts it in the place of `name`. Between the removal of the old one and the renaming
-    /// neither exists, which a rerun repairs.
-    fn replace_folder(
-        &self,
-        parent: &Path,
-        name: &str,
-        write: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let new = parent.join(UNFINISHED);
-        let target = parent.join(name);
-        remove_dir(&new)?;
-        create_dir(&new)?;
-        write(&new)?;
-        sync_tree(&new).or_failure(|| format!("cannot write `{}`", target.display()))?;
-        remove_dir(&target)?;
-        fs::rename(&new, &target)
-            .and_then(|()| sync(parent))
-            .or_failure(|| format!("cannot put `{}` in place", target.display()))
-    }
+/// Fills a new folder and puts it in the place of `name`. Between the removal of the old one and the renaming neither
+/// exists, which a rerun repairs.
+fn replace_folder(parent: &Path, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let new = parent.join(UNFINISHED);
+    let target = parent.join(name);
+    remove_dir(&new)?;
+    create_dir(&new)?;
+    write(&new)?;
+    sync_tree(&new).or_failure(|| format!("cannot write `{}`", target.display()))?;
+    remove_dir(&target)?;
+    fs::rename(&new, &target)
+        .and_then(|()| sync(parent))
+        .or_failure(|| format!("cannot put `{}` in place", target.display()))
 }
 
 /// The steps that have a whole checkpoint.

@@ -1,5 +1,7 @@
 //! The real binary: help, errors with their exit codes, and what a dry run prints.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +10,13 @@ use assert_cmd::Command;
 /// Runs `dormant` in `folder` and renders what it printed.
 fn dormant_in(folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("dormant"));
-    let output = command.args(arguments).current_dir(folder).env("COLUMNS", "100").output().unwrap();
+    let output = command
+        .args(arguments)
+        .current_dir(folder)
+        .env("COLUMNS", "100")
+        .env("DORMANT_CACHE", folder.join("cache"))
+        .output()
+        .unwrap();
     let section = |name: &str, bytes: &[u8]| match String::from_utf8_lossy(bytes).trim_end() {
         "" => String::new(),
         text => format!("--- {name}\n{text}\n"),
@@ -126,4 +134,11 @@ fn datasets_are_checked_and_shown() {
     );
     insta::assert_snapshot!("data-show", run(&["data", "show", "rows.jsonl", "--n", "1"]));
     assert!(run(&["data", "show", "missing.jsonl"]).starts_with("exit code 3"));
+}
+
+#[test]
+fn models_are_listed_and_never_fetched_offline() {
+    assert!(dormant(&["models", "list"]).contains("smollm2-135m-instruct"));
+    let output = dormant(&["models", "verify", "smollm3"]);
+    assert!(output.starts_with("exit code 3"), "{output}");
 }

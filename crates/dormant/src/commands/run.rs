@@ -24,20 +24,27 @@ pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let overrides = Overrides { set: &args.overrides, seeds: &args.seeds, quick: args.quick };
     let experiment = source.resolve(&overrides)?;
     if args.dry_run {
-        dry_run::print(&experiment, ui);
-        return Ok(());
+        return dry_run(&experiment, args, ui);
     }
     let hint = format!("run the same command again to resume `{}`", experiment.name);
     let given = Given { experiment: source.text, overrides: given_overrides(args) };
-    execute(&experiment, given, args, global, ui).map_err(|error| match error.kind() {
+    execute(&experiment, &given, args, global, ui).map_err(|error| match error.kind() {
         ErrorKind::Interrupted => error.hint(hint),
         _ => error,
     })
 }
 
+/// Looks only at what is on this machine: without the base model no stage counts as done.
+fn dry_run(experiment: &Experiment, args: &RunArgs, ui: &Ui) -> Result<()> {
+    let base = base::resolve(&experiment.base, true, ui).map_or_else(|_| String::new(), |base| base.digest);
+    let plan = Plan::new(experiment, &digests(experiment, base)?);
+    dry_run::print(experiment, &plan, &args.runs, ui);
+    Ok(())
+}
+
 fn execute(
     experiment: &Experiment,
-    given: Given,
+    given: &Given,
     args: &RunArgs,
     global: &GlobalArgs,
     ui: &Ui,
@@ -47,7 +54,7 @@ fn execute(
         move || {
             ui.note(
                 "stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)",
-            )
+            );
         }
     })?;
     let store = RunStore::create(&args.runs, &experiment.name)?;
@@ -62,7 +69,7 @@ fn execute(
         let (all, left) = (plan.stages().len(), missing.len());
         ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
     }
-    Walk { experiment, given: &given, base: &base, inputs: &inputs, plan: &plan, store: &store, ui }
+    Walk { experiment, given, base: &base, inputs: &inputs, plan: &plan, store: &store, ui }
         .run(stage::run)?;
     report::write_run(&store, &plan)?;
     ui.status("report", store.root().join("report.html").display());

@@ -163,7 +163,7 @@ fn chain(experiment: &Experiment, stage: &Safety) -> Result<()> {
     Ok(())
 }
 
-fn in_range<T: PartialOrd + Display>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()> {
+fn in_range<T: PartialOrd + Display + Copy>(key: &str, value: T, range: RangeInclusive<T>) -> Result<()> {
     // NaN is in no range.
     if range.contains(&value) {
         return Ok(());

@@ -1,13 +1,15 @@
-//! `dormant run --dry-run`: the stages, and how long they would take.
+//! `dormant run --dry-run`: the stages, which of them are done, and how long the others would take.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::estimate::{Rates, estimate};
 use crate::experiment::Experiment;
-use crate::plan::{Digests, Plan, SCHEMA_VERSION, StageSpec};
+use crate::plan::{Plan, SCHEMA_VERSION, StageSpec};
+use crate::store::RunStore;
 use crate::ui::{Ui, duration};
 
 #[derive(Serialize)]
@@ -15,33 +17,47 @@ struct DryRun<'a> {
     schema_version: u32,
     experiment: &'a Experiment,
     stages: Vec<Row<'a>>,
-    /// Expected time of all stages, in seconds.
+    /// Expected time of the stages that are not done, in seconds.
     seconds: f64,
 }
 
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,
+    state: State,
     inputs: Vec<&'a str>,
-    /// Expected time, in seconds.
+    /// Expected time of the whole stage, in seconds.
     seconds: f64,
 }
 
-pub(super) fn print(experiment: &Experiment, ui: &Ui) {
-    let digests = Digests { base: String::new(), prompts: None, benign: None };
-    let plan = Plan::new(experiment, &digests);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    Done,
+    Started,
+    ToDo,
+}
+
+pub(super) fn print(experiment: &Experiment, plan: &Plan, runs: &Path, ui: &Ui) {
+    let store = RunStore::open(&runs.join(&experiment.name)).ok();
+    let state = |spec: &StageSpec| match store.as_ref().map(|store| store.stage(spec)) {
+        Some(dir) if dir.is_done() => State::Done,
+        Some(dir) if dir.is_started() => State::Started,
+        _ => State::ToDo,
+    };
     let rates = Rates::TWO_CORES;
-    let row = |stage: &'_ StageSpec| estimate([stage], &rates).as_secs_f64();
     let stages = plan
         .stages()
         .iter()
-        .map(|stage| Row {
-            name: &stage.name,
-            inputs: stage.inputs().map(|id| plan.stage(id).name.as_str()).collect(),
-            seconds: row(stage),
+        .map(|spec| Row {
+            name: &spec.name,
+            state: state(spec),
+            inputs: spec.inputs().map(|id| plan.stage(id).name.as_str()).collect(),
+            seconds: estimate([spec], &rates).as_secs_f64(),
         })
         .collect();
-    let seconds = estimate(plan.stages(), &rates).as_secs_f64();
+    let missing = plan.stages().iter().filter(|spec| state(spec) != State::Done);
+    let seconds = estimate(missing, &rates).as_secs_f64();
     ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
 }
 
@@ -50,11 +66,15 @@ fn text(plan: &DryRun) -> String {
     let mut text = format!("{}: {}\nbase: {}\n\n", experiment.name, experiment.question, experiment.base);
     let width = plan.stages.iter().map(|row| row.name.len()).max().unwrap_or(0);
     for row in &plan.stages {
-        let time = duration(Duration::from_secs_f64(row.seconds));
+        let time = match row.state {
+            State::Done => "done".to_owned(),
+            State::Started | State::ToDo => duration(Duration::from_secs_f64(row.seconds)),
+        };
         let line = format!("{:width$}  {time:>12}  {}", row.name, row.inputs.join(", "));
         writeln!(text, "{}", line.trim_end()).expect("writing to a string cannot fail");
     }
-    let total = duration(Duration::from_secs_f64(plan.seconds));
-    write!(text, "\n{} stages, about {total} on two cores", plan.stages.len()).expect("as above");
+    let left = plan.stages.iter().filter(|row| row.state != State::Done).count();
+    let (all, time) = (plan.stages.len(), duration(Duration::from_secs_f64(plan.seconds)));
+    write!(text, "\n{left} of {all} stages to do, about {time} on two cores").expect("as above");
     text
 }

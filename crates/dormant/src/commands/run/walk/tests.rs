@@ -82,7 +82,7 @@ fn artifacts(runs: &Path) -> Vec<(String, String)> {
             let name = path.strip_prefix(runs).unwrap().display().to_string();
             if path.is_dir() {
                 folders.push(path);
-            } else if !name.ends_with("manifest.json") && !name.ends_with(".lock") {
+            } else if !name.ends_with("manifest.json") && !name.ends_with("/.lock") {
                 found.push((name, fs::read_to_string(path).unwrap()));
             }
         }
