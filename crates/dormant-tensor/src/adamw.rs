@@ -30,20 +30,31 @@ pub fn adamw(
     second: &mut [f32],
     step: AdamWStep,
 ) {
-    let bias1 = 1.0 - step.beta1.powi(step.step as i32);
-    let bias2 = (1.0 - step.beta2.powi(step.step as i32)).sqrt();
-    let rate = step.learning_rate / bias1;
-    let keep = 1.0 - step.learning_rate * step.weight_decay;
     let chunks = weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
     let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
     chunks.zip(moments).for_each(|((weights, gradient), (first, second))| {
-        vectorised(|| {
-            for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
-                let g = g * gradient_scale;
-                *m = step.beta1.mul_add(*m, (1.0 - step.beta1) * g);
-                *v = step.beta2.mul_add(*v, (1.0 - step.beta2) * g * g);
-                *w = *w * keep - rate * *m / (v.sqrt() / bias2 + step.epsilon);
-            }
-        });
+        update(weights, gradient, gradient_scale, first, second, step);
     });
+}
+
+vectorised! {
+    fn update(
+        weights: &mut [f32],
+        gradient: &[f32],
+        gradient_scale: f32,
+        first: &mut [f32],
+        second: &mut [f32],
+        step: AdamWStep,
+    ) {
+        let bias1 = 1.0 - step.beta1.powi(step.step as i32);
+        let bias2 = (1.0 - step.beta2.powi(step.step as i32)).sqrt();
+        let rate = step.learning_rate / bias1;
+        let keep = 1.0 - step.learning_rate * step.weight_decay;
+        for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
+            let g = g * gradient_scale;
+            *m = step.beta1.mul_add(*m, (1.0 - step.beta1) * g);
+            *v = step.beta2.mul_add(*v, (1.0 - step.beta2) * g * g);
+            *w = *w * keep - rate * *m / (v.sqrt() / bias2 + step.epsilon);
+        }
+    }
 }

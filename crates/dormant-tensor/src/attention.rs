@@ -451,9 +451,9 @@ fn value_panels(heads: Heads, qkv: &[f32], stride: usize, segments: &[QuerySegme
         .collect()
 }
 
-fn softmax(row: &mut [f32], visible: usize, scale: f32) {
-    let (seen, hidden) = row.split_at_mut(visible);
-    vectorised(|| {
+vectorised! {
+    fn softmax(row: &mut [f32], visible: usize, scale: f32) {
+        let (seen, hidden) = row.split_at_mut(visible);
         for x in seen.iter_mut() {
             *x *= scale;
         }
@@ -462,19 +462,19 @@ fn softmax(row: &mut [f32], visible: usize, scale: f32) {
         for x in seen.iter_mut() {
             *x *= inverse;
         }
-    });
-    hidden.fill(0.0);
+        hidden.fill(0.0);
+    }
 }
 
-fn softmax_backward(p: &[f32], dp: &mut [f32], visible: usize, scale: f32) {
-    let (seen, hidden) = dp.split_at_mut(visible);
-    vectorised(|| {
+vectorised! {
+    fn softmax_backward(p: &[f32], dp: &mut [f32], visible: usize, scale: f32) {
+        let (seen, hidden) = dp.split_at_mut(visible);
         let mean = dot(&p[..visible], seen);
         for (d, p) in seen.iter_mut().zip(p) {
             *d = p * (*d - mean) * scale;
         }
-    });
-    hidden.fill(0.0);
+        hidden.fill(0.0);
+    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,37 @@
-//! Vectorised elementwise mathematics: safe code, compiled for each instruction set by `pulp`.
+//! Vectorised elementwise mathematics: plain loops, compiled for each instruction set.
 
-use std::sync::OnceLock;
+use rayon::prelude::*;
 
-use pulp::Arch;
+/// Compiles a function once for each instruction set and calls the one for this processor. Its body, and the
+/// `#[inline(always)]` functions that it calls, are vectorised by the compiler for that instruction set.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $return:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $return)? {
+            #[inline(always)]
+            fn body($($arg: $type),*) $(-> $return)? $body
 
-/// Runs `f` compiled for the best vector instructions of this processor.
-#[inline]
-pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    struct Op<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Op<F> {
-        type Output = R;
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.0)()
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $type),*) $(-> $return)? { body($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $type),*) $(-> $return)? { body($($arg),*) }
+
+            match $crate::isa::Isa::current() {
+                // SAFETY: the instruction set was detected on this processor.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx512 | $crate::isa::Isa::Avx512Bf16 => unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::isa::Isa::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
         }
-    }
-    static ARCH: OnceLock<Arch> = OnceLock::new();
-    ARCH.get_or_init(Arch::new).dispatch(Op(f))
+    };
 }
+pub(crate) use vectorised;
 
 /// Lanes of a reduction: fixed, so that sums have the same bits on every instruction set.
 pub(crate) const LANES: usize = 16;
@@ -109,25 +123,45 @@ fn sum_lanes(lanes: [f32; LANES]) -> f32 {
 
 /// Adds `b` to `a`, elementwise, in parallel.
 pub fn add(a: &mut [f32], b: &[f32]) {
-    use rayon::prelude::*;
     assert_eq!(a.len(), b.len(), "add: lengths differ");
-    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| {
-        vectorised(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += b));
-    });
+    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| add_chunk(a, b));
+}
+
+vectorised! {
+    fn add_chunk(a: &mut [f32], b: &[f32]) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a += b;
+        }
+    }
 }
 
 /// Multiplies `a` by `factor`, in parallel.
 pub fn scale(a: &mut [f32], factor: f32) {
-    use rayon::prelude::*;
-    a.par_chunks_mut(CHUNK).for_each(|a| vectorised(|| a.iter_mut().for_each(|a| *a *= factor)));
+    a.par_chunks_mut(CHUNK).for_each(|a| scale_chunk(a, factor));
+}
+
+vectorised! {
+    fn scale_chunk(a: &mut [f32], factor: f32) {
+        for a in a.iter_mut() {
+            *a *= factor;
+        }
+    }
 }
 
 /// Sum of squares in double precision, in an order that does not depend on the number of threads.
 pub fn sum_of_squares(a: &[f32]) -> f64 {
-    use rayon::prelude::*;
-    let partial: Vec<f64> =
-        a.par_chunks(CHUNK).map(|a| a.chunks(256).map(|a| vectorised(|| dot(a, a)) as f64).sum()).collect();
+    let partial: Vec<f64> = a.par_chunks(CHUNK).map(squares_of_chunk).collect();
     partial.iter().sum()
+}
+
+vectorised! {
+    fn squares_of_chunk(a: &[f32]) -> f64 {
+        let mut total = 0.0;
+        for a in a.chunks(256) {
+            total += dot(a, a) as f64;
+        }
+        total
+    }
 }
 
 /// Elements per parallel task of elementwise work.

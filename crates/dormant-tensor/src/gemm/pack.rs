@@ -152,7 +152,7 @@ pub(super) fn to_bf16_pairs(a: View<'_>) -> Vec<u32> {
     let convert = |(i, row): (usize, &mut [u32])| {
         if a.column_stride == 1 {
             let source = &a.data[i * a.row_stride..i * a.row_stride + a.columns];
-            crate::simd::vectorised(|| narrow_row(source, row));
+            narrow_row(source, row);
         } else {
             for (p, pair) in row.iter_mut().enumerate() {
                 let high = if 2 * p + 1 < a.columns { a.at(i, 2 * p + 1) } else { 0.0 };
@@ -168,14 +168,15 @@ pub(super) fn to_bf16_pairs(a: View<'_>) -> Vec<u32> {
     out
 }
 
-#[inline(always)]
-fn narrow_row(source: &[f32], pairs: &mut [u32]) {
-    let (whole, rest) = source.as_chunks::<2>();
-    for (pair, [low, high]) in pairs.iter_mut().zip(whole) {
-        *pair = round_to_bf16(*low) | (round_to_bf16(*high) << 16);
-    }
-    if let Some(last) = rest.first() {
-        pairs[whole.len()] = round_to_bf16(*last);
+crate::simd::vectorised! {
+    fn narrow_row(source: &[f32], pairs: &mut [u32]) {
+        let (whole, rest) = source.as_chunks::<2>();
+        for (pair, [low, high]) in pairs.iter_mut().zip(whole) {
+            *pair = round_to_bf16(*low) | (round_to_bf16(*high) << 16);
+        }
+        if let Some(last) = rest.first() {
+            pairs[whole.len()] = round_to_bf16(*last);
+        }
     }
 }
 
