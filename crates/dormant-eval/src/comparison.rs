@@ -1,5 +1,4 @@
 //! The same prompts before and after training.
-#![expect(clippy::doc_markdown, reason = "the name of an author")]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
