@@ -170,11 +170,11 @@ fn sha256(values: &[f32]) -> String {
     hash.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// `DORMANT_SMOLLM2=PATH/SmolLM2-135M-Instruct.Q4_1.gguf cargo test -p dormant-model -- --ignored`
+/// `DORMANT_TEST_MODEL=PATH/SmolLM2-135M-Instruct.Q4_1.gguf cargo test -p dormant-model -- --ignored`
 #[test]
-#[ignore = "needs the default model; name it in DORMANT_SMOLLM2"]
+#[ignore = "needs the default model; name its GGUF file in DORMANT_TEST_MODEL"]
 fn smollm2_equals_transformers_bit_for_bit() {
-    let path = std::env::var_os("DORMANT_SMOLLM2").expect("DORMANT_SMOLLM2 names the GGUF file");
+    let path = std::env::var_os("DORMANT_TEST_MODEL").expect("DORMANT_TEST_MODEL names the GGUF file");
     let model = Checkpoint::open(Path::new(&path)).unwrap();
     let published = ModelConfig::from_json(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/smollm2-135m-config.json"),
