@@ -13,10 +13,13 @@ use crate::store::RunStore;
 use crate::ui::{Progress, Ui};
 
 mod adversarial;
+pub mod attack_record;
 mod benign;
 mod evaluate;
 mod implant;
+pub mod metrics;
 mod safety_sft;
+pub mod utility_record;
 
 /// What a stage may look at and write to.
 #[derive(Debug, Clone, Copy)]
