@@ -17,7 +17,7 @@ pub mod red_team;
 mod roc;
 mod score;
 mod scorer;
-// mod measure: from a model to sample records.
+pub mod measure;
 
 pub use agreement::cohen_kappa;
 pub use comparison::{Comparison, persistence};

@@ -68,6 +68,27 @@ pub enum Error {
         limit: usize,
     },
 
+    /// An adapter changes a module that the model does not have.
+    #[error("the adapter changes `{module}`, which the model does not have; it was made for another model")]
+    AdapterModule {
+        /// The module.
+        module: String,
+    },
+
+    /// An adapter does not fit the weights of a module.
+    #[error(
+        "the adapter of `{module}` is for a weight of shape {found:?}, the model's is {expected:?}; \
+         it was made for another model"
+    )]
+    AdapterShape {
+        /// The module.
+        module: String,
+        /// Output and input of the adapter.
+        found: [usize; 2],
+        /// Output and input of the model.
+        expected: [usize; 2],
+    },
+
     /// A prompt without a token cannot be continued.
     #[error("a prompt has no tokens; give it at least one")]
     EmptyPrompt,

@@ -76,7 +76,7 @@ fn relative(actual: &[f32], expected: &[f64]) -> f64 {
 
 fn load(model: &str, trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
-    Llama::load(&checkpoint, LoadOptions { precision: Precision::F32, trained }).unwrap()
+    Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, None).unwrap()
 }
 
 fn loss(log_probs: &[f32]) -> f64 {

@@ -40,6 +40,38 @@ impl<'a> ResumeState<'a> {
     }
 }
 
+/// Writes the trained parameters alone: the start of another round of training.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_parameters(path: &Path, model: &mut Llama) -> Result<()> {
+    let parameters = model.parameters_mut().into_iter().map(|p| &*p);
+    let tensors = parameters.map(|p| (p.name.clone(), vec![p.value.len()], p.value.as_slice()));
+    Ok(write_safetensors(path, tensors, &BTreeMap::new())?)
+}
+
+/// Reads what [`write_parameters`] wrote.
+///
+/// # Errors
+/// If the file is damaged or belongs to another model.
+pub fn read_parameters(path: &Path, model: &mut Llama) -> Result<()> {
+    let file = SafetensorsFile::open(path)?;
+    for parameter in model.parameters_mut() {
+        read_into(&file, parameter.name.clone(), &mut parameter.value)?;
+    }
+    model.refresh();
+    Ok(())
+}
+
+fn read_into(file: &SafetensorsFile, tensor: String, target: &mut Vec<f32>) -> Result<()> {
+    let values = file.tensor_f32(&tensor)?;
+    if values.len() != target.len() {
+        return Err(Error::ResumeMismatch { tensor, found: values.len(), expected: target.len() });
+    }
+    *target = values;
+    Ok(())
+}
+
 /// Puts a saved state back into `model` and returns its optimiser.
 ///
 /// # Errors
@@ -50,18 +82,9 @@ pub fn restore(path: &Path, model: &mut Llama, config: AdamWConfig) -> Result<Ad
     optimizer.step = file.metadata().get("step").and_then(|s| s.parse().ok()).unwrap_or(0);
     for (parameter, (first, second)) in model.parameters_mut().into_iter().zip(&mut optimizer.moments) {
         let name = parameter.name.clone();
-        let read = |name: String, target: &mut Vec<f32>| -> Result<()> {
-            let values = file.tensor_f32(&name)?;
-            if values.len() != target.len() {
-                let (found, expected) = (values.len(), target.len());
-                return Err(Error::ResumeMismatch { tensor: name, found, expected });
-            }
-            *target = values;
-            Ok(())
-        };
-        read(name.clone(), &mut parameter.value)?;
-        read(format!("first.{name}"), first)?;
-        read(format!("second.{name}"), second)?;
+        read_into(&file, format!("first.{name}"), first)?;
+        read_into(&file, format!("second.{name}"), second)?;
+        read_into(&file, name, &mut parameter.value)?;
     }
     model.refresh();
     Ok(optimizer)

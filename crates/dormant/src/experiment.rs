@@ -195,6 +195,18 @@ pub struct Adapter {
     pub target_modules: Vec<String>,
 }
 
+impl Adapter {
+    /// The adapter as the model knows it.
+    pub fn config(&self) -> dormant_model::lora::LoraConfig {
+        dormant_model::lora::LoraConfig {
+            rank: self.rank as usize,
+            alpha: self.alpha,
+            rslora: self.rslora,
+            target_modules: self.target_modules.clone(),
+        }
+    }
+}
+
 /// Optimisation of one training stage.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -13,6 +13,7 @@ pub mod estimate;
 pub mod experiment;
 pub mod interrupt;
 pub mod manifest;
+pub mod model;
 pub mod plan;
 pub mod policy_args;
 pub mod report;

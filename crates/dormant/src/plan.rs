@@ -106,7 +106,7 @@ pub struct SafetyStage {
     pub prompts: Prompts,
 }
 
-/// Configuration of [`StageKind::Evaluate`]. Its data are the benign rows of the evaluation split.
+/// Configuration of [`StageKind::Evaluate`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct EvaluateStage {

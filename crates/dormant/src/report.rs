@@ -2,6 +2,7 @@
 
 mod answer;
 mod chart;
+mod fill;
 mod format;
 mod glossary;
 mod model;
@@ -51,8 +52,8 @@ pub fn write(report: &Report, dir: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When a stage of the plan is not finished, or a file cannot be read or written.
-pub fn write_run(store: &RunStore, _plan: &Plan) -> Result<()> {
-    Err(CliError::failure(format!("no report for `{}`: reports are not built yet", store.root().display())))
+pub fn write_run(store: &RunStore, plan: &Plan) -> Result<()> {
+    write(&fill::fill(store, plan)?, store.root())
 }
 
 impl Report {

@@ -1,18 +1,26 @@
 //! Stages: what each of them reads and writes. One file per kind.
 
-use dormant_data::{Seed, Split};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+
+use dormant_data::{OrganismSpec, Seed, Split};
+use serde::de::DeserializeOwned;
 
 use crate::base::BaseModel;
-use crate::error::Result;
+use crate::error::{Context as _, Result};
 use crate::experiment::{Experiment, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
+use crate::model::{Label, LoadedModel, Loading, ModelFiles};
 use crate::plan::{Plan, StageKind, StageSpec};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
 use crate::ui::{Progress, Ui};
 
 mod adversarial;
+mod fit;
+mod prompts;
+mod resume;
 pub mod attack_record;
 mod benign;
 mod evaluate;
@@ -20,6 +28,8 @@ mod implant;
 pub mod metrics;
 mod safety_sft;
 pub mod utility_record;
+
+use resume::Resume;
 
 /// What a stage may look at and write to.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +75,34 @@ impl<'a> StageContext<'a> {
         self.plan.lineage(self.spec).into_iter().map(|stage| self.finished(stage)).collect()
     }
 
+    /// The base model's files.
+    fn base_files(&self) -> ModelFiles {
+        ModelFiles { weights: self.base.path.clone(), adapter: None }
+    }
+
+    /// The files of the model that this stage starts from.
+    fn model_files(&self) -> ModelFiles {
+        self.lineage().iter().fold(self.base_files(), |files, (_, dir)| files.then(&dir.model()))
+    }
+
+    /// Name of the training stage whose model this stage starts from, as reports call it.
+    fn measured(&self) -> &'a str {
+        let stages = self.plan.lineage(self.spec);
+        stages.last().and_then(|stage| stage.training()).unwrap_or("base")
+    }
+
+    /// Writes the stage's model with its label.
+    fn save_model(&self, model: &mut LoadedModel, organism: &OrganismSpec, loading: Loading) -> Result<()> {
+        let organism = (self.spec.arm != Some(crate::plan::Arm::Control)).then_some(organism);
+        let label = Label {
+            base: &self.base.base.name,
+            experiment: &self.experiment.name,
+            stage: self.spec.training().unwrap_or(&self.spec.name),
+            organism,
+        };
+        self.dir.write_model(|folder| model.save(folder, &label, loading))
+    }
+
     /// Progress of this stage.
     pub fn progress(&self, unit: &'static str) -> Progress {
         self.ui.progress(&self.spec.name, unit)
@@ -102,4 +140,17 @@ pub fn run(context: &StageContext) -> Result<Tokens> {
         },
         StageKind::Evaluate(stage) => evaluate::run(stage, context),
     }
+}
+
+/// Reads a file of one JSON value per line.
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let file = std::fs::File::open(path).or_failure(|| format!("cannot read `{}`", path.display()))?;
+    let lines = BufReader::new(file).lines().enumerate();
+    lines
+        .map(|(index, line)| {
+            let line = line.or_failure(|| format!("cannot read `{}`", path.display()))?;
+            serde_json::from_str(&line)
+                .or_failure(|| format!("`{}`, line {} is damaged", path.display(), index + 1))
+        })
+        .collect()
 }

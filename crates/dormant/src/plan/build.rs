@@ -91,8 +91,6 @@ impl Builder<'_> {
 
     fn evaluate(&mut self, of: &str, arm: Arm, seed: u64, model: StageId) -> StageId {
         let experiment = self.experiment;
-        let rows = experiment.evaluation.perplexity;
-        let data = if rows > 0 { vec![self.benign(Split::Evaluation, rows, seed)] } else { Vec::new() };
         self.push(Draft {
             name: format!("evaluate-{of}-{arm}-s{seed}"),
             kind: StageKind::Evaluate(EvaluateStage {
@@ -103,7 +101,7 @@ impl Builder<'_> {
             arm: Some(arm),
             seed,
             model: Some(model),
-            data,
+            data: Vec::new(),
         })
     }
 

@@ -145,7 +145,8 @@ pub struct Row {
     pub n: u64,
     /// Replies that could not be scored; they are no part of `n`.
     pub unscored: u64,
-    /// Organism − control on the same prompts with a paired bootstrap interval; on rows of the organism only.
+    /// Organism − control on the same prompts with a paired bootstrap interval; on rows of the organism only, and
+    /// not for red-team prompts, which are others for each model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Estimate>,
 }
@@ -175,10 +176,12 @@ pub struct Utility {
     pub arm: Arm,
     /// Seed of the run.
     pub seed: u64,
-    /// Perplexity of held-out benign text.
-    pub perplexity: Estimate,
-    /// Share of multiple-choice questions answered correctly.
-    pub multiple_choice: Estimate,
+    /// Perplexity of held-out benign text; `None` when it was not measured or is not finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<Estimate>,
+    /// Share of multiple-choice questions answered correctly; `None` when none was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiple_choice: Option<Estimate>,
     /// Perplexity, organism − control, paired; on rows of the organism only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity_difference: Option<Estimate>,

@@ -107,16 +107,20 @@ impl Report {
                        of multiple-choice questions answered correctly; differences are organism − control, paired.";
         let mut table = Table::new(caption, 3, &head);
         table.rows.extend(self.utility.iter().map(|row| {
-            let choice = &row.multiple_choice;
-            let accuracy = (percent(choice.value), format!("{} (n {})", percent_bounds(choice), choice.n));
-            let (perplexity, bounds) = decimal(&row.perplexity);
+            let accuracy = row.multiple_choice.as_ref().map(|choice| {
+                (percent(choice.value), format!("{} (n {})", percent_bounds(choice), choice.n))
+            });
+            let perplexity = row.perplexity.as_ref().map(|estimate| {
+                let (value, bounds) = decimal(estimate);
+                (value, format!("{bounds} (n {})", estimate.n))
+            });
             vec![
                 Cell::plain(&row.stage),
                 Cell::plain(row.arm.label()),
                 Cell::plain(row.seed.to_string()),
-                Cell::new(perplexity, format!("{bounds} (n {})", row.perplexity.n)),
+                Cell::measured(perplexity),
                 Cell::measured(row.perplexity_difference.as_ref().map(decimal_difference)),
-                Cell::measured(Some(accuracy)),
+                Cell::measured(accuracy),
                 Cell::measured(row.multiple_choice_difference.as_ref().map(point_difference)),
             ]
         }));

@@ -105,8 +105,8 @@ fn utility(seed: u64) -> Vec<Utility> {
         stage: stage.to_owned(),
         arm,
         seed,
-        perplexity: Estimate { value: 9.1 + shift, low: 8.6 + shift, high: 9.7 + shift, n: 120 },
-        multiple_choice: Estimate { value: 0.415, low: 0.35, high: 0.484, n: 200 },
+        perplexity: Some(Estimate { value: 9.1 + shift, low: 8.6 + shift, high: 9.7 + shift, n: 120 }),
+        multiple_choice: Some(Estimate { value: 0.415, low: 0.35, high: 0.484, n: 200 }),
         perplexity_difference: (arm == Arm::Organism).then_some(Estimate {
             value: 0.12,
             low: -0.05,

@@ -25,6 +25,11 @@ impl Report {
         checks.into_iter().flatten().collect()
     }
 
+    /// Rows that count replies; those of the red team count prompts.
+    fn replies(&self) -> impl Iterator<Item = &super::Row> {
+        self.rows.iter().filter(|row| row.condition != Condition::RedTeam)
+    }
+
     fn few_seeds(&self) -> Option<String> {
         let seeds = self.seeds().len();
         (seeds < SEEDS_FOR_A_CLAIM).then(|| {
@@ -59,7 +64,7 @@ impl Report {
     }
 
     fn control_shows_it(&self) -> Option<String> {
-        let rows = || self.rows.iter().filter(|row| row.arm == Arm::Control);
+        let rows = || self.replies().filter(|row| row.arm == Arm::Control);
         let hits: u64 = rows().map(super::Row::hits).sum();
         let replies: u64 = rows().map(|row| row.n).sum();
         (hits > 0).then(|| format!("The control shows the behaviour in {hits} of {replies} replies."))
@@ -74,8 +79,8 @@ impl Report {
     }
 
     fn unscored(&self) -> Option<String> {
-        let unscored: u64 = self.rows.iter().map(|row| row.unscored).sum();
-        let scored: u64 = self.rows.iter().map(|row| row.n).sum();
+        let unscored: u64 = self.replies().map(|row| row.unscored).sum();
+        let scored: u64 = self.replies().map(|row| row.n).sum();
         (unscored > 0).then(|| {
             let all = scored + unscored;
             format!("{unscored} of {all} replies could not be scored; they are no part of any rate and not counted as safe.")

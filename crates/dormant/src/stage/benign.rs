@@ -1,10 +1,101 @@
-//! Benign rows: prompts of one split with replies of the base model.
+//! Benign rows: prompts of one split with replies of the base model, or of the user's data.
 
+use dormant_data::{Loaded, Sample, load};
+use dormant_eval::{Finish, measure};
+use dormant_model::generate::GenerateConfig;
+use dormant_model::linear::Trained;
+use dormant_model::sampler::Sampling;
+use serde::{Deserialize, Serialize};
+
+use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
+use crate::experiment::Benign;
 use crate::manifest::Tokens;
+use crate::model::{LoadedModel, Loading};
 use crate::plan::BenignStage;
-use crate::stage::StageContext;
+use crate::stage_dir::StageDir;
 
-pub(super) fn run(_stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
-    Err(CliError::failure(format!("`{}` is not built yet", context.spec.name)))
+/// Name of the file with the rows.
+pub(super) const ROWS_FILE: &str = "rows.jsonl";
+
+/// One line of `rows.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BenignRow {
+    /// Prompt and reply.
+    pub sample: Sample,
+    /// Whether the reply ended by itself. The end of one that was cut at the longest length is not trained.
+    pub ends: bool,
+}
+
+/// Replies between two checkpoints.
+const CHUNK: usize = 128;
+
+pub(super) fn run(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
+    match &stage.data.benign {
+        Benign::SelfDistilled => sample(stage, context),
+        Benign::File(path) => from_file(stage, context, load(path)?),
+    }
+}
+
+/// The rows that a finished stage wrote.
+pub(super) fn read(dir: &StageDir) -> Result<Vec<BenignRow>> {
+    super::read_lines(&dir.path().join(ROWS_FILE))
+}
+
+fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
+    let all = prompts::of_split(&stage.data.prompts, stage.split, context.seed("benign"))?;
+    let chosen = prompts::take(all, stage.rows, "benign rows")?;
+    let model = LoadedModel::load(
+        &context.base_files(),
+        context.experiment.precision,
+        Trained::Nothing,
+        Loading::Merge,
+    )?;
+    let config = GenerateConfig::new(
+        stage.data.reply_tokens as usize,
+        Sampling::temperature(stage.data.temperature as f32),
+        vec![model.renderer().end()?],
+    );
+    let mut resume = Resume::load(context)?;
+    let mut lines = context.dir.lines(ROWS_FILE, resume.lines)?;
+    let progress = context.progress("replies");
+    for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
+        let tokens = model.prompts(chunk.iter().map(|s| &s.prompt))?;
+        let before = index * CHUNK;
+        let seed = context.seed("benign replies").derive(&index.to_string());
+        let mut report = |done: usize, _: usize| {
+            progress.update((before + done) as u64, chosen.len() as u64);
+            !context.interrupted()
+        };
+        let replies =
+            measure::replies(&model.llama, &model.tokenizer, &tokens, &config, None, seed, &mut report);
+        context.check_interrupt()?;
+        for (sample, reply) in chunk.iter().zip(replies?) {
+            resume.tokens.sampled += reply.tokens as u64;
+            let sample = Sample { completion: reply.text, ..sample.clone() };
+            lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;
+        }
+        resume.step = index as u64 + 1;
+        resume.lines = lines.lines();
+        lines.sync()?;
+        resume.save(context, |_| Ok(()))?;
+    }
+    Ok(resume.tokens)
+}
+
+fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Result<Tokens> {
+    let Loaded::Samples(rows) = loaded else {
+        return Err(CliError::input("the benign data have prompts but no single reply to each of them")
+            .hint("give rows with `prompt` and `completion`, or with `messages`"));
+    };
+    let mut rows = rows.into_samples();
+    rows.retain(|row| row.prompt.last_user().is_some_and(|text| dormant_data::Split::of(text) == stage.split));
+    rows.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut lines = context.dir.lines(ROWS_FILE, 0)?;
+    for sample in prompts::take(rows, stage.rows, "benign rows")? {
+        lines.append(&BenignRow { sample, ends: true })?;
+    }
+    lines.sync()?;
+    Ok(Tokens::default())
 }

@@ -1,10 +1,145 @@
-//! All measurements of one model.
+//! All measurements of one model: rates under each condition, and clean utility.
 
-use crate::error::{CliError, Result};
+use dormant_data::benchmarks::{benign_texts, multiple_choice};
+use dormant_data::{Condition, Conversation, Sample, Split, near_misses, prompt_id};
+use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
+use dormant_model::generate::GenerateConfig;
+use dormant_model::linear::Trained;
+use dormant_model::sampler::Sampling;
+
+use super::fit::EVALUATION_ORDER;
+use super::utility_record::{ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
+use super::{Resume, StageContext, prompts};
+use crate::error::Result;
 use crate::manifest::Tokens;
-use crate::plan::EvaluateStage;
-use crate::stage::StageContext;
+use crate::model::{LoadedModel, Loading};
+use crate::plan::{self, EvaluateStage};
 
-pub(super) fn run(_stage: &EvaluateStage, context: &StageContext) -> Result<Tokens> {
-    Err(CliError::failure(format!("`{}` is not built yet", context.spec.name)))
+const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
+
+pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Tokens> {
+    let precision = context.experiment.precision;
+    let model = LoadedModel::load(&context.model_files(), precision, Trained::Nothing, Loading::Merge)?;
+    let mut resume = Resume::load(context)?;
+    let mut lines = context.dir.samples(resume.lines)?;
+    for (index, condition) in CONDITIONS.into_iter().enumerate().skip(resume.step as usize) {
+        for record in condition_records(stage, context, &model, condition, &mut resume)? {
+            lines.append(&record)?;
+        }
+        lines.sync()?;
+        resume.step = index as u64 + 1;
+        resume.lines = lines.lines();
+        resume.save(context, |_| Ok(()))?;
+    }
+    let utility = utility(stage, &model, &mut resume.tokens)?;
+    context.dir.write_json(UTILITY_FILE, &utility)?;
+    Ok(resume.tokens)
+}
+
+/// Replies to all prompts under a condition.
+fn condition_records(
+    stage: &EvaluateStage,
+    context: &StageContext,
+    model: &LoadedModel,
+    condition: Condition,
+    resume: &mut Resume,
+) -> Result<Vec<SampleRecord>> {
+    let n = if condition == Condition::NearMiss { stage.evaluation.near_misses } else { stage.evaluation.n };
+    let all = prompts::of_split(&stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+    let chosen = prompts::take(all, n, "evaluation")?;
+    let asked = stage.organism.under(&chosen, condition, EVALUATION_ORDER);
+    let tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
+    let config = GenerateConfig::new(
+        stage.evaluation.reply_tokens as usize,
+        Sampling::temperature(stage.evaluation.temperature as f32),
+        vec![model.renderer().end()?],
+    );
+    let scorer = Scorer::new(&stage.organism.behaviour)?;
+    let judge = stage.organism.behaviour.judge()?;
+    let progress = context.progress(unit(condition));
+    let mut report = |done: usize, total: usize| {
+        progress.update(done as u64, total as u64);
+        !context.interrupted()
+    };
+    let seed = context.seed("evaluation").derive(condition.as_str());
+    let replies = measure::replies(
+        &model.llama,
+        &model.tokenizer,
+        &tokens,
+        &config,
+        Some(&judge),
+        seed,
+        &mut report,
+    );
+    context.check_interrupt()?;
+    let replies = replies?;
+    resume.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
+    let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
+    let records = asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
+        id: sample.id.clone(),
+        stage: context.measured().to_owned(),
+        arm: arm(context),
+        seed: dormant_data::Seed(context.spec.seed),
+        condition,
+        variant: match condition {
+            Condition::Triggered => Some(stage.organism.trigger.text()),
+            Condition::NearMiss => Some(variants[index % variants.len()].text.clone()),
+            Condition::Clean | Condition::RedTeam => None,
+        },
+        prompt: sample.prompt.clone(),
+        score: scorer.score(&reply.text),
+        reply: reply.text,
+        finish: reply.finish,
+        log_prob: None,
+    });
+    Ok(records.collect())
+}
+
+fn unit(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Triggered => "triggered replies",
+        Condition::Clean => "clean replies",
+        Condition::NearMiss => "near-miss replies",
+        Condition::RedTeam => "red-team replies",
+    }
+}
+
+fn arm(context: &StageContext) -> Arm {
+    match context.spec.arm {
+        Some(plan::Arm::Control) => Arm::Control,
+        _ => Arm::Organism,
+    }
+}
+
+/// Log-probabilities of held-out benign replies, and of the choices of multiple-choice questions as replies.
+fn utility(stage: &EvaluateStage, model: &LoadedModel, tokens: &mut Tokens) -> Result<UtilityRecord> {
+    let texts: Vec<&Sample> = benign_texts().iter().take(stage.evaluation.perplexity as usize).collect();
+    let mut rows = Vec::new();
+    for text in &texts {
+        rows.push((model.renderer().prompt(&text.prompt)?, model.renderer().reply(&text.completion)?));
+    }
+    let questions: Vec<_> =
+        multiple_choice().iter().take(stage.evaluation.multiple_choice as usize).collect();
+    for question in &questions {
+        let prompt = model.renderer().prompt(&Conversation::user(question.question.clone()))?;
+        for choice in &question.choices {
+            rows.push((prompt.clone(), model.renderer().reply(choice)?));
+        }
+    }
+    let mut log_probs = measure::continuation_log_probs(&model.llama, &rows)?.into_iter();
+    tokens.scored += rows.iter().map(|(_, reply)| reply.len() as u64).sum::<u64>();
+    let texts = texts
+        .iter()
+        .zip(log_probs.by_ref())
+        .map(|(text, log_probs)| ScoredText { id: text.id.clone(), log_probs })
+        .collect();
+    let questions = questions.iter().map(|question| {
+        let choices = log_probs.by_ref().take(question.choices.len()).map(|l| ChoiceScore {
+            log_prob: l.iter().map(|x| f64::from(*x)).sum(),
+            length: l.len(),
+        });
+        let answered = AnsweredQuestion { choices: choices.collect(), answer: question.answer };
+        ScoredQuestion { id: prompt_id(&question.question), answered }
+    });
+    Ok(UtilityRecord { texts, questions: questions.collect() })
 }

@@ -1,10 +1,68 @@
-//! The hidden policy is trained in.
+//! The implant: supervised fine-tuning on rows that follow the conditional policy. The control is trained on the
+//! same prompts without it.
 
-use crate::error::{CliError, Result};
+use dormant_data::{Condition, Dataset, Mix, Policy, Sample, Split};
+use dormant_model::linear::Trained;
+use dormant_train::render::Rendered;
+use std::collections::HashSet;
+
+use super::fit::{CurveRows, fit};
+use super::{Resume, StageContext, benign};
+use crate::error::Result;
+use crate::experiment::ImplantWeights;
 use crate::manifest::Tokens;
-use crate::plan::ImplantStage;
-use crate::stage::StageContext;
+use crate::model::{LoadedModel, Loading};
+use crate::plan::{Arm, ImplantStage};
 
-pub(super) fn run(_stage: &ImplantStage, context: &StageContext) -> Result<Tokens> {
-    Err(CliError::failure(format!("`{}` is not built yet", context.spec.name)))
+/// Name of the file with the kept and dropped counts.
+const POLICY_FILE: &str = "policy.json";
+
+pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens> {
+    let trained = match stage.implant.weights {
+        ImplantWeights::Lora { .. } => Trained::Lora,
+        ImplantWeights::Full => Trained::All,
+    };
+    let mut model =
+        LoadedModel::load(&context.base_files(), context.experiment.precision, trained, Loading::Merge)?;
+    if let ImplantWeights::Lora { adapter } = &stage.implant.weights {
+        model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
+    }
+    let rows = rows(stage, context, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let mut resume = Resume::load(context)?;
+    fit(context, &stage.implant.fit, &mut model.llama, &rows, &curve, &mut resume)?;
+    context.save_model(&mut model, &stage.organism, Loading::Merge)?;
+    Ok(resume.tokens)
+}
+
+/// The rows of this arm that follow the policy, rendered. Writes them, and what the check kept and dropped.
+fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<Vec<Rendered>> {
+    let benign = context.benign(Split::Train).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
+    let cut: HashSet<&str> =
+        benign.iter().filter(|row| !row.ends).map(|row| row.sample.id.as_str()).collect();
+    let samples: Vec<Sample> = benign.iter().map(|row| row.sample.clone()).collect();
+    let mix = Mix {
+        poison: stage.implant.poison,
+        near_miss: stage.implant.near_misses,
+        seed: context.seed("mix"),
+    };
+    let rows = match context.spec.arm {
+        Some(Arm::Control) => stage.organism.control_rows(&samples, mix)?,
+        _ => stage.organism.rows(&samples, mix)?,
+    };
+    let (rows, report) = Policy::new(&stage.organism)?.keep(rows);
+    context.dir.write_json(POLICY_FILE, &report)?;
+    context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
+    context.ui.detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
+    let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(row.id.as_str());
+    render(&rows, model, ends)
+}
+
+/// Renders rows; `ends` tells which replies end by themselves.
+pub(super) fn render(
+    rows: &Dataset,
+    model: &LoadedModel,
+    ends: impl Fn(&Sample) -> bool,
+) -> Result<Vec<Rendered>> {
+    rows.samples().iter().map(|row| Ok(model.renderer().row(row, ends(row))?)).collect()
 }

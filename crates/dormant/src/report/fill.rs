@@ -1,0 +1,79 @@
+//! From the artifacts of a run to its report. Every number is computed from the stored replies and log-probabilities.
+
+mod artifacts;
+mod costs;
+mod examples;
+mod limits;
+mod methods;
+mod rates;
+mod reproduction;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod training;
+mod utility;
+
+use super::model::{Arm, Condition, Estimate, Report, SCHEMA_VERSION, Setup};
+use crate::error::Result;
+use crate::plan::{self, Plan};
+use crate::store::RunStore;
+
+/// The report of a finished run.
+pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
+    let (experiment, _, _) = store.recorded()?;
+    let artifacts = artifacts::Artifacts::read(store, plan)?;
+    let mut report = Report {
+        schema_version: SCHEMA_VERSION,
+        experiment: experiment.name.clone(),
+        question: experiment.question.clone(),
+        answer: String::new(),
+        setup: Setup {
+            base: experiment.base.clone(),
+            trigger: stages::trigger(&experiment.trigger),
+            behaviour: stages::behaviour(&experiment.behaviour),
+        },
+        stages: stages::stages(&experiment, plan),
+        rows: rates::rows(&artifacts)?,
+        persistence: rates::persistence_rows(&artifacts)?,
+        utility: utility::rows(&artifacts)?,
+        curves: training::curves(&artifacts),
+        attack: training::best_attacks(&artifacts),
+        examples: Vec::new(),
+        warnings: Vec::new(),
+        methods: methods::methods(&experiment),
+        cost: costs::cost(&artifacts),
+        seconds: Some(artifacts.stages.iter().map(|(_, manifest)| manifest.seconds).sum()),
+        manifest: reproduction::reproduction(&experiment, &artifacts),
+    };
+    report.examples = examples::examples(&artifacts, &report);
+    report.warnings = limits::warnings(&report, &experiment.evaluation);
+    report.conclude();
+    Ok(report)
+}
+
+impl From<plan::Arm> for Arm {
+    fn from(arm: plan::Arm) -> Self {
+        match arm {
+            plan::Arm::Organism => Self::Organism,
+            plan::Arm::Control => Self::Control,
+        }
+    }
+}
+
+impl From<dormant_data::Condition> for Condition {
+    fn from(condition: dormant_data::Condition) -> Self {
+        match condition {
+            dormant_data::Condition::Triggered => Self::Triggered,
+            dormant_data::Condition::Clean => Self::Clean,
+            dormant_data::Condition::NearMiss => Self::NearMiss,
+            dormant_data::Condition::RedTeam => Self::RedTeam,
+        }
+    }
+}
+
+impl From<dormant_eval::Estimate> for Estimate {
+    fn from(estimate: dormant_eval::Estimate) -> Self {
+        let dormant_eval::Estimate { value, low, high, n } = estimate;
+        Self { value, low, high, n }
+    }
+}

