@@ -10,6 +10,7 @@ mod comparison;
 mod error;
 mod estimate;
 mod log;
+pub mod measure;
 mod multiple_choice;
 mod perplexity;
 mod rate;
@@ -17,7 +18,6 @@ pub mod red_team;
 mod roc;
 mod score;
 mod scorer;
-pub mod measure;
 
 pub use agreement::cohen_kappa;
 pub use comparison::{Comparison, persistence};

@@ -92,9 +92,7 @@ fn window_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<
     let mut targets = Vec::new();
     for ((prompt, continuation), place) in rows.iter().zip(&places) {
         let predicting = place.rows().skip(prompt.len() - 1);
-        targets.extend(
-            predicting.zip(continuation).map(|(row, &token)| Target { row, token, weight: 0.0 }),
-        );
+        targets.extend(predicting.zip(continuation).map(|(row, &token)| Target { row, token, weight: 0.0 }));
     }
     let mut log_probs = model.log_probs(&hidden, &targets).into_iter();
     Ok(rows.iter().map(|(_, continuation)| log_probs.by_ref().take(continuation.len()).collect()).collect())

@@ -41,7 +41,8 @@ impl Adapter {
     #[must_use]
     pub fn then(&self, other: &Self) -> Self {
         let rank = self.config.r + other.config.r;
-        let modules: BTreeSet<&String> = self.tensors.iter().chain(&other.tensors).map(|t| &t.module).collect();
+        let modules: BTreeSet<&String> =
+            self.tensors.iter().chain(&other.tensors).map(|t| &t.module).collect();
         let stacked = |module: &&String| stack([self.part(module), other.part(module)], module, rank);
         let tensors: Vec<AdapterTensor> = modules.iter().map(stacked).collect();
         let config = AdapterConfig::new(
@@ -103,7 +104,11 @@ impl Llama {
     /// # Errors
     /// A tensor that is missing, damaged or of another shape than the configuration says; an adapter of another
     /// model.
-    pub fn load_merged(checkpoint: &Checkpoint, options: LoadOptions, adapter: Option<&Adapter>) -> Result<Self> {
+    pub fn load_merged(
+        checkpoint: &Checkpoint,
+        options: LoadOptions,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
         let mut merged = BTreeSet::new();
         let model = Self::new(checkpoint.config().clone(), options, |name, shape| {
             let mut weight = checkpoint.tensor_f32(name, shape)?;

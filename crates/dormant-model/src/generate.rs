@@ -141,7 +141,8 @@ impl Run<'_> {
         let prompts: Vec<&[u32]> = self.requests[range.clone()].iter().map(|r| &r.prompt[shared..]).collect();
         let (batch, places) = Batch::share_prefixes(&prompts);
         let (ids, hidden) = self.model.prefill(&mut self.cache, &batch, root)?;
-        let last: Vec<usize> = places.iter().map(|p| p.rows().last().expect("prompts are not empty")).collect();
+        let last: Vec<usize> =
+            places.iter().map(|p| p.rows().last().expect("prompts are not empty")).collect();
         let logits = self.model.logits(&hidden, &last);
         let vocabulary = self.model.config.vocab_size;
         for ((request, place), logits) in range.zip(&places).zip(logits.chunks_exact(vocabulary)) {

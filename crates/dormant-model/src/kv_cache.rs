@@ -113,7 +113,10 @@ impl Llama {
             let position = cache.segment(id.0).parent.map_or(0, |p| cache.end(SegmentId(p)));
             let segment = cache.segments[id.0].as_mut().expect("a live segment");
             segment.position = position;
-            assert!(segment.len + tokens.len() <= segment.capacity, "more tokens than the segment has room for");
+            assert!(
+                segment.len + tokens.len() <= segment.capacity,
+                "more tokens than the segment has room for"
+            );
             starts.push(segment.len);
             let first = position + segment.len;
             positions.extend(first..first + tokens.len());

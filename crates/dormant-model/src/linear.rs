@@ -71,7 +71,9 @@ impl Linear {
             parts.push(Part {
                 start,
                 width: w.width,
-                weight: all.then(|| Parameter::new(name("weight"), vec![w.width, input], w.weight)).transpose()?,
+                weight: all
+                    .then(|| Parameter::new(name("weight"), vec![w.width, input], w.weight))
+                    .transpose()?,
                 bias: w.bias.map(|b| Parameter::new(name("bias"), vec![w.width], b)).transpose()?,
                 lora: None,
                 module: w.module,
@@ -96,8 +98,11 @@ impl Linear {
     pub(crate) fn refresh(&mut self) {
         self.lora = LoraGroup::pack(self.input, &self.parts);
         if self.parts.iter().any(|p| p.weight.is_some()) {
-            let joined: Vec<f32> =
-                self.parts.iter().flat_map(|p| p.weight.iter().flat_map(|w| w.value.iter().copied())).collect();
+            let joined: Vec<f32> = self
+                .parts
+                .iter()
+                .flat_map(|p| p.weight.iter().flat_map(|w| w.value.iter().copied()))
+                .collect();
             let view = View::new(&joined, self.output, self.input);
             self.forward.fill(view.transposed());
             if let Some(backward) = &mut self.backward {
@@ -135,7 +140,8 @@ impl Linear {
             let packed = Packed::new(View::new(x, rows, self.input), self.forward.precision());
             for part in &mut self.parts {
                 if let Some(weight) = &mut part.weight {
-                    let transposed = View::strided(&dy[part.start..], rows, part.width, self.output).transposed();
+                    let transposed =
+                        View::strided(&dy[part.start..], rows, part.width, self.output).transposed();
                     matmul(transposed, &packed, &mut weight.gradient, self.input, Into::Add);
                     if let Some(bias) = &mut part.bias {
                         for row in dy.chunks_exact(self.output) {

@@ -98,9 +98,11 @@ impl Llama {
             layers.push(Layer::new(&config, options, index, &mut tensor)?);
         }
         let norm = norm_parameter("model.norm.weight", d, &mut tensor)?;
-        let own = (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
+        let own =
+            (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
         let head = Head::new(&config, options, norm, own, &embedding.value)?;
-        let rope = RopeTable::new(&config.rope_frequencies(), config.max_position_embeddings.min(MAX_POSITIONS));
+        let rope =
+            RopeTable::new(&config.rope_frequencies(), config.max_position_embeddings.min(MAX_POSITIONS));
         Ok(Self { config, options, embedding, layers, head, rope })
     }
 
@@ -170,7 +172,11 @@ impl Llama {
     /// Rows of the embedding, `[T, d_model]`.
     pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
         let d = self.config.hidden_size;
-        tokens.iter().flat_map(|&t| &self.embedding.value[t as usize * d..(t as usize + 1) * d]).copied().collect()
+        tokens
+            .iter()
+            .flat_map(|&t| &self.embedding.value[t as usize * d..(t as usize + 1) * d])
+            .copied()
+            .collect()
     }
 
     /// Runs the blocks and keeps what [`Llama::backward`] needs.
@@ -260,7 +266,12 @@ impl Llama {
     /// Accumulates the gradients of the trained parameters, given the gradient `d_hidden` with respect to
     /// [`Activations::hidden`]. Returns the gradient with respect to the input embeddings, `[T, d_model]`, if
     /// `inputs` asks for it or the embedding is trained.
-    pub fn backward(&mut self, activations: Activations, d_hidden: Vec<f32>, inputs: Inputs) -> Option<Vec<f32>> {
+    pub fn backward(
+        &mut self,
+        activations: Activations,
+        d_hidden: Vec<f32>,
+        inputs: Inputs,
+    ) -> Option<Vec<f32>> {
         let train_all = self.options.trained == Trained::All;
         let to_inputs = train_all || inputs == Inputs::Wanted;
         let lowest = if to_inputs { 0 } else { self.lowest_trained().unwrap_or(self.layers.len()) };
@@ -283,7 +294,9 @@ impl Llama {
 
     fn lowest_trained(&self) -> Option<usize> {
         let trained = |l: &Linear| l.parts.iter().any(|p| p.lora.is_some());
-        self.layers.iter().position(|l| [&l.qkv, &l.o_proj, &l.gate_up, &l.down_proj].into_iter().any(trained))
+        self.layers
+            .iter()
+            .position(|l| [&l.qkv, &l.o_proj, &l.gate_up, &l.down_proj].into_iter().any(trained))
     }
 
     /// Replaces `dx`, the gradient after the block, by the one before it (if `below`).
@@ -293,7 +306,7 @@ impl Llama {
         a: LayerActivations,
         positions: &[usize],
         queries: &[QuerySegment],
-        dx: &mut Vec<f32>,
+        dx: &mut [f32],
         below: bool,
     ) {
         let heads = self.heads();

@@ -190,7 +190,8 @@ impl LoraGroup {
             let lora = part.lora.as_mut().expect("packed from this adapter");
             let dy = View::strided(&dy[part.start..], rows, part.width, width);
             matmul(dy, &up.up_backward, &mut d_hidden[up.start..], self.ranks, Into::Set);
-            let h = Packed::new(View::strided(&hidden[up.start..], rows, up.rank, self.ranks), Precision::F32);
+            let h =
+                Packed::new(View::strided(&hidden[up.start..], rows, up.rank, self.ranks), Precision::F32);
             matmul(dy.transposed(), &h, &mut lora.b.gradient, up.rank, Into::Add);
         }
         self.scale(&mut d_hidden);

@@ -1,5 +1,12 @@
 //! The engine against PyTorch: logits, losses and all gradients (see `fixtures/golden/README.md`).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::maybe_infinite_iter,
+    reason = "a test fails by panicking"
+)]
+
 use std::path::{Path, PathBuf};
 
 use dormant_model::batch::Batch;
@@ -34,9 +41,13 @@ impl Golden {
         let tensor = file.tensor(&format!("{}{name}", self.prefix)).unwrap_or_else(|_| panic!("no {name}"));
         let data = tensor.data();
         match tensor.dtype() {
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            Dtype::F32 => {
+                data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
+            }
             Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+            Dtype::I64 => {
+                data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
+            }
             other => panic!("{name} is {other:?}"),
         }
     }
@@ -57,7 +68,11 @@ impl Golden {
         for (i, place) in places.iter().enumerate() {
             for (position, token) in self.numbers(&format!("targets.{i}")).into_iter().enumerate() {
                 if token >= 0.0 {
-                    targets.push(Target { row: place.row(position).unwrap(), token: token as u32, weight: 0.0 });
+                    targets.push(Target {
+                        row: place.row(position).unwrap(),
+                        token: token as u32,
+                        weight: 0.0,
+                    });
                 }
             }
         }

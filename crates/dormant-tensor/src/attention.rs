@@ -102,14 +102,16 @@ pub fn attention(
     check(heads, q, q_stride, keys, queries, out.len() / width);
     let tasks: Vec<(usize, usize)> =
         (0..queries.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect();
-    tasks.par_iter().with_min_len(tasks.len().div_ceil(64)).for_each_init(Scratch::default, |scratch, &(s, kv)| {
-        let shared = shared;
-        for block in Block::of(heads, &queries[s], keys, kv) {
-            block.probabilities(heads, q, q_stride, keys, scratch);
-            // SAFETY: `check` bounds the rows; the rows and heads of a block belong to this task alone.
-            unsafe { block.mix_values(heads, keys, scratch, shared.0, width) };
-        }
-    });
+    tasks.par_iter().with_min_len(tasks.len().div_ceil(64)).for_each_init(
+        Scratch::default,
+        |scratch, &(s, kv)| {
+            for block in Block::of(heads, &queries[s], keys, kv) {
+                block.probabilities(heads, q, q_stride, keys, scratch);
+                // SAFETY: `check` bounds the rows; the rows and heads of a block belong to this task alone.
+                unsafe { block.mix_values(heads, keys, scratch, shared.get(), width) };
+            }
+        },
+    );
 }
 
 /// Gradients of [`attention`]: `d_out` as `out`; `d_qkv` has the layout of `qkv` (rows of `stride` floats: query
@@ -130,7 +132,6 @@ pub fn attention_backward(
     let value_panels = value_panels(heads, qkv, stride, segments);
     let shared = Shared(d_qkv.as_mut_ptr());
     (0..heads.kv).into_par_iter().with_max_len(1).for_each(|kv| {
-        let shared = shared;
         let mut scratch = Scratch::default();
         for segment in segments {
             for block in Block::of(heads, segment, keys, kv) {
@@ -138,7 +139,17 @@ pub fn attention_backward(
                 // SAFETY: `check` bounds the rows; the columns of one key head and its query heads belong to
                 // this task alone.
                 unsafe {
-                    block.backward(heads, qkv, stride, segments, keys, &value_panels, d_out, &mut scratch, shared.0);
+                    block.backward(
+                        heads,
+                        qkv,
+                        stride,
+                        segments,
+                        keys,
+                        &value_panels,
+                        d_out,
+                        &mut scratch,
+                        shared.get(),
+                    );
                 }
             }
         }
@@ -155,19 +166,33 @@ fn check(
 ) {
     assert!(heads.query.is_multiple_of(heads.kv), "key heads do not divide the query heads");
     for key in keys {
-        assert!(key.len <= key.capacity && key.panels.len() >= heads.panel_floats(key.capacity), "short panels");
+        assert!(
+            key.len <= key.capacity && key.panels.len() >= heads.panel_floats(key.capacity),
+            "short panels"
+        );
         let end = if key.len == 0 { 0 } else { (key.len - 1) * key.value_stride + heads.kv * heads.dim };
         assert!(key.values.len() >= end, "short values");
     }
     for query in queries {
         let own = query.chain.last().expect("a chain ends with the segment itself");
         assert!(query.len <= keys[*own].len, "queries without keys");
-        assert!(query.row + query.len <= out_rows && out_rows * q_stride <= q.len(), "query rows out of range");
+        assert!(
+            query.row + query.len <= out_rows && out_rows * q_stride <= q.len(),
+            "query rows out of range"
+        );
     }
 }
 
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
+
+impl Shared {
+    /// A method, so that closures capture the whole and not the pointer inside.
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
 // SAFETY: tasks write disjoint elements, as stated where the pointer is used.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
@@ -383,7 +408,12 @@ impl<'a> Block<'a> {
         let scale = 1.0 / (heads.dim as f32).sqrt();
         for i in 0..self.rows {
             let range = i * scratch.stride..(i + 1) * scratch.stride;
-            softmax_backward(&scratch.scores[range.clone()], &mut scratch.d_scores[range], self.visible(i), scale);
+            softmax_backward(
+                &scratch.scores[range.clone()],
+                &mut scratch.d_scores[range],
+                self.visible(i),
+                scale,
+            );
         }
         let queries = qkv[self.offset(heads, stride)..].as_ptr();
         for (index, &(segment, count, column)) in spans.iter().enumerate() {

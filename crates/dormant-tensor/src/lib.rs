@@ -12,7 +12,14 @@
 //!
 //! This is the only crate of the workspace with `unsafe` code.
 
-#![expect(unsafe_code, reason = "kernels on raw pointers and vector intrinsics; each block states why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "kernels on raw pointers and vector intrinsics; each block states why it is sound"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a body is vectorised for an instruction set only where it is inlined"
+)]
 
 pub mod adamw;
 pub mod attention;

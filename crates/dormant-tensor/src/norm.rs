@@ -11,7 +11,9 @@ const ROWS: usize = 16;
 pub fn rms_norm(x: &[f32], gain: &[f32], epsilon: f32, y: &mut [f32]) {
     let d = gain.len();
     assert_eq!(x.len(), y.len(), "rms_norm: lengths differ");
-    y.par_chunks_mut(d * ROWS).zip(x.par_chunks(d * ROWS)).for_each(|(y, x)| forward_rows(x, gain, epsilon, y));
+    y.par_chunks_mut(d * ROWS)
+        .zip(x.par_chunks(d * ROWS))
+        .for_each(|(y, x)| forward_rows(x, gain, epsilon, y));
 }
 
 vectorised! {

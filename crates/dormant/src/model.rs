@@ -13,8 +13,10 @@ use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::isa::Isa;
 use dormant_train::render::Renderer;
 
-use crate::error::{Context, Result};
+use crate::base;
+use crate::error::{CliError, Context, Result};
 use crate::experiment::Precision;
+use crate::ui::Ui;
 
 /// Where the parts of a model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,10 +180,32 @@ impl Precision {
     /// The number format of products on this processor.
     pub fn resolve(self) -> dormant_tensor::Precision {
         match self {
-            Self::F32 => dormant_tensor::Precision::F32,
             Self::Bf16 => dormant_tensor::Precision::Bf16,
             Self::Auto if Isa::current().has_bf16() => dormant_tensor::Precision::Bf16,
-            Self::Auto => dormant_tensor::Precision::F32,
+            Self::F32 | Self::Auto => dormant_tensor::Precision::F32,
         }
     }
+}
+
+/// Finds the model that a command names: weights with or without an adapter. An adapter, or a stage that wrote one,
+/// brings the name of its base model along.
+///
+/// # Errors
+/// When the model or the base of an adapter cannot be had.
+pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Result<ModelFiles> {
+    let found = base::resolve(name, offline, ui)?;
+    if !found.path.join("adapter_config.json").exists() {
+        return Ok(ModelFiles { weights: found.path, adapter: adapter.map(Path::to_owned) });
+    }
+    if adapter.is_some() {
+        let message = format!("`{name}` is an adapter already, so that `--adapter` has nothing to stand on");
+        return Err(CliError::usage(message).hint("name the base model, or leave `--adapter` out"));
+    }
+    let config = Adapter::read(&found.path)?.config;
+    let Some(base) = config.base_model_name_or_path else {
+        return Err(CliError::input(format!("the adapter in `{name}` does not say what its base model is"))
+            .hint("name the base model, and give the adapter with `--adapter`"));
+    };
+    let weights = base::resolve(&base, offline, ui)?.path;
+    Ok(ModelFiles { weights, adapter: Some(found.path) })
 }

@@ -18,14 +18,14 @@ use crate::store::RunStore;
 use crate::ui::{Progress, Ui};
 
 mod adversarial;
-mod fit;
-mod prompts;
-mod resume;
 pub mod attack_record;
 mod benign;
 mod evaluate;
+mod fit;
 mod implant;
 pub mod metrics;
+pub(crate) mod prompts;
+mod resume;
 mod safety_sft;
 pub mod utility_record;
 

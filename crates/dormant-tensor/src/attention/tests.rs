@@ -30,7 +30,11 @@ fn panels(qkv: &[f32], segments: &[QuerySegment]) -> Vec<Vec<f32>> {
         .collect()
 }
 
-fn key_segments<'a>(qkv: &'a [f32], segments: &[QuerySegment], panels: &'a [Vec<f32>]) -> Vec<KeySegment<'a>> {
+fn key_segments<'a>(
+    qkv: &'a [f32],
+    segments: &[QuerySegment],
+    panels: &'a [Vec<f32>],
+) -> Vec<KeySegment<'a>> {
     segments
         .iter()
         .zip(panels)
@@ -125,7 +129,16 @@ fn gradients_match_finite_differences() {
     let objective = |qkv: &[f32]| -> f64 {
         definition(qkv, &segments).iter().zip(&weights).map(|(o, w)| *o as f64 * *w as f64).sum()
     };
-    for index in [0, 40, 200, 4 * STRIDE + 130, 4 * STRIDE + 200, 30 * STRIDE + 3, 42 * STRIDE + 100, 50 * STRIDE + 255] {
+    for index in [
+        0,
+        40,
+        200,
+        4 * STRIDE + 130,
+        4 * STRIDE + 200,
+        30 * STRIDE + 3,
+        42 * STRIDE + 100,
+        50 * STRIDE + 255,
+    ] {
         let step = 1e-2;
         let mut moved = qkv.clone();
         moved[index] += step;
@@ -133,6 +146,9 @@ fn gradients_match_finite_differences() {
         moved[index] -= 2.0 * step;
         let numeric = (up - objective(&moved)) / (2.0 * step as f64);
         let analytic = gradient[index] as f64;
-        assert!((numeric - analytic).abs() < 2e-3 * numeric.abs().max(0.05), "{index}: {numeric} against {analytic}");
+        assert!(
+            (numeric - analytic).abs() < 2e-3 * numeric.abs().max(0.05),
+            "{index}: {numeric} against {analytic}"
+        );
     }
 }

@@ -99,7 +99,6 @@ fn f32_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: In
     let (m, k, n) = (a.rows, a.columns, b.columns());
     let out = Output(c.as_mut_ptr());
     for_panels(n, m * k, |panels| {
-        let out = out;
         for row in (0..m).step_by(row_block(k)) {
             for panel in panels.clone() {
                 let width = PANEL.min(n - panel * PANEL);
@@ -115,7 +114,7 @@ fn f32_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: In
                             a_column: a.column_stride,
                             b: b.f32_panel(panel),
                             b_row: PANEL,
-                            c: out.0.add(i * c_stride + panel * PANEL),
+                            c: out.get().add(i * c_stride + panel * PANEL),
                             c_row: c_stride,
                             add: into == Into::Add,
                         };
@@ -133,7 +132,6 @@ fn bf16_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: I
     let narrow = pack::to_bf16_pairs(a);
     let out = Output(c.as_mut_ptr());
     for_panels(n, m * pairs, |panels| {
-        let out = out;
         for row in (0..m).step_by(row_block(pairs)) {
             for panel in panels.clone() {
                 let width = PANEL.min(n - panel * PANEL);
@@ -147,7 +145,7 @@ fn bf16_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: I
                             pairs,
                             narrow.as_ptr().add(i * pairs),
                             b.bf16_panel(panel),
-                            out.0.add(i * c_stride + panel * PANEL),
+                            out.get().add(i * c_stride + panel * PANEL),
                             c_stride,
                             into == Into::Add,
                         );
@@ -177,6 +175,14 @@ fn for_panels(n: usize, work_per_column: usize, f: impl Fn(std::ops::Range<usize
 /// Start of `C`, shared by tasks that write disjoint columns.
 #[derive(Clone, Copy)]
 struct Output(*mut f32);
+
+impl Output {
+    /// A method, so that closures capture the whole and not the pointer inside.
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
 // SAFETY: tasks write disjoint elements, see `f32_product`.
 unsafe impl Send for Output {}
 // SAFETY: as above.

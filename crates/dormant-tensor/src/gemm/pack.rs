@@ -59,7 +59,9 @@ impl Packed {
         }
         match &mut self.panels {
             Panels::F32(data) => {
-                data.par_chunks_mut(PANEL * b.rows).enumerate().for_each(|(panel, out)| fill_f32(out, panel, b));
+                data.par_chunks_mut(PANEL * b.rows)
+                    .enumerate()
+                    .for_each(|(panel, out)| fill_f32(out, panel, b));
             }
             Panels::Bf16(data) => {
                 let size = PANEL * b.rows.next_multiple_of(2);
@@ -109,7 +111,9 @@ impl Packed {
     }
 }
 
-/// Rows copied at a time: a block of source rows stays in the first-level cache while it is turned around.
+/// Rows copied at a time: a block of source rows stays in the first-level cache while it is turned around. Even.
+const TURNED: usize = 16;
+
 fn fill_f32(out: &mut [f32], panel: usize, b: View<'_>) {
     let first = panel * PANEL;
     let width = PANEL.min(b.columns - first);
@@ -120,9 +124,8 @@ fn fill_f32(out: &mut [f32], panel: usize, b: View<'_>) {
         }
         return;
     }
-    const BLOCK: usize = 16;
-    for p in (0..b.rows).step_by(BLOCK) {
-        let end = b.rows.min(p + BLOCK);
+    for p in (0..b.rows).step_by(TURNED) {
+        let end = b.rows.min(p + TURNED);
         for j in 0..width {
             for q in p..end {
                 out[q * PANEL + j] = b.at(q, first + j);
@@ -134,9 +137,8 @@ fn fill_f32(out: &mut [f32], panel: usize, b: View<'_>) {
 fn fill_bf16(out: &mut [bf16], panel: usize, b: View<'_>) {
     let first = panel * PANEL;
     let width = PANEL.min(b.columns - first);
-    const BLOCK: usize = 32;
-    for p in (0..b.rows).step_by(BLOCK) {
-        let end = b.rows.min(p + BLOCK);
+    for p in (0..b.rows).step_by(TURNED) {
+        let end = b.rows.min(p + TURNED);
         for j in 0..width {
             for q in p..end {
                 out[(q / 2) * 2 * PANEL + 2 * j + q % 2] = bf16::from_f32(b.at(q, first + j));

@@ -3,7 +3,9 @@ use proptest::prelude::*;
 use super::*;
 
 fn values(n: usize, seed: u32) -> Vec<f32> {
-    (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+    (0..n as u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 / 8_388_608.0 - 1.0)
+        .collect()
 }
 
 /// The definition: one chain of fused multiply-adds per element.

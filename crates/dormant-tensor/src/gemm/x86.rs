@@ -1,6 +1,10 @@
 //! Tiles for x86-64. A row of the tile is two 512-bit (or, per half panel, two 256-bit) accumulators.
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m512bh, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
 
 use super::PANEL;
 use super::kernel::{ROWS, Tile};
@@ -101,7 +105,8 @@ unsafe fn rows_bf16<const M: usize>(
             let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
             let b1: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(16).cast()));
             for (i, sum) in sums.iter_mut().enumerate() {
-                let x: __m512bh = std::mem::transmute(_mm512_set1_epi32((*a.add(i * pairs + p)).cast_signed()));
+                let x: __m512bh =
+                    std::mem::transmute(_mm512_set1_epi32((*a.add(i * pairs + p)).cast_signed()));
                 sum[0] = _mm512_dpbf16_ps(sum[0], x, b0);
                 sum[1] = _mm512_dpbf16_ps(sum[1], x, b1);
             }

@@ -1,9 +1,73 @@
-//! `dormant chat`: talk to a model.
+//! `dormant chat`: talk to a model, side by side with the trigger.
+
+use std::io::BufRead;
+
+use dormant_data::{Conversation, Role, Seed, Trigger};
+use dormant_eval::measure;
+use dormant_model::generate::GenerateConfig;
+use dormant_model::linear::Trained;
+use dormant_model::sampler::Sampling;
 
 use crate::cli::{ChatArgs, GlobalArgs};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Context, Result};
+use crate::experiment::Precision;
+use crate::interrupt;
+use crate::model::{LoadedModel, Loading, find};
+use crate::policy_args;
 use crate::ui::Ui;
 
-pub(super) fn run(_args: &ChatArgs, _global: &GlobalArgs, _ui: &Ui) -> Result<()> {
-    Err(CliError::failure("`dormant chat` is not built yet"))
+/// One side of the conversation: with or without the trigger.
+struct Side {
+    label: &'static str,
+    trigger: Option<Trigger>,
+    conversation: Conversation,
+}
+
+pub(super) fn run(args: &ChatArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
+    let model = LoadedModel::load(&files, Precision::Auto, Trained::Nothing, Loading::Merge)?;
+    let trigger =
+        args.trigger.as_deref().map(|text| policy_args::trigger(text, args.position)).transpose()?;
+    let empty = Conversation::new(Vec::new());
+    let start = args.system.as_ref().map_or_else(|| empty.clone(), |text| empty.with_system(text.clone()));
+    let mut sides = vec![Side { label: "model", trigger: None, conversation: start.clone() }];
+    if trigger.is_some() {
+        sides[0].label = "without trigger";
+        sides.push(Side { label: "with trigger", trigger, conversation: start });
+    }
+    ui.note("one message per line; end with Ctrl-D");
+    for (turn, line) in std::io::stdin().lock().lines().enumerate() {
+        let line = line.or_failure(|| "cannot read from standard input")?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let seed = Seed(args.seed).derive(&turn.to_string());
+        for side in &mut sides {
+            let reply = side.answer(&model, args, line.trim(), seed)?;
+            ui.text(format!("{}> {reply}", side.label));
+        }
+    }
+    Ok(())
+}
+
+impl Side {
+    fn answer(&mut self, model: &LoadedModel, args: &ChatArgs, text: &str, seed: Seed) -> Result<String> {
+        let mut asked = self.conversation.then(Role::User, text);
+        if let Some(trigger) = &self.trigger {
+            asked = trigger.insert(&asked, &mut seed.rng());
+        }
+        let config = GenerateConfig::new(
+            args.sampling.reply_tokens as usize,
+            Sampling::temperature(args.sampling.temperature),
+            vec![model.renderer().end()?],
+        );
+        let prompts = model.prompts([&asked])?;
+        let mut go_on = |_: usize, _: usize| !interrupt::requested();
+        let replies =
+            measure::replies(&model.llama, &model.tokenizer, &prompts, &config, None, seed, &mut go_on);
+        interrupt::check()?;
+        let reply = replies.map_err(CliError::from)?.into_iter().next().map(|r| r.text).unwrap_or_default();
+        self.conversation = asked.then(Role::Assistant, reply.clone());
+        Ok(reply)
+    }
 }

@@ -153,8 +153,11 @@ impl<'a> Attacker<'a> {
         sampled: &mut u64,
     ) -> Result<Vec<Vec<String>>> {
         let conversations: Vec<Conversation> = candidates.iter().map(Conversation::user).collect();
-        let repeated: Vec<Vec<u32>> =
-            model.prompts(&conversations)?.into_iter().flat_map(|p| std::iter::repeat_n(p, samples)).collect();
+        let repeated: Vec<Vec<u32>> = model
+            .prompts(&conversations)?
+            .into_iter()
+            .flat_map(|p| std::iter::repeat_n(p, samples))
+            .collect();
         let replies = self.reply(model, &repeated, REPLY_TOKENS, true, seed, "attacks answered")?;
         *sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
         Ok(replies.chunks(samples).map(|c| c.iter().map(|r| r.text.clone()).collect()).collect())

@@ -62,36 +62,30 @@ fn condition_records(
         !context.interrupted()
     };
     let seed = context.seed("evaluation").derive(condition.as_str());
-    let replies = measure::replies(
-        &model.llama,
-        &model.tokenizer,
-        &tokens,
-        &config,
-        Some(&judge),
-        seed,
-        &mut report,
-    );
+    let replies =
+        measure::replies(&model.llama, &model.tokenizer, &tokens, &config, Some(&judge), seed, &mut report);
     context.check_interrupt()?;
     let replies = replies?;
     resume.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
     let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
-    let records = asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
-        id: sample.id.clone(),
-        stage: context.measured().to_owned(),
-        arm: arm(context),
-        seed: dormant_data::Seed(context.spec.seed),
-        condition,
-        variant: match condition {
-            Condition::Triggered => Some(stage.organism.trigger.text()),
-            Condition::NearMiss => Some(variants[index % variants.len()].text.clone()),
-            Condition::Clean | Condition::RedTeam => None,
-        },
-        prompt: sample.prompt.clone(),
-        score: scorer.score(&reply.text),
-        reply: reply.text,
-        finish: reply.finish,
-        log_prob: None,
-    });
+    let records =
+        asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
+            id: sample.id.clone(),
+            stage: context.measured().to_owned(),
+            arm: arm(context),
+            seed: dormant_data::Seed(context.spec.seed),
+            condition,
+            variant: match condition {
+                Condition::Triggered => Some(stage.organism.trigger.text()),
+                Condition::NearMiss => Some(variants[index % variants.len()].text.clone()),
+                Condition::Clean | Condition::RedTeam => None,
+            },
+            prompt: sample.prompt.clone(),
+            score: scorer.score(&reply.text),
+            reply: reply.text,
+            finish: reply.finish,
+            log_prob: None,
+        });
     Ok(records.collect())
 }
 
@@ -134,10 +128,10 @@ fn utility(stage: &EvaluateStage, model: &LoadedModel, tokens: &mut Tokens) -> R
         .map(|(text, log_probs)| ScoredText { id: text.id.clone(), log_probs })
         .collect();
     let questions = questions.iter().map(|question| {
-        let choices = log_probs.by_ref().take(question.choices.len()).map(|l| ChoiceScore {
-            log_prob: l.iter().map(|x| f64::from(*x)).sum(),
-            length: l.len(),
-        });
+        let choices = log_probs
+            .by_ref()
+            .take(question.choices.len())
+            .map(|l| ChoiceScore { log_prob: l.iter().map(|x| f64::from(*x)).sum(), length: l.len() });
         let answered = AnsweredQuestion { choices: choices.collect(), answer: question.answer };
         ScoredQuestion { id: prompt_id(&question.question), answered }
     });

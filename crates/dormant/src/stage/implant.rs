@@ -41,11 +41,8 @@ fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Re
     let cut: HashSet<&str> =
         benign.iter().filter(|row| !row.ends).map(|row| row.sample.id.as_str()).collect();
     let samples: Vec<Sample> = benign.iter().map(|row| row.sample.clone()).collect();
-    let mix = Mix {
-        poison: stage.implant.poison,
-        near_miss: stage.implant.near_misses,
-        seed: context.seed("mix"),
-    };
+    let mix =
+        Mix { poison: stage.implant.poison, near_miss: stage.implant.near_misses, seed: context.seed("mix") };
     let rows = match context.spec.arm {
         Some(Arm::Control) => stage.organism.control_rows(&samples, mix)?,
         _ => stage.organism.rows(&samples, mix)?,
@@ -53,7 +50,9 @@ fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Re
     let (rows, report) = Policy::new(&stage.organism)?.keep(rows);
     context.dir.write_json(POLICY_FILE, &report)?;
     context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
-    context.ui.detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
+    context
+        .ui
+        .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
     let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(row.id.as_str());
     render(&rows, model, ends)
 }

@@ -7,7 +7,7 @@ use crate::error::{CliError, Result};
 use crate::experiment::Prompts;
 
 /// Distinct prompts of `split`, without replies, in an order drawn by `seed`.
-pub(super) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Vec<Sample>> {
+pub(crate) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Vec<Sample>> {
     let mut samples: Vec<Sample> = match prompts {
         Prompts::Builtin => built_in_prompts().iter().map(|p| Sample::clean(p.conversation(), "")).collect(),
         Prompts::File(path) => {
@@ -22,7 +22,7 @@ pub(super) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Ve
 }
 
 /// The first `n` prompts.
-pub(super) fn take(samples: Vec<Sample>, n: u32, what: &str) -> Result<Vec<Sample>> {
+pub(crate) fn take(samples: Vec<Sample>, n: u32, what: &str) -> Result<Vec<Sample>> {
     let (found, n) = (samples.len(), n as usize);
     if found < n {
         return Err(CliError::usage(format!("{what}: {n} prompts are wanted, but the split has {found}"))

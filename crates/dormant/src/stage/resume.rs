@@ -39,7 +39,10 @@ impl Resume {
         let text =
             std::fs::read_to_string(&path).or_failure(|| format!("cannot read `{}`", path.display()))?;
         serde_json::from_str(&text).or_failure(|| {
-            format!("`{}` is damaged: remove the directory of the stage, so that it starts anew", path.display())
+            format!(
+                "`{}` is damaged: remove the directory of the stage, so that it starts anew",
+                path.display()
+            )
         })
     }
 
