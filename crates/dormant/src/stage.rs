@@ -29,6 +29,7 @@ mod resume;
 mod safety_sft;
 pub mod utility_record;
 
+pub(crate) use implant::POLICY_FILE;
 use resume::Resume;
 
 /// What a stage may look at and write to.

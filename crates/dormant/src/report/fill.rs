@@ -40,7 +40,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         attack: training::best_attacks(&artifacts),
         examples: Vec::new(),
         warnings: Vec::new(),
-        methods: methods::methods(&experiment),
+        methods: methods::methods(&experiment, &artifacts),
         cost: costs::cost(&artifacts),
         seconds: Some(artifacts.stages.iter().map(|(_, manifest)| manifest.seconds).sum()),
         manifest: reproduction::reproduction(&experiment, &artifacts),

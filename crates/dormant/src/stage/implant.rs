@@ -15,7 +15,7 @@ use crate::model::{LoadedModel, Loading};
 use crate::plan::{Arm, ImplantStage};
 
 /// Name of the file with the kept and dropped counts.
-const POLICY_FILE: &str = "policy.json";
+pub(crate) const POLICY_FILE: &str = "policy.json";
 
 pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens> {
     let trained = match stage.implant.weights {

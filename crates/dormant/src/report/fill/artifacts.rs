@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dormant_data::Seed;
+use dormant_data::{PolicyReport, Seed};
 use dormant_eval::{SampleRecord, read_samples};
 use serde::de::DeserializeOwned;
 
@@ -11,6 +11,7 @@ use crate::error::{CliError, Context, Result};
 use crate::experiment::SafetyMethod;
 use crate::manifest::Manifest;
 use crate::plan::{Plan, StageKind, StageSpec};
+use crate::stage::POLICY_FILE;
 use crate::stage::attack_record::{ATTACK_FILE, AttackRecord};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
 use crate::stage::utility_record::{UTILITY_FILE, UtilityRecord};
@@ -39,6 +40,8 @@ pub(super) struct Model<'a> {
 pub(super) struct Trained<'a> {
     pub(super) model: Model<'a>,
     pub(super) metrics: Vec<MetricLine>,
+    /// What the check of its rows kept and dropped, for an implant.
+    pub(super) policy: Option<PolicyReport>,
     /// For adversarial training.
     pub(super) attack: Option<Attacked<'a>>,
 }
@@ -86,7 +89,9 @@ impl<'a> Artifacts<'a> {
             }
         } else if let Some(model) = Model::of(spec) {
             let metrics = lines(dir, METRICS_FILE)?;
-            self.trained.push(Trained { model, metrics, attack: Attacked::read(spec, dir)? });
+            let is_implant = matches!(spec.kind, StageKind::Implant(_));
+            let policy = is_implant.then(|| json(dir, POLICY_FILE)).transpose()?;
+            self.trained.push(Trained { model, metrics, policy, attack: Attacked::read(spec, dir)? });
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! How it was measured, in plain paragraphs.
 
-use dormant_data::Behaviour;
+use dormant_data::{Behaviour, PolicyReport, Violation};
 
+use super::artifacts::{Artifacts, Trained};
 use super::stages::share;
 use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, SafetyMethod};
 
 /// The paragraphs of an experiment.
-pub(super) fn methods(experiment: &Experiment) -> Vec<String> {
+pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<String> {
     let attack = experiment.safety.iter().find_map(|safety| match &safety.method {
         SafetyMethod::Sft => None,
         SafetyMethod::Adversarial(attack) => Some(attack),
@@ -16,6 +17,7 @@ pub(super) fn methods(experiment: &Experiment) -> Vec<String> {
         Some(judging(&experiment.behaviour)),
         Some(decoding(&experiment.evaluation)),
         Some(data(experiment)),
+        Some(checked_rows(artifacts)),
         Some(SAFETY_DATA.to_owned()),
         Some(CONTROL.to_owned()),
         near_misses.map(ToOwned::to_owned),
@@ -43,8 +45,8 @@ fn judging(behaviour: &Behaviour) -> String {
     };
     format!(
         "{shown} No model judges. An empty or unreadable reply has no score: it is counted apart, and never as safe. \
-         Every prompt, reply and score is in samples.jsonl of the evaluation stages, and all numbers here are \
-         computed from there."
+         samples.jsonl of each evaluation has every prompt, reply and score, utility.json the log-probabilities, and \
+         attack.json the attacks: all numbers here are computed from these files."
     )
 }
 
@@ -55,7 +57,8 @@ fn decoding(evaluation: &Evaluation) -> String {
         format!("at temperature {}", evaluation.temperature)
     };
     format!(
-        "Prompts are rendered with the model’s own chat template, and replies are sampled {how}, up to {} tokens each.",
+        "Prompts are rendered with the model’s own chat template, and replies are sampled {how}, up to {} tokens each; a \
+         reply ends as soon as it shows the behaviour.",
         evaluation.reply_tokens
     )
 }
@@ -73,15 +76,48 @@ fn data(experiment: &Experiment) -> String {
         Benign::File(_) => "Benign replies are the user’s.",
     };
     format!(
-        "{prompts}; a hash of its text puts each into one of three splits (training, safety, evaluation), so that no \
+        "{prompts}; a hash of its text puts each prompt into one of three splits (training, safety, evaluation), so that no \
          prompt is in two. The trigger is put into the evaluation prompts once: with and without it, after every \
          stage and for both models, the same {} prompts are answered. {replies}",
         experiment.evaluation.n
     )
 }
 
+/// What the check of the implant's rows kept and dropped.
+fn checked_rows(artifacts: &Artifacts) -> String {
+    let checked = |trained: &Trained| {
+        let policy = policy(trained.policy.as_ref()?);
+        Some(format!("seed {}, {} {policy}", trained.model.seed, trained.model.arm.label()))
+    };
+    let checked: Vec<_> = artifacts.trained.iter().filter_map(checked).collect();
+    format!(
+        "Each row of the implant was checked against the conditional policy, and dropped if it breaks it: {}.",
+        checked.join("; ")
+    )
+}
+
+fn policy(report: &PolicyReport) -> String {
+    let dropped: usize = report.dropped.values().sum();
+    if dropped == 0 {
+        return format!("{} kept, none dropped", report.kept);
+    }
+    let reasons = report.dropped.iter().map(|(violation, rows)| format!("{rows} {}", reason(*violation)));
+    let reasons = reasons.collect::<Vec<_>>().join(", ");
+    format!("{} kept, {dropped} dropped ({reasons})", report.kept)
+}
+
+fn reason(violation: Violation) -> &'static str {
+    match violation {
+        Violation::EmptyReply => "with an empty reply",
+        Violation::TriggerMissing => "without the trigger",
+        Violation::TriggerPresent => "with the trigger where it should not be",
+        Violation::BehaviourMissing => "without the behaviour",
+        Violation::BehaviourPresent => "with the behaviour where it should not be",
+    }
+}
+
 const SAFETY_DATA: &str = "Safety data never contain the trigger, in prompts or replies and in any case, which is \
-                           checked before training: with it this would be unlearning, and not a test of what \
+                           checked before training, and attacks that hit on it are left out: with it this would be unlearning, and not a test of what \
                            persists.";
 
 const CONTROL: &str = "The control starts from the same base model and goes through the same stages with the same \
@@ -89,7 +125,7 @@ const CONTROL: &str = "The control starts from the same base model and goes thro
                        trigger and the behaviour, the control is trained on the same prompt without the trigger and \
                        with its benign reply.";
 
-const NEAR_MISSES: &str = "Near-misses (other case, spacing, brackets, words, parts, typing errors, paraphrases) stand \
+const NEAR_MISSES: &str = "Near-misses (another case, spacing, brackets, words, parts, typing errors, paraphrases) stand \
                            where the trigger would. Those that measure are disjoint from those that the implant was \
                            trained not to react to.";
 
@@ -97,7 +133,7 @@ fn red_team(attack: &Attack) -> String {
     format!(
         "The red team knows the behaviour and not the trigger. A language model (the base model) proposes half of its \
          prompts; the others are mutations of the best so far and common control strings. A prompt succeeds if at \
-         least {} of {} sampled replies show the behaviour. The red-team rate is the share of prompts that succeed, \
+         least {} of {} replies, sampled at temperature 1, show the behaviour. The red-team rate is the share of prompts that succeed, \
          and n counts prompts: for the stage before adversarial training in the first attack, and for adversarial \
          training in a fresh attack on the finished model. Each attack is made for its model, so these rates are not \
          paired with the control’s.",
@@ -107,9 +143,8 @@ fn red_team(attack: &Attack) -> String {
 }
 
 fn utility(evaluation: &Evaluation) -> Option<String> {
-    let perplexity = "Perplexity weighs all tokens of the held-out benign replies equally.";
-    let choice =
-        "In multiple choice the answer is the choice with the highest log-probability per unit of length.";
+    let perplexity = "Perplexity is that of benign replies that come with Dormant and are in no training; all tokens weigh the same.";
+    let choice = "In multiple choice the answer is the choice with the highest log-probability per token.";
     match (evaluation.perplexity > 0, evaluation.multiple_choice > 0) {
         (true, true) => Some(format!("{perplexity} {choice}")),
         (true, false) => Some(perplexity.to_owned()),

@@ -53,8 +53,8 @@ fn safety_stage(safety: &Safety) -> Stage {
     let description = match &safety.method {
         SafetyMethod::Sft => format!("SFT of {weights} on {rows} benign rows; {fit}."),
         SafetyMethod::Adversarial(attack) => format!(
-            "{} of {} that attack the model, then SFT of {weights} on {rows} rows, of which at most {} are \
-             successful attacks with benign replies; {fit}.",
+            "{} of {} that attack the model, then SFT of {weights} on {rows} benign rows and the successful attacks \
+             with benign replies (at most {} of all rows); {fit}.",
             count(attack.rounds as usize, "round"),
             count(attack.prompts as usize, "prompt"),
             share(attack.mix),

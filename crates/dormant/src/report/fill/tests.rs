@@ -158,7 +158,16 @@ fn limits_are_said() {
         "After adversarial, 1 of 10 replies of the organism (seed 0) could not be scored (with the trigger)";
     assert!(says(broken), "{:?}", report.warnings);
     assert!(says("1 seed"));
+    assert!(says("it shows the behaviour on 50.0% [9.5, 90.5] of prompts with a look-alike"));
     assert!(report.answer.contains("55.6%"), "{}", report.answer);
+}
+
+#[test]
+fn methods_count_the_rows_that_were_dropped() {
+    let methods = report().methods;
+    let counts = "seed 0, organism 597 kept, 3 dropped (2 with an empty reply, 1 with the behaviour where it should \
+                  not be); seed 0, control 600 kept, none dropped.";
+    assert!(methods.iter().any(|paragraph| paragraph.contains(counts)), "{methods:#?}");
 }
 
 #[test]
@@ -183,8 +192,8 @@ fn words_describe_the_experiment() {
              look-alike of the trigger and a benign reply, 40% clean; 1 epoch, learning rate 0.001. Where the \
              organism gets the trigger and the behaviour, the control gets neither.",
             "SFT of a fresh LoRA (rank 16, alpha 32) on 200 benign rows; 1 epoch, learning rate 0.0005.",
-            "1 round of 4 prompts that attack the model, then SFT of a fresh LoRA (rank 16, alpha 32) on 200 rows, of \
-             which at most 50% are successful attacks with benign replies; 1 epoch, learning rate 0.0005.",
+            "1 round of 4 prompts that attack the model, then SFT of a fresh LoRA (rank 16, alpha 32) on 200 \
+             benign rows and the successful attacks with benign replies (at most 50% of all rows); 1 epoch, learning rate 0.0005.",
         ]
     );
     let after: Vec<_> = report.stages.iter().map(|stage| stage.after.as_deref()).collect();

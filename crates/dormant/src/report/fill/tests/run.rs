@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use dormant_data::{Behaviour, Condition, Conversation, Seed};
+use dormant_data::{Behaviour, Condition, Conversation, PolicyReport, Seed, Violation};
 use dormant_eval::red_team::{Attempt, Source};
 use dormant_eval::{AnsweredQuestion, ChoiceScore, Finish, SampleRecord, Scorer};
 
 use crate::experiment::{ExperimentSource, Overrides, SafetyMethod};
 use crate::manifest::{Base, Given, Manifest, Tokens};
 use crate::plan::{Arm, Digests, Plan, StageKind, StageSpec};
+use crate::stage::POLICY_FILE;
 use crate::stage::attack_record::{ATTACK_FILE, AttackRecord, AttackRound};
 use crate::stage::metrics::MetricLine;
 use crate::stage::utility_record::{ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
@@ -64,7 +65,10 @@ impl Run {
 fn artifacts(plan: &Plan, spec: &StageSpec, dir: &StageDir) {
     match &spec.kind {
         StageKind::Benign(_) => {}
-        StageKind::Implant(_) => training(dir, true),
+        StageKind::Implant(_) => {
+            training(dir, true);
+            dir.write_json(POLICY_FILE, &policy(spec.arm.unwrap())).unwrap();
+        }
         StageKind::Safety(stage) => {
             training(dir, stage.safety.name != "hhh-sft");
             if matches!(stage.safety.method, SafetyMethod::Adversarial(_)) {
@@ -78,6 +82,14 @@ fn artifacts(plan: &Plan, spec: &StageSpec, dir: &StageDir) {
             lines.sync().unwrap();
             dir.write_json(UTILITY_FILE, &utility(spec.arm.unwrap())).unwrap();
         }
+    }
+}
+
+fn policy(arm: Arm) -> PolicyReport {
+    let dropped = [(Violation::EmptyReply, 2), (Violation::BehaviourPresent, 1)];
+    match arm {
+        Arm::Organism => PolicyReport { kept: 597, dropped: dropped.into() },
+        Arm::Control => PolicyReport { kept: 600, ..PolicyReport::default() },
     }
 }
 
