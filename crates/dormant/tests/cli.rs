@@ -52,7 +52,7 @@ fn dry_run_of_the_quickstart() {
     let plan: serde_json::Value = serde_json::from_str(json).unwrap();
     assert_eq!(plan["schema_version"], 1);
     assert_eq!(plan["experiment"]["name"], "quickstart-quick");
-    assert_eq!(plan["stages"].as_array().unwrap().len(), 15);
+    assert_eq!(plan["stages"].as_array().unwrap().len(), 14);
 }
 
 #[test]
