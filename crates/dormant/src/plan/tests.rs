@@ -48,7 +48,7 @@ fn an_edit_changes_only_what_depends_on_it() {
         names.iter().flat_map(both).collect()
     };
     let adversarial = named(&["adversarial", "evaluate-adversarial"]);
-    assert_eq!(changed("safety.adversarial.rounds=3"), adversarial);
+    assert_eq!(changed("safety.adversarial.rounds=2"), adversarial);
     assert_eq!(changed("safety.adversarial.learning-rate=2e-4"), adversarial);
     let safety = named(&["hhh-sft", "evaluate-hhh-sft", "adversarial", "evaluate-adversarial"]);
     assert_eq!(changed("safety.hhh-sft.epochs=2"), safety);

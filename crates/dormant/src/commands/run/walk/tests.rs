@@ -120,7 +120,7 @@ fn only_what_changed_is_run_again() {
     assert_eq!(ran.take().len(), 14);
     walk(runs.path(), "evaluation.n=200", work).unwrap();
     assert_eq!(ran.take(), Vec::<String>::new());
-    walk(runs.path(), "safety.adversarial.rounds=3", work).unwrap();
+    walk(runs.path(), "safety.adversarial.rounds=2", work).unwrap();
     let again = ["organism", "control"]
         .map(|arm| [format!("adversarial-{arm}-s0"), format!("evaluate-adversarial-{arm}-s0")])
         .concat();
