@@ -1,6 +1,6 @@
 //! Plans: the stages of an experiment in an order that respects what each of them reads.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use dormant_data::{OrganismSpec, Split};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::experiment::{Curve, Data, Evaluation, Experiment, Implant, Precision, Prompts, Safety};
 
 mod build;
+
+pub use dormant_eval::Arm;
 
 /// Name of the stage that every safety stage goes back to.
 pub const IMPLANT: &str = "implant";
@@ -20,25 +22,6 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct StageId(usize);
-
-/// Which model a stage belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arm {
-    /// The model with the hidden policy.
-    Organism,
-    /// The model trained through the same stages on rows without the policy.
-    Control,
-}
-
-impl fmt::Display for Arm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Organism => "organism",
-            Self::Control => "control",
-        })
-    }
-}
 
 /// SHA-256 of what a plan reads from outside, in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use super::{Resume, StageContext, prompts};
 use crate::error::Result;
 use crate::manifest::Tokens;
 use crate::model::{LoadedModel, Loading};
-use crate::plan::{self, EvaluateStage};
+use crate::plan::EvaluateStage;
 
 const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
 
@@ -72,7 +72,7 @@ fn condition_records(
         asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
             id: sample.id.clone(),
             stage: context.measured().to_owned(),
-            arm: arm(context),
+            arm: context.spec.arm.unwrap_or(Arm::Organism),
             seed: dormant_data::Seed(context.spec.seed),
             condition,
             variant: match condition {
@@ -95,13 +95,6 @@ fn unit(condition: Condition) -> &'static str {
         Condition::Clean => "clean replies",
         Condition::NearMiss => "near-miss replies",
         Condition::RedTeam => "red-team replies",
-    }
-}
-
-fn arm(context: &StageContext) -> Arm {
-    match context.spec.arm {
-        Some(plan::Arm::Control) => Arm::Control,
-        _ => Arm::Organism,
     }
 }
 

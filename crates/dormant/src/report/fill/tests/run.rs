@@ -173,10 +173,7 @@ fn sample(
     SampleRecord {
         id: format!("{id:016x}"),
         stage: stage.to_owned(),
-        arm: match arm {
-            Arm::Organism => dormant_eval::Arm::Organism,
-            Arm::Control => dormant_eval::Arm::Control,
-        },
+        arm,
         seed: Seed(0),
         condition,
         variant: variant.map(str::to_owned),
