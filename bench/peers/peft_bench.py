@@ -14,6 +14,7 @@ MODEL_DIR is a Hugging Face folder. Answers go to stdout, all else to stderr; a 
                   packed: one row under a block-diagonal mask [padded; best: sorted]
     labelled_logits   logits only where there is a label [false; best: true; SFTTrainer always does so]
     checkpointing     trl only: recompute activations [false; SFTTrainer's own default is true]
+    adapter           PEFT folder to start from, lora-sft only [a fresh one of `rank` and `alpha`]
     continue          `steps` more of the last request, all else as it was [false; not for trl]
 Answer: seconds, tokens (without padding) and loss of each step; tokens_per_second, and the same without the first step
 (`warm_…`); peak_rss_bytes of the process during the request.
@@ -21,6 +22,12 @@ Answer: seconds, tokens (without padding) and loss of each step; tokens_per_seco
 `sample`: `prompts` [[token, ...], ...] or `data` (rows cut at the first loss token) and `n`; `new_tokens` [32],
 `temperature` [0 = greedy], `stop` at the end token [false], `batch` [all], `precision`, `seed`.
 Answer: seconds, new_tokens, new_tokens_per_second, replies, peak_rss_bytes.
+
+`score`: log-probability of the labelled tokens of the first `n` rows of `data`, in batches of `batch` [16] padded rows;
+`precision`, `layout` (padded | sorted), `labelled_logits` and `style` as above. Answer: seconds, pairs_per_second, log_probs.
+
+`load`: the model for sampling, in `precision`. `adapter`: writes a fresh adapter of `rank`, `alpha` and `seed` to `folder`.
+`gemm`: `seconds` spent in search of the fastest matrix product in `precision`. Answer: gflops.
 """
 
 import argparse
@@ -32,7 +39,6 @@ import time
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
@@ -44,6 +50,7 @@ DEFAULTS = {
 }
 BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 BEST = {"precision": "bf16" if BF16 else "f32", "layout": "sorted", "labelled_logits": True}
+GEMM_SHAPES = [(512, 576, 3072), (512, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048)]  # rows, inner, columns
 
 
 def read_rows(path: str) -> list[dict]:
@@ -72,11 +79,19 @@ def load(folder: str, dtype: torch.dtype) -> nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
 
 
+def dtype_of(request: dict) -> torch.dtype:
+    return torch.bfloat16 if request["precision"] == "bf16" else torch.float32
+
+
 def trainable(folder: str, request: dict) -> nn.Module:
     torch.manual_seed(request["seed"])
     if request["workload"] == "full-sft":
         return load(folder, torch.float32)
-    base = load(folder, torch.bfloat16 if request["precision"] == "bf16" else torch.float32)
+    from peft import LoraConfig, PeftModel, get_peft_model  # here, so that sampling starts without it
+
+    base = load(folder, dtype_of(request))
+    if "adapter" in request:
+        return PeftModel.from_pretrained(base, request["adapter"], is_trainable=True)
     config = LoraConfig(r=request["rank"], lora_alpha=request["alpha"], target_modules="all-linear")
     return get_peft_model(base, config)  # keeps A and B in f32 whatever the base
 
@@ -179,6 +194,18 @@ def trl_steps(folder: str, request: dict) -> list[dict]:
     return [{"seconds": seconds, "tokens": token_count(rows), "loss": loss} for seconds, rows, loss in steps]
 
 
+def gemm_rate(shape: tuple[int, int, int], dtype: torch.dtype, limit: float) -> float:
+    """GFLOP/s of the fastest product within `limit` seconds, of at least one."""
+    rows, inner, columns = shape
+    x, weight = torch.full((rows, inner), 0.25, dtype=dtype), torch.full((columns, inner), 0.5, dtype=dtype)
+    begun, fastest = time.perf_counter(), float("inf")
+    while fastest == float("inf") or time.perf_counter() - begun < limit:
+        start = time.perf_counter()
+        nn.functional.linear(x, weight)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2e-9 * rows * inner * columns / fastest
+
+
 class Peer:
     def __init__(self, folder: str):
         self.folder, self.session, self.sampler = folder, None, None
@@ -196,9 +223,7 @@ class Peer:
         prompts = request.get("prompts") or [
             row["tokens"][: row["mask"].index(1)] for row in read_rows(request["data"])[: request.get("n")]
         ]
-        dtype = torch.bfloat16 if request["precision"] == "bf16" else torch.float32
-        if self.sampler is None or self.sampler.dtype != dtype:
-            self.sampler = load(self.folder, dtype).eval()
+        self.load(request)
         torch.manual_seed(request["seed"])
         start, size = time.perf_counter(), request.get("batch", len(prompts))
         replies = [r for i in range(0, len(prompts), size) for r in self.replies(prompts[i : i + size], request)]
@@ -218,10 +243,50 @@ class Peer:
         )[:, width:].tolist()
         return [reply[: reply.index(eos) + 1] if stop and eos in reply else reply for reply in out]
 
+    def load(self, request: dict) -> dict:
+        if self.sampler is None or self.sampler.dtype != dtype_of(request):
+            self.sampler = load(self.folder, dtype_of(request)).eval()
+        return {}
+
+    def score(self, request: dict) -> dict:
+        rows, size = read_rows(request["data"])[: request["n"]], request.get("batch", 16)
+        self.load(request)
+        start = time.perf_counter()
+        length = (lambda i: len(rows[i]["tokens"])) if request["layout"] == "sorted" else None
+        order, scores = sorted(range(len(rows)), key=length), {}
+        for i in range(0, len(order), size):
+            batch = order[i : i + size]
+            scores |= zip(batch, self.log_probs([rows[j] for j in batch], request), strict=True)
+        seconds = time.perf_counter() - start
+        log_probs = [scores[i] for i in range(len(rows))]
+        return {"seconds": seconds, "pairs_per_second": len(rows) / seconds, "log_probs": log_probs}
+
+    @torch.inference_mode()
+    def log_probs(self, rows: list[dict], request: dict) -> list[float]:
+        batch = padded(rows)
+        labels = nn.functional.pad(batch.pop("labels")[:, 1:], (0, 1), value=NO_LOSS)
+        hidden = self.sampler.model(**batch, use_cache=False).last_hidden_state
+        where = labels != NO_LOSS if request["labelled_logits"] else torch.ones_like(labels, dtype=torch.bool)
+        losses = torch.zeros(labels.shape)
+        logits = self.sampler.lm_head(hidden[where]).float()
+        losses[where] = nn.functional.cross_entropy(logits, labels[where], ignore_index=NO_LOSS, reduction="none")
+        return (-losses.sum(1)).tolist()
+
+    def adapter(self, request: dict) -> dict:
+        trainable(self.folder, request).save_pretrained(request["folder"])
+        return {}
+
+    def gemm(self, request: dict) -> dict:
+        seconds = request["seconds"] / len(GEMM_SHAPES)
+        return {"gflops": max(gemm_rate(shape, dtype_of(request), seconds) for shape in GEMM_SHAPES)}
+
     def answer(self, request: dict) -> dict:
         request = DEFAULTS | (BEST if request.get("style") == "best" else {}) | request
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        work = {"lora-sft": self.train, "full-sft": self.train, "sample": self.sample}[request["workload"]]
+        work = {
+            "lora-sft": self.train, "full-sft": self.train, "sample": self.sample, "score": self.score,
+            "load": self.load, "adapter": self.adapter, "gemm": self.gemm,
+        }[request["workload"]]
         answer = {"request": request} | work(request)
         peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
         return answer | {"peak_rss_bytes": int(peak) * 1024}

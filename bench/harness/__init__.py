@@ -1,0 +1,1 @@
+"""The parts of `bench/compare`; Python's standard library only."""

@@ -1,0 +1,106 @@
+"""From answers to a table."""
+
+from dataclasses import dataclass
+from statistics import median
+
+from harness.agreement import Agreement, compare
+from harness.flops import Model
+from harness.workloads import RANK, Case, Contestant
+
+HEAD = [
+    "workload", "ours", "peer", "unit", "our median", "peer's", "times as fast (min–max)", "our peak MB", "peer's",
+    "share of memory", "share of GEMM peak",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One of ours against one peer."""
+
+    case: Case
+    ours: Contestant
+    peer: Contestant
+    values: tuple[float, float]  # medians
+    ratios: list[float]  # how many times as fast, per repeat
+    memory: tuple[int, int]
+    peak_share: float | None
+    agreement: Agreement | None
+
+    @property
+    def wrong(self) -> bool:
+        """Both are exact, and yet they differ."""
+        return self.ours.exact and self.peer.exact and self.agreement is not None and not self.agreement.close
+
+    def cells(self) -> list[str]:
+        ours, peer = self.values
+        spread = f"{median(self.ratios):.2f} ({min(self.ratios):.2f}–{max(self.ratios):.2f})"
+        megabytes = [f"{bytes_ / 1e6:.0f}" for bytes_ in self.memory]
+        share = f"{self.peak_share:.0%}" if self.peak_share else ""
+        return [
+            f"{self.case.workload}, {self.case.title}", self.ours.name, self.peer.name, self.case.unit, f"{ours:.3g}",
+            f"{peer:.3g}", spread, *megabytes, f"{self.memory[0] / self.memory[1]:.2f}", share,
+        ]  # fmt: skip
+
+
+def lines(case: Case, record: dict, model: Model) -> list[Line]:
+    runs = {c.name: [run for run in record["runs"] if run["contestant"] == c.name] for c in case.contestants}
+    present = [c for c in case.contestants if runs[c.name]]
+    pairs = [(ours, peer) for peer in present if not peer.ours for ours in present if ours.ours]
+    return [line(case, pair, runs[pair[0].name], runs[pair[1].name], record["peaks"], model) for pair in pairs]
+
+
+def line(
+    case: Case, pair: tuple[Contestant, Contestant], ours: list[dict], peers: list[dict], peaks: list[dict], model: Model
+) -> Line:
+    sign = 1 if case.more_is_better else -1
+    theirs = {run["repeat"]: run[case.metric] for run in peers}
+    together = [run for run in ours if run["repeat"] in theirs]
+    return Line(
+        case, *pair,
+        values=(median(run[case.metric] for run in ours), median(theirs.values())),
+        ratios=[(run[case.metric] / theirs[run["repeat"]]) ** sign for run in together],
+        memory=(max(run["peak_rss_bytes"] for run in ours), max(run["peak_rss_bytes"] for run in peers)),
+        peak_share=peak_share(case, ours, peaks, model) if peaks else None,
+        agreement=compare(case.check, ours[0], peers[0]),
+    )  # fmt: skip
+
+
+def peak_share(case: Case, ours: list[dict], peaks: list[dict], model: Model) -> float:
+    """Median over the repeats of the operations per second of the timed steps against the peak of that repeat."""
+    peak = {at["repeat"]: at for at in peaks}
+    return median(gflops(case, run, model) / peak[run["repeat"]][run["precision"]] for run in ours)
+
+
+def gflops(case: Case, run: dict, model: Model) -> float:
+    steps = run["steps"][1:]
+    rows, labelled = (sum(step[key] for step in steps) for key in ("rows", "labelled"))
+    lora = case.workload == "lora-sft"
+    operations = model.lora(rows, labelled, RANK) if lora else model.full(rows, labelled)
+    return operations / sum(step["seconds"] for step in steps) / 1e9
+
+
+def markdown(about: dict, table: list[Line], failures: list[str]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    rows = [HEAD, ["---"] * 4 + ["--:"] * 7, *[line.cells() for line in table]]
+    return "\n".join([
+        f"# Comparison of {about['date']}",
+        "",
+        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; {about['model']}; {packages}; "
+        f"commit {about['commit'][:12]}{' with changes' if about['dirty'] else ''}; {about['repeats']} repeats.",
+        "",
+        *["| " + " | ".join(row) + " |" for row in rows],
+        "",
+        "## Agreement",
+        "",
+        *[agreement(line) for line in table if line.agreement],
+        *(["", "## Failures", "", *failures] if failures else []),
+        "",
+    ])  # fmt: skip
+
+
+def agreement(line: Line) -> str:
+    verdict = ""
+    if line.ours.exact and line.peer.exact:
+        verdict = "**not the same**: " if line.wrong else "the same: "
+    where = f"{line.case.workload}, {line.case.title}, {line.ours.name} and {line.peer.name}"
+    return f"- {where}: {verdict}{line.agreement.words}"
