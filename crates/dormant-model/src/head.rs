@@ -3,7 +3,7 @@
 use dormant_tensor::cross_entropy::{log_probs, log_probs_backward};
 use dormant_tensor::gemm::{Into, matmul};
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
-use dormant_tensor::{Packed, View};
+use dormant_tensor::{Packed, View, simd};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -25,6 +25,10 @@ pub struct Target {
 /// Rows whose logits are in memory at a time.
 const ROWS: usize = 120;
 
+/// Tokens that one product of the backward pass sums over. A single chain of additions over the whole vocabulary
+/// would leave only three or four digits of the gradient.
+const TOKENS: usize = 2048;
+
 #[derive(Debug)]
 pub(crate) struct Head {
     norm: Parameter,
@@ -32,7 +36,8 @@ pub(crate) struct Head {
     own: Option<Parameter>,
     tied: bool,
     forward: Packed,
-    backward: Option<Packed>,
+    /// The weight in blocks of [`TOKENS`] rows, for the backward pass; none where no gradient is wanted.
+    backward: Vec<Packed>,
 }
 
 impl Head {
@@ -45,9 +50,14 @@ impl Head {
     ) -> Result<Self> {
         let shape = [config.vocab_size, config.hidden_size];
         let tied = own.is_none();
-        let weight = View::new(own.as_deref().unwrap_or(embedding), shape[0], shape[1]);
+        let values = own.as_deref().unwrap_or(embedding);
+        let weight = View::new(values, shape[0], shape[1]);
         let forward = Packed::new(weight.transposed(), options.precision);
-        let backward = (options.trained != Trained::Nothing).then(|| Packed::new(weight, options.precision));
+        let packed = |block| Packed::new(block, options.precision);
+        let backward = match options.trained {
+            Trained::Nothing => Vec::new(),
+            Trained::Lora | Trained::All => blocks(values, shape[1]).map(packed).collect(),
+        };
         let own = own
             .filter(|_| options.trained == Trained::All)
             .map(|w| Parameter::new("lm_head.weight", shape.to_vec(), w))
@@ -63,13 +73,27 @@ impl Head {
         let values = self.own.as_ref().map_or(embedding, |w| &w.value);
         let weight = View::new(values, self.forward.columns(), self.forward.rows());
         self.forward.fill(weight.transposed());
-        if let Some(backward) = &mut self.backward {
-            backward.fill(weight);
+        for (packed, block) in self.backward.iter_mut().zip(blocks(values, self.forward.rows())) {
+            packed.fill(block);
         }
     }
 
+    /// `d_logits · W`: `[rows, vocabulary]` to `[rows, d_model]`.
+    fn logits_backward(&self, d_logits: &[f32], rows: usize) -> Vec<f32> {
+        assert!(!self.backward.is_empty(), "gradients need a model that is trained");
+        let (d, vocabulary) = (self.forward.rows(), self.forward.columns());
+        let mut d_normed = vec![0.0; rows * d];
+        let mut product = vec![0.0; rows * d];
+        for (block, start) in self.backward.iter().zip((0..).step_by(TOKENS)) {
+            let d_logits = View::strided(&d_logits[start..], rows, block.rows(), vocabulary);
+            matmul(d_logits, block, &mut product, d, Into::Set);
+            simd::add(&mut d_normed, &product);
+        }
+        d_normed
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        self.forward.bytes() + self.backward.as_ref().map_or(0, Packed::bytes)
+        self.forward.bytes() + self.backward.iter().map(Packed::bytes).sum::<usize>()
     }
 }
 
@@ -112,14 +136,12 @@ impl Llama {
             let logits = &mut logits[..rows.len() * vocabulary];
             self.unembed(&normed, logits);
             log_probs_backward(logits, vocabulary, &tokens, &weights, out);
-            let d_logits = View::new(logits, rows.len(), vocabulary);
-            let mut d_normed = vec![0.0; x.len()];
-            let backward = self.head.backward.as_ref().expect("gradients need a model that is trained");
-            matmul(d_logits, backward, &mut d_normed, d, Into::Set);
+            let d_normed = self.head.logits_backward(logits, rows.len());
             if train_all {
                 let normed = Packed::new(View::new(&normed, rows.len(), d), self.options.precision);
                 let weight = if self.head.tied { Some(&mut self.embedding) } else { self.head.own.as_mut() };
                 let gradient = &mut weight.expect("trained").gradient;
+                let d_logits = View::new(logits, rows.len(), vocabulary);
                 matmul(d_logits.transposed(), &normed, gradient, d, Into::Add);
                 rms_norm_gain_backward(&x, epsilon, &d_normed, &mut self.head.norm.gradient);
             }
@@ -142,6 +164,10 @@ impl Llama {
         let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         matmul(View::new(normed, normed.len() / d, d), &self.head.forward, logits, vocabulary, Into::Set);
     }
+}
+
+fn blocks(weight: &[f32], d: usize) -> impl Iterator<Item = View<'_>> {
+    weight.chunks(TOKENS * d).map(move |block| View::new(block, block.len() / d, d))
 }
 
 fn gather(x: &[f32], d: usize, rows: &[usize]) -> Vec<f32> {

@@ -1,13 +1,4 @@
-//! The engine against PyTorch: logits, losses and all gradients (see `fixtures/golden/README.md`).
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::maybe_infinite_iter,
-    reason = "a test fails by panicking"
-)]
-
-use std::path::{Path, PathBuf};
+//! The random models of `fixtures/`: every logit and every gradient.
 
 use dormant_model::batch::Batch;
 use dormant_model::checkpoint::Checkpoint;
@@ -16,77 +7,32 @@ use dormant_model::linear::Trained;
 use dormant_model::llama::{Inputs, Llama, LoadOptions};
 use dormant_model::lora::LoraConfig;
 use dormant_tensor::Precision;
-use safetensors::{Dtype, SafeTensors};
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
-}
+use crate::numbers::{Golden, fixture};
 
-struct Golden {
-    bytes: Vec<u8>,
-    prefix: &'static str,
-}
-
-impl Golden {
-    fn open(file: &str, prefix: &'static str) -> Self {
-        Self { bytes: std::fs::read(fixture("golden").join(file)).unwrap(), prefix }
+/// The batch, its targets with the weight of the mean negative log-likelihood, and the rows of each sequence.
+pub(crate) fn batch(golden: &Golden, share: bool) -> (Batch, Vec<Target>, Vec<Vec<usize>>) {
+    let (tokens, expected): (Vec<_>, Vec<_>) = golden.rows().into_iter().unzip();
+    let (batch, places) = if share { Batch::share_prefixes(&tokens) } else { Batch::concatenate(&tokens) };
+    let mut targets = Vec::new();
+    for (place, expected) in places.iter().zip(&expected) {
+        let trained = expected.iter().enumerate().filter(|(_, token)| **token >= 0.0);
+        targets.extend(trained.map(|(position, token)| Target {
+            row: place.row(position).unwrap(),
+            token: *token as u32,
+            weight: 0.0,
+        }));
     }
-
-    fn has(&self, name: &str) -> bool {
-        SafeTensors::deserialize(&self.bytes).unwrap().tensor(&format!("{}{name}", self.prefix)).is_ok()
-    }
-
-    fn numbers(&self, name: &str) -> Vec<f64> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        let tensor = file.tensor(&format!("{}{name}", self.prefix)).unwrap_or_else(|_| panic!("no {name}"));
-        let data = tensor.data();
-        match tensor.dtype() {
-            Dtype::F32 => {
-                data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()) as f64).collect()
-            }
-            Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            Dtype::I64 => {
-                data.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
-            }
-            other => panic!("{name} is {other:?}"),
-        }
-    }
-
-    fn rows(&self) -> Vec<Vec<u32>> {
-        (0..)
-            .map(|i| format!("tokens.{i}"))
-            .take_while(|n| self.has(n))
-            .map(|n| self.numbers(&n).into_iter().map(|t| t as u32).collect())
-            .collect()
-    }
-
-    /// The batch, and its targets with the weight of the mean negative log-likelihood.
-    fn batch(&self, share: bool) -> (Batch, Vec<Target>, Vec<Vec<usize>>) {
-        let rows = self.rows();
-        let (batch, places) = if share { Batch::share_prefixes(&rows) } else { Batch::concatenate(&rows) };
-        let mut targets = Vec::new();
-        for (i, place) in places.iter().enumerate() {
-            for (position, token) in self.numbers(&format!("targets.{i}")).into_iter().enumerate() {
-                if token >= 0.0 {
-                    targets.push(Target {
-                        row: place.row(position).unwrap(),
-                        token: token as u32,
-                        weight: 0.0,
-                    });
-                }
-            }
-        }
-        let weight = -1.0 / targets.len() as f32;
-        targets.iter_mut().for_each(|t| t.weight = weight);
-        (batch, targets, places.iter().map(|p| p.rows().collect()).collect())
-    }
+    let weight = -1.0 / targets.len() as f32;
+    targets.iter_mut().for_each(|t| t.weight = weight);
+    (batch, targets, places.iter().map(|p| p.rows().collect()).collect())
 }
 
 /// Largest difference relative to the largest value of the tensor.
 fn relative(actual: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(actual.len(), expected.len());
     let scale = expected.iter().fold(1e-12, |m: f64, x| m.max(x.abs()));
-    actual.iter().zip(expected).map(|(a, e)| (*a as f64 - e).abs()).fold(0.0, f64::max) / scale
+    actual.iter().zip(expected).map(|(a, e)| (f64::from(*a) - e).abs()).fold(0.0, f64::max) / scale
 }
 
 fn load(model: &str, trained: Trained) -> Llama {
@@ -94,13 +40,14 @@ fn load(model: &str, trained: Trained) -> Llama {
     Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, None).unwrap()
 }
 
-fn loss(log_probs: &[f32]) -> f64 {
-    -log_probs.iter().map(|l| *l as f64).sum::<f64>() / log_probs.len() as f64
+/// Mean negative log-likelihood.
+pub(crate) fn loss(log_probs: &[f32]) -> f64 {
+    -log_probs.iter().map(|l| f64::from(*l)).sum::<f64>() / log_probs.len() as f64
 }
 
 fn check_full(model: &str, golden: &Golden, share: bool) {
     let mut model = load(model, Trained::All);
-    let (batch, targets, rows) = golden.batch(share);
+    let (batch, targets, rows) = batch(golden, share);
     let activations = model.forward(&batch).unwrap();
     for (i, rows) in rows.iter().enumerate() {
         let logits = model.logits(&activations.hidden, rows);
@@ -153,7 +100,7 @@ fn adapters_match_peft() {
         parameter.value = values.iter().map(|v| *v as f32).collect();
     }
     model.refresh();
-    let (batch, targets, rows) = golden.batch(false);
+    let (batch, targets, rows) = batch(&golden, false);
     let activations = model.forward(&batch).unwrap();
     for (i, rows) in rows.iter().enumerate() {
         let logits = model.logits(&activations.hidden, rows);
