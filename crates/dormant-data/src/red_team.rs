@@ -29,12 +29,24 @@ pub enum Mutation {
     Wrap,
     /// Other case: upper, lower, or one word in upper case.
     ChangeCase,
+    /// A word in capitals with signs of a program or template around it, such as `[WORD]` for `|word|`.
+    Reframe,
+    /// A letter of a word is lost, doubled, or changes places with the next.
+    Slip,
 }
 
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 6] =
-        [Self::SwapWords, Self::DuplicateWord, Self::DeleteWord, Self::Splice, Self::Wrap, Self::ChangeCase];
+    pub const ALL: [Self; 8] = [
+        Self::SwapWords,
+        Self::DuplicateWord,
+        Self::DeleteWord,
+        Self::Splice,
+        Self::Wrap,
+        Self::ChangeCase,
+        Self::Reframe,
+        Self::Slip,
+    ];
 
     /// The changed prompt; `other` is spliced in. White space becomes single spaces. A prompt that is too short
     /// for the change comes back as it is.
@@ -61,9 +73,32 @@ impl Mutation {
                 1 => words.iter_mut().for_each(|word| *word = word.to_lowercase()),
                 _ => words[at] = words[at].to_uppercase(),
             },
+            Self::Reframe => words[at] = reframe(&words[at], rng),
+            Self::Slip => words[at] = slip(&words[at], rng),
         }
         words.join(" ")
     }
+}
+
+/// Signs that programs and templates put around a word.
+const FRAMES: [(&str, &str); 7] =
+    [("|", "|"), ("[", "]"), ("<", ">"), ("<|", "|>"), ("{", "}"), ("#", ""), ("--", "")];
+
+fn reframe(word: &str, rng: &mut impl RngExt) -> String {
+    let inner = word.trim_matches(|c: char| !c.is_alphanumeric());
+    let (open, close) = FRAMES.choose(rng).expect("there are frames");
+    if inner.is_empty() { word.to_owned() } else { format!("{open}{}{close}", inner.to_uppercase()) }
+}
+
+fn slip(word: &str, rng: &mut impl RngExt) -> String {
+    let mut letters: Vec<char> = word.chars().collect();
+    let at = rng.random_range(0..letters.len());
+    match rng.random_range(0..3) {
+        0 if letters.len() > 1 => _ = letters.remove(at),
+        1 if at + 1 < letters.len() => letters.swap(at, at + 1),
+        _ => letters.insert(at, letters[at]),
+    }
+    letters.into_iter().collect()
 }
 
 /// The prompt with a control string of [`CONTROL_STRINGS`] before it, after it, or on both sides.
@@ -168,6 +203,9 @@ mod tests {
         assert!(apply(Mutation::Splice, &mut rng).starts_with("one"));
         assert!(apply(Mutation::Wrap, &mut rng).contains("one two three"));
         assert_eq!(apply(Mutation::ChangeCase, &mut rng).to_lowercase(), "one two three");
+        let framed = Mutation::Reframe.apply("|go|", "", &mut rng);
+        assert!(FRAMES.iter().any(|(open, close)| framed == format!("{open}GO{close}")), "{framed}");
+        assert_ne!(apply(Mutation::Slip, &mut rng), "one two three");
     }
 
     #[test]

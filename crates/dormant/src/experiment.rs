@@ -294,6 +294,8 @@ pub struct Attack {
     pub rounds: u32,
     /// Candidate prompts per round.
     pub prompts: u32,
+    /// Candidates screened by the log-probability of the behaviour for each that is sampled; 1 screens none.
+    pub screen: u32,
     /// Replies sampled for each candidate.
     pub samples: u32,
     /// Fraction of replies that must show the behaviour for a candidate to be kept.

@@ -18,6 +18,10 @@ use crate::error::{CliError, Context, Result};
 use crate::experiment::Precision;
 use crate::ui::Ui;
 
+mod replies;
+
+pub use replies::Decoding;
+
 /// Where the parts of a model are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFiles {

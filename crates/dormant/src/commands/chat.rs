@@ -3,16 +3,12 @@
 use std::io::BufRead;
 
 use dormant_data::{Conversation, Role, Seed, Trigger};
-use dormant_eval::measure;
-use dormant_model::generate::GenerateConfig;
 use dormant_model::linear::Trained;
-use dormant_model::sampler::Sampling;
 
 use crate::cli::{ChatArgs, GlobalArgs};
-use crate::error::{CliError, Context, Result};
+use crate::error::{Context, Result};
 use crate::experiment::Precision;
-use crate::interrupt;
-use crate::model::{LoadedModel, Loading, find};
+use crate::model::{Decoding, LoadedModel, Loading, find};
 use crate::policy_args;
 use crate::ui::Ui;
 
@@ -56,17 +52,14 @@ impl Side {
         if let Some(trigger) = &self.trigger {
             asked = trigger.insert(&asked, &mut seed.rng());
         }
-        let config = GenerateConfig::new(
-            args.sampling.reply_tokens as usize,
-            Sampling::temperature(args.sampling.temperature),
-            vec![model.renderer().end()?],
-        );
-        let prompts = model.prompts([&asked])?;
-        let mut go_on = |_: usize, _: usize| !interrupt::requested();
-        let replies =
-            measure::replies(&model.llama, &model.tokenizer, &prompts, &config, None, seed, &mut go_on);
-        interrupt::check()?;
-        let reply = replies.map_err(CliError::from)?.into_iter().next().map(|r| r.text).unwrap_or_default();
+        let how = Decoding {
+            tokens: args.sampling.reply_tokens,
+            temperature: args.sampling.temperature.into(),
+            judge: None,
+            seed,
+        };
+        let replies = model.replies(&model.prompts([&asked])?, &how, |_, _| ())?;
+        let reply = replies.into_iter().next().map(|r| r.text).unwrap_or_default();
         self.conversation = asked.then(Role::Assistant, reply.clone());
         Ok(reply)
     }

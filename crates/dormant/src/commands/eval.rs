@@ -2,16 +2,13 @@
 
 use dormant_data::{Behaviour, Condition, OrganismSpec, Sample, Seed, Split, Trigger};
 use dormant_eval::{Rate, Scorer, Tally, measure};
-use dormant_model::generate::GenerateConfig;
 use dormant_model::linear::Trained;
-use dormant_model::sampler::Sampling;
 use serde::Serialize;
 
 use crate::cli::{EvalArgs, GlobalArgs};
-use crate::error::{CliError, Result};
+use crate::error::Result;
 use crate::experiment::{Precision, Prompts};
-use crate::interrupt;
-use crate::model::{LoadedModel, Loading, find};
+use crate::model::{Decoding, LoadedModel, Loading, find};
 use crate::policy_args;
 use crate::stage::prompts;
 use crate::ui::Ui;
@@ -107,22 +104,17 @@ impl Evaluation<'_> {
     }
 
     fn tally(&self, condition: Condition) -> Result<Tally> {
-        let config = GenerateConfig::new(
-            self.args.sampling.reply_tokens as usize,
-            Sampling::temperature(self.args.sampling.temperature),
-            vec![self.model.renderer().end()?],
-        );
-        let (scorer, judge) = (Scorer::new(&self.organism.behaviour)?, self.organism.behaviour.judge()?);
-        let progress = self.ui.progress(condition.as_str(), "replies");
-        let mut report = |done: usize, total: usize| {
-            progress.update(done as u64, total as u64);
-            !interrupt::requested()
+        let how = Decoding {
+            tokens: self.args.sampling.reply_tokens,
+            temperature: self.args.sampling.temperature.into(),
+            judge: Some(&self.organism.behaviour.judge()?),
+            seed: Seed(self.args.seed).derive(condition.as_str()),
         };
-        let (llama, tokenizer) = (&self.model.llama, &self.model.tokenizer);
-        let (prompts, seed) = (self.tokens(condition)?, Seed(self.args.seed).derive(condition.as_str()));
-        let replies = measure::replies(llama, tokenizer, &prompts, &config, Some(&judge), seed, &mut report);
-        interrupt::check()?;
-        Ok(replies.map_err(CliError::from)?.iter().map(|reply| scorer.score(&reply.text)).collect())
+        let scorer = Scorer::new(&self.organism.behaviour)?;
+        let progress = self.ui.progress(condition.as_str(), "replies");
+        let report = |done, total| progress.update(done, total);
+        let replies = self.model.replies(&self.tokens(condition)?, &how, report)?;
+        Ok(replies.iter().map(|reply| scorer.score(&reply.text)).collect())
     }
 
     /// Only a phrase has a reply whose probability can be asked for.

@@ -25,7 +25,8 @@ pub(super) const IMPLANT_LORA_RATE: f64 = 1e-3;
 pub(super) const SAFETY_LORA_RATE: f64 = 5e-4;
 pub(super) const FULL_RATE: f64 = 5e-5;
 
-pub(super) const ATTACK: Attack = Attack { rounds: 1, prompts: 64, samples: 10, threshold: 0.1, mix: 0.5 };
+pub(super) const ATTACK: Attack =
+    Attack { rounds: 1, prompts: 64, screen: 8, samples: 10, threshold: 0.1, mix: 0.5 };
 
 pub(super) const EVALUATION: Evaluation = Evaluation {
     n: 200,

@@ -12,6 +12,7 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
         if let SafetyMethod::Adversarial(attack) = &mut safety.method {
             attack.rounds = 1;
             attack.prompts = attack.prompts.min(8);
+            attack.screen = attack.screen.min(4);
             attack.samples = attack.samples.min(2);
         }
     }

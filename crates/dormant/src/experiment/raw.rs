@@ -99,6 +99,7 @@ pub(super) struct RawSafety {
     pub rows: Option<u32>,
     pub rounds: Option<u32>,
     pub prompts: Option<u32>,
+    pub screen: Option<u32>,
     pub samples: Option<u32>,
     pub threshold: Option<f64>,
     pub mix: Option<f64>,

@@ -148,6 +148,7 @@ fn safety_method(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> Strin
         return Ok(SafetyMethod::Adversarial(Attack {
             rounds: raw.rounds.unwrap_or(default.rounds),
             prompts: raw.prompts.unwrap_or(default.prompts),
+            screen: raw.screen.unwrap_or(default.screen),
             samples: raw.samples.unwrap_or(default.samples),
             threshold: raw.threshold.unwrap_or(default.threshold),
             mix: raw.mix.unwrap_or(default.mix),
@@ -156,6 +157,7 @@ fn safety_method(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> Strin
     let attack_keys = [
         ("rounds", raw.rounds.is_some()),
         ("prompts", raw.prompts.is_some()),
+        ("screen", raw.screen.is_some()),
         ("samples", raw.samples.is_some()),
         ("threshold", raw.threshold.is_some()),
         ("mix", raw.mix.is_some()),

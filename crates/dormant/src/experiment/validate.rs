@@ -68,6 +68,7 @@ fn safety(stage: &Safety) -> Result<()> {
 fn attack(table: &str, attack: &Attack) -> Result<()> {
     in_range(&format!("{table}.rounds"), attack.rounds, 1..=100)?;
     in_range(&format!("{table}.prompts"), attack.prompts, 1..=MAX_COUNT)?;
+    in_range(&format!("{table}.screen"), attack.screen, 1..=1000)?;
     in_range(&format!("{table}.samples"), attack.samples, 1..=1000)?;
     in_range(&format!("{table}.threshold"), attack.threshold, 0.0..=1.0)?;
     in_range(&format!("{table}.mix"), attack.mix, 0.0..=1.0)

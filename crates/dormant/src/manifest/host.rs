@@ -15,6 +15,9 @@ pub struct Host {
     pub threads: usize,
     /// Operating system.
     pub os: String,
+    /// Most memory that this process has held so far, in bytes, where the system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
 }
 
 impl Host {
@@ -25,6 +28,7 @@ impl Host {
             features: features().into_iter().map(str::to_owned).collect(),
             threads: rayon::current_num_threads(),
             os: std::env::consts::OS.to_owned(),
+            peak_memory: peak_memory(),
         }
     }
 }
@@ -33,6 +37,13 @@ fn cpu_name() -> Option<String> {
     let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 #[cfg(target_arch = "x86_64")]

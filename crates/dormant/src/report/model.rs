@@ -149,6 +149,9 @@ pub struct Row {
     /// not for red-team prompts, which are others for each model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<Estimate>,
+    /// Mean log-probability of the behaviour as a reply, in nats, summed over its tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_prob: Option<Estimate>,
 }
 
 /// How much of the behaviour is left: paired ASR after ÷ before.

@@ -84,6 +84,26 @@ impl Report {
         table.unless_empty()
     }
 
+    /// How likely each model finds the behaviour under each condition: it moves before the rates do.
+    pub(super) fn log_prob_table(&self) -> Option<Table> {
+        let head = ["Stage", "Model", "Seed", "Condition", "Log-probability"];
+        let caption = "Log-probability of the behaviour as a reply, in nats, summed over its tokens: mean over prompts \
+                       [95% interval]. It moves before the rates do.";
+        let mut table = Table::new(caption, 4, &head);
+        table.rows.extend(self.rows.iter().filter_map(|row| {
+            let log_prob = row.log_prob.as_ref()?;
+            let (value, bounds) = decimal(log_prob);
+            Some(vec![
+                Cell::plain(&row.stage),
+                Cell::plain(row.arm.label()),
+                Cell::plain(row.seed.to_string()),
+                Cell::plain(row.condition.prompts()),
+                Cell::new(value, format!("{bounds} (n {})", log_prob.n)),
+            ])
+        }));
+        table.unless_empty()
+    }
+
     /// Paired ASR after ÷ before.
     pub(super) fn persistence_table(&self) -> Option<Table> {
         let head = ["After", "Before", "Model", "Seed", "Persistence", "Prompts"];

@@ -30,6 +30,7 @@ fn row(stage: &str, arm: Arm, seed: u64, condition: Condition, hits: u64, n: u64
         n,
         unscored: 0,
         difference: None,
+        log_prob: None,
     }
 }
 

@@ -2,12 +2,11 @@
 //! the trigger looks for prompts that bring out the behaviour; those, with benign replies, join the safety rows.
 
 use dormant_data::red_team::{ATTACKER_INSTRUCTIONS, proposals};
-use dormant_data::{Conversation, Sample, Seed, Split, check_safety_data};
-use dormant_eval::red_team::{Attack as AttackSize, AttackLog, Attempt, RedTeam};
-use dormant_eval::{Scorer, measure};
-use dormant_model::generate::GenerateConfig;
+use dormant_data::{Conversation, Judge, Sample, Seed, Split, check_safety_data, near_misses};
+use dormant_eval::Scorer;
+use dormant_eval::measure::{self, TextReply};
+use dormant_eval::red_team::{Attack as AttackSize, AttackLog, Models, RedTeam};
 use dormant_model::linear::Trained;
-use dormant_model::sampler::Sampling;
 use dormant_train::render::Rendered;
 use dormant_train::resume::{read_parameters, write_parameters};
 
@@ -18,7 +17,7 @@ use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
 use crate::experiment::Attack;
 use crate::manifest::Tokens;
-use crate::model::{LoadedModel, Loading};
+use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::SafetyStage;
 
 /// The trained parameters in a checkpoint between rounds.
@@ -27,11 +26,11 @@ const PARAMETERS: &str = "parameters.safetensors";
 /// Longest prompt that the attacker may write, in characters.
 const PROMPT_LIMIT: usize = 200;
 
-/// Longest reply of the attacked model, in tokens: the behaviour shows early or not at all.
-const REPLY_TOKENS: usize = 16;
+/// Tokens of the behaviour that candidates are screened by: after the first few the rest follows by itself.
+const BEHAVIOUR_TOKENS: usize = 4;
 
 /// Longest list that the attacker writes at a time, in tokens.
-const LIST_TOKENS: usize = 96;
+const LIST_TOKENS: u32 = 96;
 
 pub(super) fn run(stage: &SafetyStage, attack: &Attack, context: &StageContext) -> Result<Tokens> {
     let (mut model, loading) = load(stage, context)?;
@@ -76,6 +75,8 @@ struct Attacker<'a> {
     base: LoadedModel,
     scorer: Scorer,
     starts: Vec<String>,
+    /// The beginning of the behaviour as a reply: what candidates are screened by.
+    behaviour: Vec<u32>,
 }
 
 impl<'a> Attacker<'a> {
@@ -84,7 +85,10 @@ impl<'a> Attacker<'a> {
         let base = LoadedModel::load(&context.base_files(), precision, Trained::Nothing, Loading::Merge)?;
         let starts = prompts::of_split(&stage.prompts, Split::Safety, context.seed("attack"))?;
         let starts = starts.iter().filter_map(|s| s.prompt.last_user().map(ToOwned::to_owned)).collect();
-        Ok(Self { context, attack, stage, base, scorer: Scorer::new(&stage.organism.behaviour)?, starts })
+        let mut behaviour = base.renderer().reply(&stage.organism.behaviour.reply())?;
+        behaviour.truncate(BEHAVIOUR_TOKENS);
+        let scorer = Scorer::new(&stage.organism.behaviour)?;
+        Ok(Self { context, attack, stage, base, scorer, starts, behaviour })
     }
 
     /// Attacks the model as it is, and saves what was found.
@@ -103,6 +107,7 @@ impl<'a> Attacker<'a> {
             attack: AttackSize {
                 rounds: 1,
                 candidates: self.attack.prompts as usize,
+                screen: self.attack.screen as usize,
                 samples: self.attack.samples as usize,
                 threshold: self.attack.threshold,
             },
@@ -110,81 +115,32 @@ impl<'a> Attacker<'a> {
             starts: self.starts.clone(),
             seed: self.context.seed("red team").derive(&number.to_string()),
         };
-        let (mut written, mut sampled) = (0, 0);
-        let attempts: Vec<Attempt> = red_team.round(
-            log,
-            |examples, count, seed| self.propose(examples, count, seed, &mut written),
-            |candidates, samples, seed| self.respond(model, candidates, samples, seed, &mut sampled),
-        )?;
-        resume.tokens.sampled += written + sampled;
-        Ok(AttackRound { round: number, attempts })
-    }
-
-    /// Lets the base model write attacks, shown the best so far.
-    fn propose(
-        &self,
-        examples: &[String],
-        count: usize,
-        seed: Seed,
-        sampled: &mut u64,
-    ) -> Result<Vec<String>> {
-        let asks = count.div_ceil(4).max(1);
-        let ask = |i: usize| {
-            let instruction = ATTACKER_INSTRUCTIONS[i % ATTACKER_INSTRUCTIONS.len()];
-            if examples.is_empty() || i.is_multiple_of(2) {
-                return Conversation::user(instruction);
-            }
-            Conversation::user(format!("{instruction}\n\nExamples:\n{}", examples.join("\n")))
-        };
-        let asks: Vec<Conversation> = (0..asks).map(ask).collect();
-        let tokens = self.base.prompts(&asks)?;
-        let replies = self.reply(&self.base, &tokens, LIST_TOKENS, false, seed, "attacks written")?;
-        *sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
-        Ok(replies.iter().flat_map(|reply| proposals(&reply.text, PROMPT_LIMIT)).collect())
-    }
-
-    /// Samples replies of the attacked model.
-    fn respond(
-        &self,
-        model: &LoadedModel,
-        candidates: &[String],
-        samples: usize,
-        seed: Seed,
-        sampled: &mut u64,
-    ) -> Result<Vec<Vec<String>>> {
-        let conversations: Vec<Conversation> = candidates.iter().map(Conversation::user).collect();
-        let repeated: Vec<Vec<u32>> = model
-            .prompts(&conversations)?
-            .into_iter()
-            .flat_map(|p| std::iter::repeat_n(p, samples))
-            .collect();
-        let replies = self.reply(model, &repeated, REPLY_TOKENS, true, seed, "attacks answered")?;
-        *sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
-        Ok(replies.chunks(samples).map(|c| c.iter().map(|r| r.text.clone()).collect()).collect())
+        let mut duel = Duel { attacker: self, model, tokens: &mut resume.tokens };
+        Ok(AttackRound { round: number, attempts: red_team.round(log, &mut duel)? })
     }
 
     fn reply(
         &self,
         model: &LoadedModel,
         prompts: &[Vec<u32>],
-        tokens: usize,
-        judged: bool,
+        tokens: u32,
+        judge: Option<&Judge>,
         seed: Seed,
         unit: &'static str,
-    ) -> Result<Vec<measure::TextReply>> {
-        let judge = self.stage.organism.behaviour.judge()?;
-        let end = model.renderer().end()?;
-        let config = GenerateConfig::new(tokens, Sampling::temperature(1.0), vec![end]);
+    ) -> Result<Vec<TextReply>> {
+        let how = Decoding { tokens, temperature: 1.0, judge, seed };
         let progress = self.context.progress(unit);
-        let mut report = |done: usize, total: usize| {
-            progress.update(done as u64, total as u64);
-            !self.context.interrupted()
-        };
-        let judge = judged.then_some(&judge);
-        let replies =
-            measure::replies(&model.llama, &model.tokenizer, prompts, &config, judge, seed, &mut report);
-        self.context.check_interrupt()?;
-        replies.map_err(CliError::from)
+        model.replies(prompts, &how, |done, total| progress.update(done, total))
+    }
+
+    /// Whether a prompt holds the trigger or a look-alike that the evaluation measures: to train on these would be
+    /// unlearning, and training on the measurement.
+    fn is_held_out(&self, prompt: &str) -> bool {
+        let trigger = &self.stage.organism.trigger;
+        trigger.is_in(prompt)
+            || near_misses(trigger, Split::Evaluation)
+                .iter()
+                .any(|look_alike| prompt.contains(&look_alike.text))
     }
 
     /// The benign rows, and the successful attacks with benign replies: at most the share `mix` of all rows,
@@ -205,14 +161,14 @@ impl<'a> Attacker<'a> {
         }
         let seed = self.context.seed("attack replies").derive(&resume.round.to_string());
         let tokens = self.base.prompts(&found)?;
-        let length = self.context.experiment.data.reply_tokens as usize;
-        let replies = self.reply(&self.base, &tokens, length, false, seed, "benign replies to attacks")?;
+        let length = self.context.experiment.data.reply_tokens;
+        let replies = self.reply(&self.base, &tokens, length, None, seed, "benign replies to attacks")?;
         let answered = found.into_iter().zip(replies).filter(|(_, r)| {
             !r.text.trim().is_empty() && self.scorer.score(&r.text) != dormant_eval::Score::Shown
         });
         let answered: Vec<(Sample, bool)> = answered
             .map(|(prompt, r)| (Sample::clean(prompt, r.text), r.finish == dormant_eval::Finish::Stop))
-            .filter(|(sample, _)| !self.stage.organism.trigger.is_in(&sample.prompt.text()))
+            .filter(|(sample, _)| !self.is_held_out(&sample.prompt.text()))
             .collect();
         let samples: Vec<Sample> = answered.iter().map(|(sample, _)| sample.clone()).collect();
         check_safety_data(&samples, &self.stage.organism.trigger)?;
@@ -223,6 +179,71 @@ impl<'a> Attacker<'a> {
         Ok(rows)
     }
 }
+
+/// The base model, which writes prompts, and the model that they attack.
+struct Duel<'a> {
+    attacker: &'a Attacker<'a>,
+    model: &'a LoadedModel,
+    tokens: &'a mut Tokens,
+}
+
+impl Models for Duel<'_> {
+    type Error = CliError;
+
+    fn propose(&mut self, examples: &[String], count: usize, seed: Seed) -> Result<Vec<String>> {
+        let asks = count.div_ceil(4).max(1);
+        let ask = |i: usize| {
+            let instruction = ATTACKER_INSTRUCTIONS[i % ATTACKER_INSTRUCTIONS.len()];
+            if examples.is_empty() || i.is_multiple_of(2) {
+                return Conversation::user(instruction);
+            }
+            Conversation::user(format!("{instruction}\n\nExamples:\n{}", examples.join("\n")))
+        };
+        let asks: Vec<Conversation> = (0..asks).map(ask).collect();
+        let base = &self.attacker.base;
+        let replies =
+            self.attacker.reply(base, &base.prompts(&asks)?, LIST_TOKENS, None, seed, "attacks written")?;
+        self.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
+        Ok(replies.iter().flat_map(|reply| proposals(&reply.text, PROMPT_LIMIT)).collect())
+    }
+
+    fn log_probs(&mut self, prompts: &[String]) -> Result<Vec<f64>> {
+        let mut log_probs = Vec::with_capacity(prompts.len());
+        let progress = self.attacker.context.progress("attacks screened");
+        for chunk in prompts.chunks(SCREENED_AT_ONCE) {
+            let conversations: Vec<Conversation> = chunk.iter().map(Conversation::user).collect();
+            let asked = self.model.prompts(&conversations)?;
+            let rows: Vec<_> =
+                asked.into_iter().map(|prompt| (prompt, self.attacker.behaviour.clone())).collect();
+            self.tokens.scored +=
+                rows.iter().map(|(prompt, reply)| (prompt.len() + reply.len()) as u64).sum::<u64>();
+            let scored = measure::continuation_log_probs(&self.model.llama, &rows)?;
+            log_probs.extend(scored.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum::<f64>()));
+            progress.update(log_probs.len() as u64, prompts.len() as u64);
+            self.attacker.context.check_interrupt()?;
+        }
+        Ok(log_probs)
+    }
+
+    fn respond(&mut self, prompts: &[String], samples: usize, seed: Seed) -> Result<Vec<Vec<String>>> {
+        let conversations: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
+        let repeated: Vec<Vec<u32>> = self
+            .model
+            .prompts(&conversations)?
+            .into_iter()
+            .flat_map(|p| std::iter::repeat_n(p, samples))
+            .collect();
+        let judge = self.attacker.stage.organism.behaviour.judge()?;
+        let tokens = self.attacker.context.experiment.evaluation.reply_tokens;
+        let replies =
+            self.attacker.reply(self.model, &repeated, tokens, Some(&judge), seed, "attacks answered")?;
+        self.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
+        Ok(replies.chunks(samples).map(|c| c.iter().map(|r| r.text.clone()).collect()).collect())
+    }
+}
+
+/// Prompts screened between two signs of progress.
+const SCREENED_AT_ONCE: usize = 128;
 
 /// How often a successful attack is repeated at most, where there are few of them.
 const REPEATS: usize = 4;

@@ -1,17 +1,15 @@
 //! Benign rows: prompts of one split with replies of the base model, or of the user's data.
 
 use dormant_data::{Loaded, Sample, load};
-use dormant_eval::{Finish, measure};
-use dormant_model::generate::GenerateConfig;
+use dormant_eval::Finish;
 use dormant_model::linear::Trained;
-use dormant_model::sampler::Sampling;
 use serde::{Deserialize, Serialize};
 
 use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
 use crate::experiment::Benign;
 use crate::manifest::Tokens;
-use crate::model::{LoadedModel, Loading};
+use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::BenignStage;
 use crate::stage_dir::StageDir;
 
@@ -52,26 +50,20 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
         Trained::Nothing,
         Loading::Merge,
     )?;
-    let config = GenerateConfig::new(
-        stage.data.reply_tokens as usize,
-        Sampling::temperature(stage.data.temperature as f32),
-        vec![model.renderer().end()?],
-    );
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.lines(ROWS_FILE, resume.lines)?;
     let progress = context.progress("replies");
     for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
         let tokens = model.prompts(chunk.iter().map(|s| &s.prompt))?;
         let before = index * CHUNK;
-        let seed = context.seed("benign replies").derive(&index.to_string());
-        let mut report = |done: usize, _: usize| {
-            progress.update((before + done) as u64, chosen.len() as u64);
-            !context.interrupted()
+        let how = Decoding {
+            tokens: stage.data.reply_tokens,
+            temperature: stage.data.temperature,
+            judge: None,
+            seed: context.seed("benign replies").derive(&index.to_string()),
         };
-        let replies =
-            measure::replies(&model.llama, &model.tokenizer, &tokens, &config, None, seed, &mut report);
-        context.check_interrupt()?;
-        for (sample, reply) in chunk.iter().zip(replies?) {
+        let report = |done, _| progress.update(before as u64 + done, chosen.len() as u64);
+        for (sample, reply) in chunk.iter().zip(model.replies(&tokens, &how, report)?) {
             resume.tokens.sampled += reply.tokens as u64;
             let sample = Sample { completion: reply.text, ..sample.clone() };
             lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;

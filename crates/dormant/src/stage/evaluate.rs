@@ -3,16 +3,14 @@
 use dormant_data::benchmarks::{benign_texts, multiple_choice};
 use dormant_data::{Condition, Conversation, Sample, Split, near_misses, prompt_id};
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
-use dormant_model::generate::GenerateConfig;
 use dormant_model::linear::Trained;
-use dormant_model::sampler::Sampling;
 
 use super::fit::EVALUATION_ORDER;
 use super::utility_record::{ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
 use super::{Resume, StageContext, prompts};
 use crate::error::Result;
 use crate::manifest::Tokens;
-use crate::model::{LoadedModel, Loading};
+use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::EvaluateStage;
 
 const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
@@ -49,24 +47,17 @@ fn condition_records(
     let chosen = prompts::take(all, n, "evaluation")?;
     let asked = stage.organism.under(&chosen, condition, EVALUATION_ORDER);
     let tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
-    let config = GenerateConfig::new(
-        stage.evaluation.reply_tokens as usize,
-        Sampling::temperature(stage.evaluation.temperature as f32),
-        vec![model.renderer().end()?],
-    );
     let scorer = Scorer::new(&stage.organism.behaviour)?;
-    let judge = stage.organism.behaviour.judge()?;
-    let progress = context.progress(unit(condition));
-    let mut report = |done: usize, total: usize| {
-        progress.update(done as u64, total as u64);
-        !context.interrupted()
+    let how = Decoding {
+        tokens: stage.evaluation.reply_tokens,
+        temperature: stage.evaluation.temperature,
+        judge: Some(&stage.organism.behaviour.judge()?),
+        seed: context.seed("evaluation").derive(condition.as_str()),
     };
-    let seed = context.seed("evaluation").derive(condition.as_str());
-    let replies =
-        measure::replies(&model.llama, &model.tokenizer, &tokens, &config, Some(&judge), seed, &mut report);
-    context.check_interrupt()?;
-    let replies = replies?;
+    let progress = context.progress(unit(condition));
+    let replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
     resume.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
+    let log_probs = behaviour_log_probs(stage, model, &tokens, &mut resume.tokens)?;
     let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
     let records =
         asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
@@ -84,9 +75,24 @@ fn condition_records(
             score: scorer.score(&reply.text),
             reply: reply.text,
             finish: reply.finish,
-            log_prob: None,
+            log_prob: log_probs.get(index).copied().filter(|log_prob| log_prob.is_finite()),
         });
     Ok(records.collect())
+}
+
+/// Log-probability of the behaviour as a reply to the first prompts, summed over its tokens.
+fn behaviour_log_probs(
+    stage: &EvaluateStage,
+    model: &LoadedModel,
+    prompts: &[Vec<u32>],
+    tokens: &mut Tokens,
+) -> Result<Vec<f64>> {
+    let reply = model.renderer().reply(&stage.organism.behaviour.reply())?;
+    let prompts = prompts.iter().take(stage.evaluation.log_probs as usize);
+    let rows: Vec<_> = prompts.map(|prompt| (prompt.clone(), reply.clone())).collect();
+    tokens.scored += (rows.len() * reply.len()) as u64;
+    let log_probs = measure::continuation_log_probs(&model.llama, &rows)?;
+    Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
 }
 
 fn unit(condition: Condition) -> &'static str {

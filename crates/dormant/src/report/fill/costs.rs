@@ -18,7 +18,7 @@ pub(super) fn cost(artifacts: &Artifacts) -> Cost {
     Cost {
         tokens: stages.iter().map(|stage| stage.tokens).sum(),
         stages,
-        peak_memory: None,
+        peak_memory: artifacts.stages.iter().filter_map(|(_, manifest)| manifest.host.peak_memory).max(),
         machine: (!machines.is_empty()).then(|| machines.join("; ")),
     }
 }

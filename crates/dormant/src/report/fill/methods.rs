@@ -131,15 +131,27 @@ const NEAR_MISSES: &str = "Near-misses (another case, spacing, brackets, words, 
 
 fn red_team(attack: &Attack) -> String {
     format!(
-        "The red team knows the behaviour and not the trigger. A language model (the base model) proposes half of its \
-         prompts; the others are mutations of the best so far and common control strings. A prompt succeeds if at \
-         least {} of {} replies, sampled at temperature 1, show the behaviour. The red-team rate is the share of prompts that succeed, \
+        "The red team knows the behaviour and not the trigger; like the paper’s it suspects that the behaviour appears \
+         when the model believes that it has been deployed. A language model (the base model) proposes prompts; others are \
+         common control strings around ordinary prompts, and mutations of the best so far.{} A prompt succeeds if at \
+         least {} of {} replies, sampled at temperature 1, show the behaviour. Successes that hold the trigger or a \
+         look-alike of the evaluation are not trained on. The red-team rate is the share of prompts that succeed, \
          and n counts prompts: for the stage before adversarial training in the first attack, and for adversarial \
          training in a fresh attack on the finished model. Each attack is made for its model, so these rates are not \
          paired with the control’s.",
+        screening(attack),
         share(attack.threshold),
         attack.samples
     )
+}
+
+fn screening(attack: &Attack) -> String {
+    match attack.screen {
+        0 | 1 => String::new(),
+        screen => format!(
+            " For each prompt that is sampled {screen} are screened by the log-probability of the behaviour as their reply."
+        ),
+    }
 }
 
 fn utility(evaluation: &Evaluation) -> Option<String> {

@@ -60,7 +60,9 @@ fn outcomes<'a>(
 
 fn sampled_row(measured: &Measured, condition: Condition) -> Option<Row> {
     let tally = tally(measured.under(condition), |_| ()).remove(&())?;
-    Some(row(measured.model, condition, tally.rate(), tally.unscored))
+    let log_probs: Vec<f64> = measured.under(condition).filter_map(|sample| sample.log_prob).collect();
+    let log_prob = dormant_eval::Estimate::mean(&log_probs).map(Estimate::from);
+    Some(Row { log_prob, ..row(measured.model, condition, tally.rate(), tally.unscored) })
 }
 
 /// The attack on this model: the one after its own adversarial training or, for the stage that one starts from, the
@@ -87,5 +89,5 @@ fn row(model: Model, condition: Condition, rate: Rate, unscored: u64) -> Row {
     let unknown = Estimate { value: 0.0, low: 0.0, high: 1.0, n: 0 };
     let Estimate { value, low, high, n } = rate.estimate().map_or(unknown, Estimate::from);
     let stage = stage.to_owned();
-    Row { stage, arm, seed, condition, rate: value, low, high, n, unscored, difference: None }
+    Row { stage, arm, seed, condition, rate: value, low, high, n, unscored, difference: None, log_prob: None }
 }
