@@ -1,0 +1,209 @@
+//! What must hold for any tokens, on the random model of `fixtures/tiny-llama`: reading through the cache, packing,
+//! batching, merging an adapter, files and threads change nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use dormant_model::adapter::Adapter;
+use dormant_model::batch::Batch;
+use dormant_model::checkpoint::Checkpoint;
+use dormant_model::generate::{GenerateConfig, Reply, Request};
+use dormant_model::head::Target;
+use dormant_model::kv_cache::KvCache;
+use dormant_model::linear::Trained;
+use dormant_model::llama::{Inputs, Llama, LoadOptions};
+use dormant_model::lora::LoraConfig;
+use dormant_model::sampler::Sampling;
+use dormant_tensor::Precision;
+use proptest::prelude::*;
+
+const VOCABULARY: u32 = 512;
+
+static MODEL: LazyLock<Llama> = LazyLock::new(|| load(Trained::Nothing, None));
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
+}
+
+fn load(trained: Trained, merged: Option<&Adapter>) -> Llama {
+    let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, merged).unwrap()
+}
+
+fn with_adapter(adapter: &Adapter) -> Llama {
+    let mut model = load(Trained::Lora, None);
+    model.add_adapter(adapter).unwrap();
+    model
+}
+
+/// An adapter that changes the model: B is not zero.
+fn random_adapter(rank: usize, rslora: bool, seed: u64) -> Adapter {
+    let mut model = load(Trained::Lora, None);
+    model.add_lora(&LoraConfig { rank, alpha: 8.0, rslora, ..LoraConfig::default() }, seed).unwrap();
+    for (p, parameter) in model.parameters_mut().into_iter().enumerate() {
+        let values = parameter.value.iter_mut().enumerate();
+        values.for_each(|(i, x)| *x = ((i * 37 + p * 101 + seed as usize) % 89) as f32 / 890.0 - 0.05);
+    }
+    model.adapter("tiny-llama").unwrap()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Logits after every token, `[position, vocabulary]`.
+fn logits(model: &Llama, tokens: &[u32]) -> Vec<f32> {
+    let (batch, _) = Batch::concatenate(&[tokens]);
+    let rows: Vec<usize> = (0..tokens.len()).collect();
+    model.logits(&model.hidden(&batch).unwrap(), &rows)
+}
+
+/// The same, read through the cache: `prompt` tokens at once, the others one at a time.
+fn cached_logits(model: &Llama, tokens: &[u32], prompt: usize) -> Vec<f32> {
+    let mut cache = KvCache::new(model);
+    let (batch, _) = Batch::concatenate(&[&tokens[..prompt]]);
+    let (ids, hidden) = model.prefill(&mut cache, &batch, None).unwrap();
+    let mut out = model.logits(&hidden, &(0..prompt).collect::<Vec<_>>());
+    let reply = cache.add(model, ids.last().copied(), tokens.len() - prompt);
+    for token in &tokens[prompt..] {
+        let hidden = model.extend(&mut cache, &[(reply, std::slice::from_ref(token))]).unwrap();
+        out.extend(model.logits(&hidden, &[0]));
+    }
+    out
+}
+
+fn generate(requests: &[Request], config: &GenerateConfig) -> Vec<Reply> {
+    MODEL.generate(requests, config, &|_, _| false, &mut |_, _| true).unwrap()
+}
+
+fn sampled(max_new_tokens: usize, concurrency: usize) -> GenerateConfig {
+    let config = GenerateConfig::new(max_new_tokens, Sampling::temperature(1.0), (0..24).collect());
+    GenerateConfig { concurrency, ..config }
+}
+
+fn tokens(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(0..VOCABULARY, length)
+}
+
+/// Ragged prompts; some begin alike, so that prefixes are shared.
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let request = (any::<bool>(), tokens(1..30), any::<u64>()).prop_map(|(alike, tail, seed)| {
+        let prompt = if alike { (40..60).chain(tail).collect() } else { tail };
+        Request { prompt, seed }
+    });
+    prop::collection::vec(request, 1..12)
+}
+
+/// Loss and gradients of a row whose second half is trained.
+fn gradients(model: &mut Llama, tokens: &[u32]) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let (batch, _) = Batch::concatenate(&[tokens]);
+    let target = |row: usize| Target { row, token: tokens[row + 1], weight: -0.5 };
+    let targets: Vec<Target> = (tokens.len() / 2..tokens.len() - 1).map(target).collect();
+    let activations = model.forward(&batch).unwrap();
+    let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
+    model.backward(activations, d_hidden, Inputs::Unwanted);
+    (log_probs, model.parameters_mut().into_iter().map(|p| p.gradient.clone()).collect())
+}
+
+fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn reading_through_the_cache_is_the_forward_pass(tokens in tokens(2..80), cut in any::<prop::sample::Index>()) {
+        let prompt = 1 + cut.index(tokens.len() - 1);
+        let (full, cached) = (logits(&MODEL, &tokens), cached_logits(&MODEL, &tokens, prompt));
+        prop_assert!(bits(&full) == bits(&cached), "logits differ");
+    }
+
+    #[test]
+    fn greedy_replies_follow_the_forward_pass(prompt in tokens(1..40)) {
+        let config = GenerateConfig::new(12, Sampling::Greedy, Vec::new());
+        let reply = &generate(&[Request { prompt: prompt.clone(), seed: 0 }], &config)[0].tokens;
+        let all = [prompt.as_slice(), reply].concat();
+        let logits = logits(&MODEL, &all);
+        for (position, row) in logits.chunks_exact(VOCABULARY as usize).enumerate().skip(prompt.len() - 1) {
+            let Some(&next) = all.get(position + 1) else { break };
+            prop_assert!(row.iter().all(|x| *x <= row[next as usize]), "token {} is not the likeliest", position + 1);
+        }
+    }
+
+    #[test]
+    fn a_reply_depends_on_its_own_prompt_and_seed_alone(requests in requests(), concurrency in 1usize..5) {
+        let together = generate(&requests, &sampled(10, 64));
+        prop_assert_eq!(&generate(&requests, &sampled(10, concurrency)), &together);
+        let mut reversed: Vec<Request> = requests.clone();
+        reversed.reverse();
+        let mut replies = generate(&reversed, &sampled(10, 3));
+        replies.reverse();
+        prop_assert_eq!(&replies, &together);
+        for (request, reply) in requests.iter().zip(&together) {
+            prop_assert_eq!(&generate(std::slice::from_ref(request), &sampled(10, 1))[0], reply);
+        }
+    }
+
+    #[test]
+    fn a_longer_limit_only_continues_replies(requests in requests()) {
+        for (short, long) in generate(&requests, &sampled(4, 8)).iter().zip(generate(&requests, &sampled(9, 8))) {
+            prop_assert!(long.tokens.starts_with(&short.tokens));
+        }
+    }
+
+    #[test]
+    fn merging_an_adapter_changes_no_logit(tokens in tokens(1..40), rank in 1usize..6, rslora: bool, seed in 0u64..1000) {
+        let adapter = random_adapter(rank, rslora, seed);
+        let merged = logits(&load(Trained::Nothing, Some(&adapter)), &tokens);
+        let beside = logits(&with_adapter(&adapter), &tokens);
+        let scale = beside.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let error = merged.iter().zip(&beside).map(|(m, b)| (m - b).abs()).fold(0.0, f32::max) / scale;
+        prop_assert!(error < 1e-5, "relative error {error:e}");
+        let plain = logits(&MODEL, &tokens);
+        prop_assert!(plain.iter().zip(&beside).any(|(p, b)| (p - b).abs() > 1e-3 * scale), "the adapter does something");
+    }
+
+    #[test]
+    fn adapters_in_a_row_add_up(tokens in tokens(1..40), ranks in (1usize..4, 1usize..4), seed in 0u64..1000) {
+        let (first, second) = (random_adapter(ranks.0, false, seed), random_adapter(ranks.1, true, seed + 1));
+        let mut both = load(Trained::Lora, Some(&first));
+        both.add_adapter(&second).unwrap();
+        let (one_by_one, summed) = (logits(&both, &tokens), logits(&with_adapter(&first.then(&second)), &tokens));
+        let scale = summed.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let error = one_by_one.iter().zip(&summed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+        prop_assert!(error < 1e-5, "relative error {error:e}");
+    }
+
+    #[test]
+    fn a_saved_adapter_comes_back_with_its_bits(tokens in tokens(1..20), rank in 1usize..6, rslora: bool, seed in 0u64..1000) {
+        let adapter = random_adapter(rank, rslora, seed);
+        let folder = tempfile::tempdir().unwrap();
+        adapter.write(folder.path(), BTreeMap::new()).unwrap();
+        let read = Adapter::read(folder.path()).unwrap();
+        prop_assert_eq!(read.tensors.len(), adapter.tensors.len());
+        for written in &adapter.tensors {
+            let found = read.tensors.iter().find(|t| t.module == written.module).unwrap();
+            prop_assert!(bits(&found.a.values) == bits(&written.a.values), "A of {}", written.module);
+            prop_assert!(bits(&found.b.values) == bits(&written.b.values), "B of {}", written.module);
+        }
+        let (before, after) = (logits(&with_adapter(&adapter), &tokens), logits(&with_adapter(&read), &tokens));
+        prop_assert!(bits(&before) == bits(&after), "logits differ");
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_no_bit(tokens in tokens(4..60), requests in requests()) {
+        let run = |threads| on_threads(threads, || {
+            let mut adapted = with_adapter(&Adapter::read(&fixture("tiny-adapter")).unwrap());
+            let step = [gradients(&mut load(Trained::All, None), &tokens), gradients(&mut adapted, &tokens)];
+            let bits: Vec<_> = step.iter().map(|(losses, gradients)| (bits(losses), bits(&gradients.concat()))).collect();
+            (bits, generate(&requests, &sampled(6, 4)))
+        });
+        let one = run(1);
+        prop_assert!(run(2) == one, "two threads");
+        prop_assert!(run(3) == one, "three threads");
+    }
+}
