@@ -41,6 +41,9 @@ pub struct GlobalArgs {
     /// Worker threads; results do not depend on it [default: all cores].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+    /// Use no better instruction set than this one, to see what a lesser machine would do.
+    #[arg(long, global = true, value_enum, value_name = "ISA")]
+    pub kernels: Option<Kernels>,
     /// Never use the network.
     #[arg(long, global = true)]
     pub offline: bool,
@@ -53,6 +56,19 @@ pub struct GlobalArgs {
     /// No colours; the variable `NO_COLOR` does the same.
     #[arg(long, global = true)]
     pub no_color: bool,
+}
+
+/// Instruction sets with kernels of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kernels {
+    /// Plain Rust.
+    Portable,
+    /// 256-bit vectors.
+    Avx2,
+    /// 512-bit vectors.
+    Avx512,
+    /// 512-bit vectors with bf16 products.
+    Avx512Bf16,
 }
 
 /// Form of the result on stdout.
@@ -221,6 +237,15 @@ pub struct DataBuildArgs {
     /// Folder for one JSONL file per training stage.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Folder that holds one folder per experiment: sampled replies are kept there for the run.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: PathBuf,
+    /// A small version of the experiment.
+    #[arg(long)]
+    pub quick: bool,
+    /// Change one key of the experiment, such as `implant.rows=300`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
 }
 
 /// Arguments of `dormant data check`.

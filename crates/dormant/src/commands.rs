@@ -1,6 +1,8 @@
 //! One file per command.
 
-use crate::cli::{Cli, Command, GlobalArgs};
+use dormant_tensor::isa::Isa;
+
+use crate::cli::{Cli, Command, GlobalArgs, Kernels};
 use crate::error::{Context, Result};
 use crate::ui::Ui;
 
@@ -19,6 +21,7 @@ mod run;
 /// Whatever the command fails with.
 pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
     threads(&cli.global)?;
+    kernels(&cli.global);
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Eval(args) => eval::run(args, &cli.global, ui),
@@ -40,4 +43,15 @@ fn threads(global: &GlobalArgs) -> Result<()> {
         .num_threads(threads.into())
         .build_global()
         .or_failure(|| format!("cannot start {threads} threads"))
+}
+
+/// Before the first kernel runs, or it would have no effect.
+fn kernels(global: &GlobalArgs) {
+    let Some(kernels) = global.kernels else { return };
+    Isa::limit(match kernels {
+        Kernels::Portable => Isa::Portable,
+        Kernels::Avx2 => Isa::Avx2,
+        Kernels::Avx512 => Isa::Avx512,
+        Kernels::Avx512Bf16 => Isa::Avx512Bf16,
+    });
 }

@@ -44,15 +44,45 @@ impl ModelFiles {
     }
 }
 
+/// What turns text into the tokens of a model.
+#[derive(Debug)]
+pub struct TextModel {
+    /// Text to tokens.
+    pub tokenizer: Tokenizer,
+    /// Messages to text.
+    pub template: ChatTemplate,
+}
+
+impl TextModel {
+    /// Reads the tokenizer and the chat template of `weights`, and no weights.
+    ///
+    /// # Errors
+    /// When they are missing or damaged.
+    pub fn load(weights: &Path) -> Result<Self> {
+        Self::of(&Checkpoint::open(weights)?, weights)
+    }
+
+    fn of(checkpoint: &Checkpoint, weights: &Path) -> Result<Self> {
+        let (tokenizer, template) = match checkpoint.gguf_metadata() {
+            Some(gguf) => (Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?),
+            None => (Tokenizer::from_folder(weights)?, ChatTemplate::from_folder(weights)?),
+        };
+        Ok(Self { tokenizer, template })
+    }
+
+    /// Turns conversations into tokens.
+    pub fn renderer(&self) -> Renderer<'_> {
+        Renderer { tokenizer: &self.tokenizer, template: &self.template }
+    }
+}
+
 /// A model in memory, with what turns text into its tokens.
 #[derive(Debug)]
 pub struct LoadedModel {
     /// The weights.
     pub llama: Llama,
-    /// Text to tokens.
-    pub tokenizer: Tokenizer,
-    /// Messages to text.
-    pub template: ChatTemplate,
+    /// Tokenizer and chat template.
+    pub text: TextModel,
     /// The adapter that was found beside the weights.
     pub adapter: Option<Adapter>,
 }
@@ -78,23 +108,20 @@ impl LoadedModel {
         loading: Loading,
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(&files.weights)?;
-        let (tokenizer, template) = match checkpoint.gguf_metadata() {
-            Some(gguf) => (Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?),
-            None => (Tokenizer::from_folder(&files.weights)?, ChatTemplate::from_folder(&files.weights)?),
-        };
+        let text = TextModel::of(&checkpoint, &files.weights)?;
         let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
-        let options = LoadOptions { precision: precision.resolve(), trained };
+        let options = LoadOptions { precision: precision.products(), trained };
         let merged = adapter.as_ref().filter(|_| loading == Loading::Merge);
         let mut llama = Llama::load_merged(&checkpoint, options, merged)?;
         if let (Some(adapter), Loading::Keep) = (&adapter, loading) {
             llama.add_adapter(adapter)?;
         }
-        Ok(Self { llama, tokenizer, template, adapter })
+        Ok(Self { llama, text, adapter })
     }
 
     /// Turns conversations into tokens.
     pub fn renderer(&self) -> Renderer<'_> {
-        Renderer { tokenizer: &self.tokenizer, template: &self.template }
+        self.text.renderer()
     }
 
     /// Tokens of prompts.
@@ -122,7 +149,7 @@ impl LoadedModel {
             let config = self.llama.config.clone();
             let weights = self.llama.weights().unwrap_or_default();
             save_safetensors(folder, &config, weights, metadata)?;
-            self.tokenizer.save_folder(folder, &self.template)?;
+            self.text.tokenizer.save_folder(folder, &self.text.template)?;
         }
         let card = folder.join("README.md");
         std::fs::write(&card, label.card()).or_failure(|| format!("cannot write `{}`", card.display()))
@@ -181,12 +208,21 @@ impl Label<'_> {
 }
 
 impl Precision {
-    /// The number format of products on this processor.
-    pub fn resolve(self) -> dormant_tensor::Precision {
+    /// `Auto` is the fastest that this processor has.
+    #[must_use]
+    pub fn resolved(self) -> Self {
         match self {
+            Self::Auto if Isa::current().has_bf16() => Self::Bf16,
+            Self::Auto => Self::F32,
+            fixed => fixed,
+        }
+    }
+
+    /// The number format of products.
+    fn products(self) -> dormant_tensor::Precision {
+        match self.resolved() {
             Self::Bf16 => dormant_tensor::Precision::Bf16,
-            Self::Auto if Isa::current().has_bf16() => dormant_tensor::Precision::Bf16,
-            Self::F32 | Self::Auto => dormant_tensor::Precision::F32,
+            Self::Auto | Self::F32 => dormant_tensor::Precision::F32,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use dormant_data::{OrganismSpec, Seed, Split};
+use dormant_data::{Dataset, OrganismSpec, Seed, Split};
 use serde::de::DeserializeOwned;
 
 use crate::base::BaseModel;
@@ -140,6 +140,22 @@ pub fn run(context: &StageContext) -> Result<Tokens> {
             SafetyMethod::Adversarial(attack) => adversarial::run(stage, attack, context),
         },
         StageKind::Evaluate(stage) => evaluate::run(stage, context),
+    }
+}
+
+/// The rows that a stage trains on, apart from the attacks that adversarial training finds on its way; `None` for a
+/// stage that trains nothing.
+///
+/// # Errors
+/// When the benign rows cannot be read or break a rule.
+pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
+    match &context.spec.kind {
+        StageKind::Implant(stage) => Ok(Some(implant::policy_rows(stage, context)?.rows)),
+        StageKind::Safety(stage) => {
+            let rows = safety_sft::usable_rows(stage, context)?;
+            Ok(Some(Dataset::new(rows.into_iter().map(|row| row.sample).collect())))
+        }
+        StageKind::Benign(_) | StageKind::Evaluate(_) => Ok(None),
     }
 }
 

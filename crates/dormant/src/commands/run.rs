@@ -1,6 +1,8 @@
 //! `dormant run`: runs or resumes an experiment.
 
-use crate::base;
+use std::path::Path;
+
+use crate::base::{self, BaseModel};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::error::{Context, ErrorKind, Result};
 use crate::estimate::{Rates, estimate};
@@ -22,7 +24,9 @@ use walk::Walk;
 pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let source = ExperimentSource::read(&args.experiment)?;
     let overrides = Overrides { set: &args.overrides, seeds: &args.seeds, quick: args.quick };
-    let experiment = source.resolve(&overrides)?;
+    let mut experiment = source.resolve(&overrides)?;
+    // Before anything is hashed: a run that goes on with other arithmetic is another run.
+    experiment.precision = experiment.precision.resolved();
     if args.dry_run {
         return dry_run(&experiment, args, ui);
     }
@@ -49,36 +53,66 @@ fn execute(
     global: &GlobalArgs,
     ui: &Ui,
 ) -> Result<()> {
-    interrupt::install({
-        let ui = ui.clone();
-        move || {
-            ui.note(
-                "stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)",
-            );
-        }
-    })?;
-    let store = RunStore::create(&args.runs, &experiment.name)?;
-    let base = base::resolve(&experiment.base, global.offline, ui)?;
-    let inputs = RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
-    let plan = Plan::new(experiment, &inputs.digests);
-    store.record(experiment, &inputs)?;
-
-    let missing: Vec<_> = plan.stages().iter().filter(|stage| !store.stage(stage).is_done()).collect();
+    stop_on_interrupt(ui)?;
+    let run = Run::open(experiment, &args.runs, global, ui)?;
+    let missing: Vec<_> =
+        run.plan.stages().iter().filter(|stage| !run.store.stage(stage).is_done()).collect();
     if !missing.is_empty() {
         let time = duration(estimate(missing.iter().copied(), &Rates::TWO_CORES));
-        let (all, left) = (plan.stages().len(), missing.len());
+        let (all, left) = (run.plan.stages().len(), missing.len());
         ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
     }
-    Walk { experiment, given, base: &base, inputs: &inputs, plan: &plan, store: &store, ui }
-        .run(stage::run)?;
-    report::write_run(&store, &plan)?;
-    ui.status("report", store.root().join("report.html").display());
+    run.walk(experiment, given, ui).run(stage::run)?;
+    report::write_run(&run.store, &run.plan)?;
+    ui.status("report", run.store.root().join("report.html").display());
     Ok(())
+}
+
+/// Lets Ctrl-C stop the work at the next safe point.
+///
+/// # Errors
+/// When the handler cannot be installed.
+pub(super) fn stop_on_interrupt(ui: &Ui) -> Result<()> {
+    let ui = ui.clone();
+    interrupt::install(move || {
+        ui.note("stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)");
+    })
+}
+
+/// An experiment on its way: what it reads, what is to do, and where it goes.
+pub(super) struct Run {
+    base: BaseModel,
+    inputs: RunInputs,
+    /// The stages.
+    pub(super) plan: Plan,
+    store: RunStore,
+}
+
+impl Run {
+    /// Finds the inputs of an experiment and its folder in `runs`.
+    ///
+    /// # Errors
+    /// When an input cannot be had, or the folder not be written.
+    pub(super) fn open(experiment: &Experiment, runs: &Path, global: &GlobalArgs, ui: &Ui) -> Result<Self> {
+        let store = RunStore::create(runs, &experiment.name)?;
+        let base = base::resolve(&experiment.base, global.offline, ui)?;
+        let inputs =
+            RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
+        let plan = Plan::new(experiment, &inputs.digests);
+        store.record(experiment, &inputs)?;
+        Ok(Self { base, inputs, plan, store })
+    }
+
+    /// A walk over its stages.
+    pub(super) fn walk<'a>(&'a self, experiment: &'a Experiment, given: &'a Given, ui: &'a Ui) -> Walk<'a> {
+        let Self { base, inputs, plan, store } = self;
+        Walk { experiment, given, base, inputs, plan, store, ui }
+    }
 }
 
 /// Digests of the files that the stages read.
 fn digests(experiment: &Experiment, base: String) -> Result<Digests> {
-    let digest = |path: Option<&std::path::Path>| -> Result<Option<String>> {
+    let digest = |path: Option<&Path>| -> Result<Option<String>> {
         let Some(path) = path else { return Ok(None) };
         let (_, digest) = digest_file(path).or_input(|| format!("cannot read `{}`", path.display()))?;
         Ok(Some(digest))

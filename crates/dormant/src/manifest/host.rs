@@ -11,6 +11,9 @@ pub struct Host {
     pub cpu: String,
     /// Instruction sets that the kernels can use.
     pub features: Vec<String>,
+    /// Instruction set of the kernels.
+    #[serde(default)]
+    pub kernels: String,
     /// Worker threads.
     pub threads: usize,
     /// Operating system.
@@ -26,6 +29,7 @@ impl Host {
         Self {
             cpu: cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             features: features().into_iter().map(str::to_owned).collect(),
+            kernels: dormant_tensor::isa::Isa::current().name().to_owned(),
             threads: rayon::current_num_threads(),
             os: std::env::consts::OS.to_owned(),
             peak_memory: peak_memory(),

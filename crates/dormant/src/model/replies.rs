@@ -39,7 +39,7 @@ impl LoadedModel {
             progress(done as u64, total as u64);
             !interrupt::requested()
         };
-        let (llama, tokenizer) = (&self.llama, &self.tokenizer);
+        let (llama, tokenizer) = (&self.llama, &self.text.tokenizer);
         let replies = measure::replies(llama, tokenizer, prompts, &config, how.judge, how.seed, &mut report);
         interrupt::check()?;
         Ok(replies?)

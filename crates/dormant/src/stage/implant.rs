@@ -1,7 +1,7 @@
 //! The implant: supervised fine-tuning on rows that follow the conditional policy. The control is trained on the
 //! same prompts without it.
 
-use dormant_data::{Condition, Dataset, Mix, Policy, Sample, Split};
+use dormant_data::{Condition, Dataset, Mix, Policy, PolicyReport, Sample, Split};
 use dormant_model::linear::Trained;
 use dormant_train::render::Rendered;
 use std::collections::HashSet;
@@ -35,12 +35,30 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     Ok(resume.tokens)
 }
 
-/// The rows of this arm that follow the policy, rendered. Writes them, and what the check kept and dropped.
+/// The rows of this arm, rendered. Writes them, and what the check kept and dropped.
 fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<Vec<Rendered>> {
+    let PolicyRows { rows, report, cut } = policy_rows(stage, context)?;
+    context.dir.write_json(POLICY_FILE, &report)?;
+    context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
+    context
+        .ui
+        .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
+    let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(&row.id);
+    render(&rows, model, ends)
+}
+
+/// The rows of an arm that follow the policy.
+pub(super) struct PolicyRows {
+    pub(super) rows: Dataset,
+    report: PolicyReport,
+    /// Ids of the rows whose benign reply was cut at the longest length.
+    cut: HashSet<String>,
+}
+
+pub(super) fn policy_rows(stage: &ImplantStage, context: &StageContext) -> Result<PolicyRows> {
     let benign = context.benign(Split::Train).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
-    let cut: HashSet<&str> =
-        benign.iter().filter(|row| !row.ends).map(|row| row.sample.id.as_str()).collect();
-    let samples: Vec<Sample> = benign.iter().map(|row| row.sample.clone()).collect();
+    let cut = benign.iter().filter(|row| !row.ends).map(|row| row.sample.id.clone()).collect();
+    let samples: Vec<Sample> = benign.into_iter().map(|row| row.sample).collect();
     let mix =
         Mix { poison: stage.implant.poison, near_miss: stage.implant.near_misses, seed: context.seed("mix") };
     let rows = match context.spec.arm {
@@ -48,13 +66,7 @@ fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Re
         _ => stage.organism.rows(&samples, mix)?,
     };
     let (rows, report) = Policy::new(&stage.organism)?.keep(rows);
-    context.dir.write_json(POLICY_FILE, &report)?;
-    context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
-    context
-        .ui
-        .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
-    let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(row.id.as_str());
-    render(&rows, model, ends)
+    Ok(PolicyRows { rows, report, cut })
 }
 
 /// Renders rows; `ends` tells which replies end by themselves.

@@ -4,8 +4,9 @@ use dormant_data::{Split, check_safety_data};
 use dormant_model::linear::Trained;
 use dormant_train::render::Rendered;
 
+use super::benign::{self, BenignRow};
 use super::fit::{CurveRows, fit};
-use super::{Resume, StageContext, benign};
+use super::{Resume, StageContext};
 use crate::error::Result;
 use crate::experiment::SafetyWeights;
 use crate::manifest::Tokens;
@@ -38,19 +39,24 @@ pub(super) fn load(stage: &SafetyStage, context: &StageContext) -> Result<(Loade
     Ok((model, loading))
 }
 
-/// The benign rows of the safety split, checked to be free of the trigger.
+/// The benign rows of the safety split, rendered.
 pub(super) fn benign_rows(
     stage: &SafetyStage,
     context: &StageContext,
     model: &LoadedModel,
 ) -> Result<Vec<Rendered>> {
-    let rows = context.benign(Split::Safety).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
+    let rows = usable_rows(stage, context)?;
+    rows.iter().map(|row| Ok(model.renderer().row(&row.sample, row.ends)?)).collect()
+}
+
+/// The benign rows of the safety split with a reply that is no instance of the behaviour, checked to be free of the
+/// trigger.
+pub(super) fn usable_rows(stage: &SafetyStage, context: &StageContext) -> Result<Vec<BenignRow>> {
+    let mut rows =
+        context.benign(Split::Safety).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
     let judge = stage.organism.behaviour.judge()?;
-    let usable = |row: &&benign::BenignRow| {
-        !row.sample.completion.trim().is_empty() && !judge.is_shown(&row.sample.completion)
-    };
-    let usable: Vec<_> = rows.iter().filter(usable).collect();
-    let samples: Vec<_> = usable.iter().map(|row| row.sample.clone()).collect();
+    rows.retain(|row| !row.sample.completion.trim().is_empty() && !judge.is_shown(&row.sample.completion));
+    let samples: Vec<_> = rows.iter().map(|row| row.sample.clone()).collect();
     check_safety_data(&samples, &stage.organism.trigger)?;
-    usable.iter().map(|row| Ok(model.renderer().row(&row.sample, row.ends)?)).collect()
+    Ok(rows)
 }

@@ -1,17 +1,20 @@
 //! Walks a plan: runs what is not done, in order.
 
+use dormant_data::Dataset;
+
 use crate::base::BaseModel;
 use crate::error::Result;
 use crate::experiment::Experiment;
 use crate::interrupt;
 use crate::manifest::{Given, Manifest, Tokens};
 use crate::plan::{Plan, StageSpec};
-use crate::stage::StageContext;
+use crate::stage::{self, StageContext};
+use crate::stage_dir::StageDir;
 use crate::store::{RunInputs, RunStore};
 use crate::ui::{Ui, duration};
 
 /// All that a walk needs.
-pub(super) struct Walk<'a> {
+pub(in crate::commands) struct Walk<'a> {
     pub experiment: &'a Experiment,
     pub given: &'a Given,
     pub base: &'a BaseModel,
@@ -23,7 +26,7 @@ pub(super) struct Walk<'a> {
 
 impl Walk<'_> {
     /// Runs every stage that is not done with `work`, which is [`crate::stage::run`] or a test's stand-in.
-    pub(super) fn run(&self, work: impl Fn(&StageContext) -> Result<Tokens>) -> Result<()> {
+    pub(in crate::commands) fn run(&self, work: impl Fn(&StageContext) -> Result<Tokens>) -> Result<()> {
         for spec in self.plan.stages() {
             interrupt::check()?;
             self.stage(spec, &work)?;
@@ -31,7 +34,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn stage(&self, spec: &StageSpec, work: impl Fn(&StageContext) -> Result<Tokens>) -> Result<()> {
+    /// Runs one stage unless it is done.
+    pub(in crate::commands) fn stage(
+        &self,
+        spec: &StageSpec,
+        work: impl Fn(&StageContext) -> Result<Tokens>,
+    ) -> Result<()> {
         let dir = self.store.stage(spec);
         if dir.is_done() {
             self.ui.detail(format!("already done: {}", spec.directory()));
@@ -41,15 +49,7 @@ impl Walk<'_> {
             self.ui.status("resuming", &spec.name);
         }
         dir.begin(&spec.kind)?;
-        let tokens = work(&StageContext {
-            spec,
-            dir: &dir,
-            base: self.base,
-            experiment: self.experiment,
-            plan: self.plan,
-            store: self.store,
-            ui: self.ui,
-        })?;
+        let tokens = work(&self.context(spec, &dir))?;
         let elapsed = dir.elapsed();
         let RunInputs { digests, base } = self.inputs;
         let manifest =
@@ -57,6 +57,19 @@ impl Walk<'_> {
         dir.finish(manifest)?;
         self.ui.status("done", format!("{} in {}", spec.name, duration(elapsed)));
         Ok(())
+    }
+
+    /// What a stage may look at.
+    fn context<'a>(&'a self, spec: &'a StageSpec, dir: &'a StageDir) -> StageContext<'a> {
+        let Self { experiment, base, plan, store, ui, .. } = self;
+        StageContext { spec, dir, base, experiment, plan, store, ui }
+    }
+
+    /// The rows that a stage would train on, or `None` for one that trains nothing. The stages that sample benign
+    /// replies must be done.
+    pub(in crate::commands) fn training_rows(&self, spec: &StageSpec) -> Result<Option<Dataset>> {
+        let dir = self.store.stage(spec);
+        stage::training_rows(&self.context(spec, &dir))
     }
 }
 

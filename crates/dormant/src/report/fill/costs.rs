@@ -43,8 +43,8 @@ fn without_model(spec: &StageSpec) -> &str {
 
 fn machine(host: &Host) -> String {
     let mut line = format!("{}, {}, {}", host.cpu, count(host.threads, "thread"), host.os);
-    if !host.features.is_empty() {
-        line = format!("{line} ({})", host.features.join(", "));
+    if !host.kernels.is_empty() {
+        line = format!("{line}, {} kernels", host.kernels);
     }
     line
 }
