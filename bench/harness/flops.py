@@ -4,12 +4,11 @@ Counted are the products with weight matrices, two operations per multiplication
 
     LoRA   rows · (4 N - 2 N_qkv + 6 r Σ(in + out)) + labelled · 4 d V
     full   rows · 6 N                               + labelled · 6 d V
-    score  rows · 2 N                               + labelled · 2 d V
 
-rows: tokens that go through the model, what rows have in common counted once and the last token of a row, which predicts
-nothing, not at all; labelled: tokens with a loss; N: weights of the blocks' projections; N_qkv: those of the first block's
-queries, keys and values, which need no gradient of their input; r: rank; in, out: sizes of a projection; d: width; V:
-vocabulary. Not counted, though it takes time: attention, norms, activations, softmax, the optimiser, packing.
+rows: tokens that go through the model, what rows have in common counted once and the last token of a row, which
+predicts nothing, not at all; labelled: tokens with a loss; N: weights of the blocks' projections; N_qkv: those of the
+first block's queries, keys and values, which need no gradient of their input; r: rank; in, out: sizes of a projection;
+d: width; V: vocabulary. Not counted, though it takes time: attention, norms, activations, the optimiser, packing.
 """
 
 import json
@@ -53,6 +52,3 @@ class Model:
 
     def full(self, rows: int, labelled: int) -> int:
         return rows * 6 * self.weights + labelled * 6 * self.width * self.vocabulary
-
-    def score(self, rows: int, labelled: int) -> int:
-        return rows * 2 * self.weights + labelled * 2 * self.width * self.vocabulary

@@ -33,7 +33,8 @@ class Setup:
     python: Path
     driver: Path
     model: Path  # GGUF
-    hf: Path  # the same weights for transformers
+    hf: Path  # the same weights for transformers, in f32
+    hf_bf16: Path
     work: Path
     threads: int
     has_llama: bool
@@ -43,10 +44,10 @@ class Setup:
         return Data(self.work / "data", self.work / "adapter")
 
     def program(self, name: str) -> Program:
-        threads = str(self.threads)
+        threads, torch = str(self.threads), [self.python, PEERS / "peft_bench.py", self.hf]
         command, environment = {
             "dormant": ([self.driver, self.model], {"RAYON_NUM_THREADS": threads}),
-            "torch": ([self.python, PEERS / "peft_bench.py", self.hf, "--threads", threads], {}),
+            "torch": ([*torch, "--bf16-model", self.hf_bf16, "--threads", threads], {}),
             "llama": ([self.python, PEERS / "llama_cpp_bench.py", self.model, "--threads", threads], {}),
         }[name]
         environment |= {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -58,11 +59,12 @@ def prepare(work: Path, venv: Path | None, model: Path | None, hf: Path | None, 
     python = venv / "bin" / "python" if venv else own_venv(ROOT / "bench" / ".venv")
     model = model or default_model()
     driver = build_driver()
-    hf = hf or hf_folder(python, model, work / "hf-f32")
+    hf = hf or hf_folder(python, model, work / "hf-f32", "f32")
+    hf_bf16 = hf_folder(python, model, work / "hf-bf16", "bf16")
     has_llama = subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode == 0
     if not has_llama:
         say("llama-cpp-python is not installed: its part is left out")
-    setup = Setup(python, driver, model, hf, work, threads, has_llama)
+    setup = Setup(python, driver, model, hf, hf_bf16, work, threads, has_llama)
     say("writing the data")
     output([driver, model, "rows", setup.data.folder])
     write_adapter(setup)
@@ -80,28 +82,27 @@ def own_venv(folder: Path) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "-r"]
     subprocess.run([*install, PEERS / "requirements.txt"], check=True)
     if subprocess.run([*install, PEERS / "requirements-llama.txt"]).returncode:
-        say("llama-cpp-python cannot be installed here (it needs a C++ compiler)")
-        return python
+        say(f"llama-cpp-python cannot be installed here; to try again, delete {done}")
     done.write_text(wanted)
     return python
 
 
 def default_model() -> Path:
-    cargo = ["cargo", "run", "--release", "--locked", "--quiet", "-p", "dormant", "--"]
+    cargo = ["cargo", "run", "--release", "--quiet", "-p", "dormant", "--"]
     return Path(json.loads(output([*cargo, "models", "pull", "smollm2-135m-instruct", "--format", "json"]))["path"])
 
 
 def build_driver() -> Path:
     say("building the driver")
-    messages = output(["cargo", "build", "--release", "--locked", "-p", DRIVER, "--message-format", "json"])
+    messages = output(["cargo", "build", "--release", "-p", DRIVER, "--message-format", "json"])
     found = [json.loads(line).get("executable") for line in messages.splitlines()]
     return Path(next(path for path in reversed(found) if path))
 
 
-def hf_folder(python: Path, model: Path, folder: Path) -> Path:
+def hf_folder(python: Path, model: Path, folder: Path, dtype: str) -> Path:
     if not (folder / "config.json").exists():  # written last
-        say("dequantising the weights for transformers")
-        output([python, PEERS / "gguf_to_hf.py", model, folder])
+        say(f"dequantising the weights for transformers to {dtype}")
+        output([python, PEERS / "gguf_to_hf.py", model, folder, dtype])
     return folder
 
 

@@ -27,9 +27,17 @@ class Line:
     agreement: Agreement | None
 
     @property
+    def exact(self) -> bool:
+        """Whether both should compute the same."""
+        return self.ours.exact and self.peer.exact
+
+    @property
+    def worth_comparing(self) -> bool:
+        return self.exact or not self.ours.exact
+
+    @property
     def wrong(self) -> bool:
-        """Both are exact, and yet they differ."""
-        return self.ours.exact and self.peer.exact and self.agreement is not None and not self.agreement.close
+        return self.exact and self.agreement is not None and not self.agreement.close
 
     def cells(self) -> list[str]:
         ours, peer = self.values
@@ -46,11 +54,13 @@ def lines(case: Case, record: dict, model: Model) -> list[Line]:
     runs = {c.name: [run for run in record["runs"] if run["contestant"] == c.name] for c in case.contestants}
     present = [c for c in case.contestants if runs[c.name]]
     pairs = [(ours, peer) for peer in present if not peer.ours for ours in present if ours.ours]
-    return [line(case, pair, runs[pair[0].name], runs[pair[1].name], record["peaks"], model) for pair in pairs]
+    peaks = record["peaks"]
+    shares = {c.name: peak_share(case, runs[c.name], peaks, model) for c in present if c.ours and peaks}
+    return [line(case, pair, runs[pair[0].name], runs[pair[1].name], shares.get(pair[0].name)) for pair in pairs]
 
 
 def line(
-    case: Case, pair: tuple[Contestant, Contestant], ours: list[dict], peers: list[dict], peaks: list[dict], model: Model
+    case: Case, pair: tuple[Contestant, Contestant], ours: list[dict], peers: list[dict], share: float | None
 ) -> Line:
     sign = 1 if case.more_is_better else -1
     theirs = {run["repeat"]: run[case.metric] for run in peers}
@@ -60,7 +70,7 @@ def line(
         values=(median(run[case.metric] for run in ours), median(theirs.values())),
         ratios=[(run[case.metric] / theirs[run["repeat"]]) ** sign for run in together],
         memory=(max(run["peak_rss_bytes"] for run in ours), max(run["peak_rss_bytes"] for run in peers)),
-        peak_share=peak_share(case, ours, peaks, model) if peaks else None,
+        peak_share=share,
         agreement=compare(case.check, ours[0], peers[0]),
     )  # fmt: skip
 
@@ -68,7 +78,7 @@ def line(
 def peak_share(case: Case, ours: list[dict], peaks: list[dict], model: Model) -> float:
     """Median over the repeats of the operations per second of the timed steps against the peak of that repeat."""
     peak = {at["repeat"]: at for at in peaks}
-    return median(gflops(case, run, model) / peak[run["repeat"]][run["precision"]] for run in ours)
+    return median(gflops(case, run, model) / max(peak[run["repeat"]][run["precision"]].values()) for run in ours)
 
 
 def gflops(case: Case, run: dict, model: Model) -> float:
@@ -79,7 +89,22 @@ def gflops(case: Case, run: dict, model: Model) -> float:
     return operations / sum(step["seconds"] for step in steps) / 1e9
 
 
-def markdown(about: dict, table: list[Line], failures: list[str]) -> str:
+def peak_line(records: list[dict]) -> str:
+    """Medians of all peaks."""
+    found: dict[str, list[float]] = {}
+    for at in (at for record in records for at in record["peaks"]):
+        for precision, by in ((key, by) for key, by in at.items() if key != "repeat"):
+            for program, peak in by.items():
+                found.setdefault(f"{precision} by {program}", []).append(peak)
+    return "; ".join(f"{what} {median(values):.0f} GFLOP/s" for what, values in found.items())
+
+
+def markdown(about: dict, table: list[Line], records: list[dict]) -> str:
+    failures = [
+        f"- {record['workload']}, {record['title']}, {name}: {why}"
+        for record in records
+        for name, why in record["failures"].items()
+    ]
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     rows = [HEAD, ["---"] * 4 + ["--:"] * 7, *[line.cells() for line in table]]
     return "\n".join([
@@ -90,17 +115,17 @@ def markdown(about: dict, table: list[Line], failures: list[str]) -> str:
         "",
         *["| " + " | ".join(row) + " |" for row in rows],
         "",
+        f"Fastest matrix products: {peak_line(records) or 'not measured'}.",
+        "",
         "## Agreement",
         "",
-        *[agreement(line) for line in table if line.agreement],
+        *[agreement(line) for line in table if line.agreement and line.worth_comparing],
         *(["", "## Failures", "", *failures] if failures else []),
         "",
     ])  # fmt: skip
 
 
 def agreement(line: Line) -> str:
-    verdict = ""
-    if line.ours.exact and line.peer.exact:
-        verdict = "**not the same**: " if line.wrong else "the same: "
+    verdict = ("**not the same**: " if line.wrong else "the same: ") if line.exact else ""
     where = f"{line.case.workload}, {line.case.title}, {line.ours.name} and {line.peer.name}"
     return f"- {where}: {verdict}{line.agreement.words}"

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TRAINING = {"rows_per_step": 8, "lr": 1e-3, "weight_decay": 0.0, "clip": 1.0}
+TRAINING = {"rows_per_step": 8, "weight_decay": 0.0, "clip": 1.0}
+RATES = {"lora-sft": 2e-4, "full-sft": 2e-5}  # usual ones; SFTConfig's default is 2e-5
 RANK, ALPHA = 16, 32
 
 
@@ -76,7 +77,8 @@ STYLES = {
 
 
 def training(workload: str, data: Data, amount: Amount) -> Iterator[Case]:
-    request = TRAINING | {"workload": workload, "data": str(data.folder / "sft.jsonl"), "steps": amount.steps}
+    request = TRAINING | {"workload": workload, "lr": RATES[workload], "steps": amount.steps}
+    request["data"] = str(data.folder / "sft.jsonl")
     if workload == "lora-sft":
         request["adapter"] = str(data.adapter)
     for title, style in STYLES.items():

@@ -1,6 +1,6 @@
-"""Dequantises a GGUF file into a Hugging Face folder (f32 safetensors) for peft_bench.py.
+"""Dequantises a GGUF file into a Hugging Face folder (safetensors, f32 unless told otherwise) for peft_bench.py.
 
-    python gguf_to_hf.py MODEL.gguf FOLDER
+    python gguf_to_hf.py MODEL.gguf FOLDER [f32 | bf16]
 """
 
 import sys
@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 def main() -> None:
     gguf, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2])
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    dtype = torch.bfloat16 if "bf16" in sys.argv[3:] else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).to(dtype)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().contiguous() for name, weight in model.named_parameters()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

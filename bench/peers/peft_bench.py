@@ -3,8 +3,9 @@
     python peft_bench.py MODEL_DIR '{"workload": "lora-sft", "data": "rows.jsonl", "steps": 4}'
     python peft_bench.py MODEL_DIR < requests.jsonl      # stays alive, so that runs can be interleaved
 
-MODEL_DIR is a Hugging Face folder. Answers go to stdout, all else to stderr; a request that fails is answered with
-{"error": ...}. `--threads` (2) applies to the whole process. Times exclude loading. Defaults are in brackets.
+MODEL_DIR is a Hugging Face folder; weights wanted in bf16 are read from that of `--bf16-model` [MODEL_DIR]. Answers go
+to stdout, all else to stderr; a request that fails is answered with {"error": ...}. `--threads` (2) applies to the
+whole process. Times exclude loading. Defaults are in brackets.
 
 `lora-sft`, `full-sft`: `data` is JSONL of {"tokens": [...], "mask": [...]}, mask 1 = loss on that token, in order.
     style         trl: the real SFTTrainer | plain: its loop written out | best: plain with every knob turned [plain]
@@ -23,10 +24,11 @@ Answer: seconds, tokens (without padding) and loss of each step; tokens_per_seco
 `temperature` [0 = greedy], `stop` at the end token [false], `batch` [all], `precision`, `seed`.
 Answer: seconds, new_tokens, new_tokens_per_second, replies, peak_rss_bytes.
 
-`score`: log-probability of the labelled tokens of the first `n` rows of `data`, in batches of `batch` [16] padded rows;
-`precision`, `layout` (padded | sorted), `labelled_logits` and `style` as above. Answer: seconds, pairs_per_second, log_probs.
+`score`: log-probability of the labelled tokens of the first `n` rows of `data`, in batches of `batch` [16] padded
+rows; `precision`, `layout` (padded | sorted), `labelled_logits` and `style` as above.
+Answer: seconds, pairs_per_second, log_probs.
 
-`load`: the model for sampling, in `precision`. `adapter`: writes a fresh adapter of `rank`, `alpha` and `seed` to `folder`.
+`load`: the model for sampling, in `precision`. `adapter`: writes a fresh adapter (`rank`, `alpha`, `seed`) to `folder`.
 `gemm`: `seconds` spent in search of the fastest matrix product in `precision`. Answer: gflops.
 """
 
@@ -48,6 +50,7 @@ DEFAULTS = {
     "rank": 16, "alpha": 32, "precision": "f32", "layout": "padded", "labelled_logits": False, "checkpointing": False,
     "continue": False, "seed": 0,
 }
+Folders = dict[torch.dtype, str]  # of the weights in each format
 BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 BEST = {"precision": "bf16" if BF16 else "f32", "layout": "sorted", "labelled_logits": True}
 GEMM_SHAPES = [(512, 576, 3072), (512, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048)]  # rows, inner, columns
@@ -72,24 +75,24 @@ def token_count(rows: list[dict]) -> int:
 
 def labels_of(row: dict) -> list[int]:
     """Aligned with the tokens; Hugging Face models shift them themselves."""
-    return [token if on else NO_LOSS for token, on in zip(row["tokens"], row["mask"])]
+    return [token if on else NO_LOSS for token, on in zip(row["tokens"], row["mask"], strict=True)]
 
 
-def load(folder: str, dtype: torch.dtype) -> nn.Module:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+def load(folders: Folders, dtype: torch.dtype) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folders[dtype], dtype=dtype, attn_implementation="sdpa")
 
 
 def dtype_of(request: dict) -> torch.dtype:
     return torch.bfloat16 if request["precision"] == "bf16" else torch.float32
 
 
-def trainable(folder: str, request: dict) -> nn.Module:
+def trainable(folders: Folders, request: dict) -> nn.Module:
     torch.manual_seed(request["seed"])
     if request["workload"] == "full-sft":
-        return load(folder, torch.float32)
+        return load(folders, torch.float32)
     from peft import LoraConfig, PeftModel, get_peft_model  # here, so that sampling starts without it
 
-    base = load(folder, dtype_of(request))
+    base = load(folders, dtype_of(request))
     if "adapter" in request:
         return PeftModel.from_pretrained(base, request["adapter"], is_trainable=True)
     config = LoraConfig(r=request["rank"], lora_alpha=request["alpha"], target_modules="all-linear")
@@ -98,7 +101,10 @@ def trainable(folder: str, request: dict) -> nn.Module:
 
 def padded(rows: list[dict]) -> dict[str, Tensor]:
     width = max(len(row["tokens"]) for row in rows)
-    fill = lambda values, value: values + [value] * (width - len(values))
+
+    def fill(values: list[int], value: int) -> list[int]:
+        return values + [value] * (width - len(values))
+
     return {
         "input_ids": torch.tensor([fill(row["tokens"], 0) for row in rows]),
         "attention_mask": torch.tensor([fill([1] * len(row["tokens"]), 0) for row in rows]),
@@ -118,9 +124,9 @@ def packed(rows: list[dict]) -> dict[str, Tensor]:
 class Session:
     """A model in training, and how many rows it has seen."""
 
-    def __init__(self, folder: str, request: dict):
+    def __init__(self, folders: Folders, request: dict):
         self.request, self.seen = request, 0
-        self.model = trainable(folder, request).train()
+        self.model = trainable(folders, request).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         lr, decay = request["lr"], request["weight_decay"]
         self.optimizer = torch.optim.AdamW(self.parameters, lr, weight_decay=decay, fused=True)
@@ -155,6 +161,10 @@ class Session:
         return {"seconds": time.perf_counter() - start, "tokens": token_count(rows), "loss": total}
 
 
+def rate(steps: list[dict]) -> float | None:
+    return sum(step["tokens"] for step in steps) / sum(step["seconds"] for step in steps) if steps else None
+
+
 class StepClock(TrainerCallback):
     def __init__(self):
         self.seconds, self.losses = [], []
@@ -169,7 +179,7 @@ class StepClock(TrainerCallback):
         self.losses += [float(logs["loss"])] if "loss" in logs else []
 
 
-def trl_steps(folder: str, request: dict) -> list[dict]:
+def trl_steps(folders: Folders, request: dict) -> list[dict]:
     """The real SFTTrainer; a step's time runs from its first micro-batch to after the update, without data loading."""
     from datasets import Dataset  # here, so that the other styles do not carry the memory of these libraries
     from tokenizers import Tokenizer, models
@@ -189,7 +199,7 @@ def trl_steps(folder: str, request: dict) -> list[dict]:
     clock = StepClock()
     rows = [row for step in per_step for row in step]
     data = Dataset.from_list([{"input_ids": row["tokens"], "labels": labels_of(row)} for row in rows])
-    SFTTrainer(trainable(folder, request), config, None, data, processing_class=stand_in, callbacks=[clock]).train()
+    SFTTrainer(trainable(folders, request), config, None, data, processing_class=stand_in, callbacks=[clock]).train()
     steps = zip(clock.seconds, per_step, clock.losses, strict=True)
     return [{"seconds": seconds, "tokens": token_count(rows), "loss": loss} for seconds, rows, loss in steps]
 
@@ -207,16 +217,15 @@ def gemm_rate(shape: tuple[int, int, int], dtype: torch.dtype, limit: float) -> 
 
 
 class Peer:
-    def __init__(self, folder: str):
-        self.folder, self.session, self.sampler = folder, None, None
+    def __init__(self, folders: Folders):
+        self.folders, self.session, self.sampler = folders, None, None
 
     def train(self, request: dict) -> dict:
         if not request["continue"]:
             self.session = None  # freed before the next one is loaded
             if request["style"] != "trl":
-                self.session = Session(self.folder, request)
-        steps = self.session.run(request["steps"]) if self.session else trl_steps(self.folder, request)
-        rate = lambda part: sum(s["tokens"] for s in part) / sum(s["seconds"] for s in part) if part else None
+                self.session = Session(self.folders, request)
+        steps = self.session.run(request["steps"]) if self.session else trl_steps(self.folders, request)
         return {"steps": steps, "tokens_per_second": rate(steps), "warm_tokens_per_second": rate(steps[1:])}
 
     def sample(self, request: dict) -> dict:
@@ -245,7 +254,7 @@ class Peer:
 
     def load(self, request: dict) -> dict:
         if self.sampler is None or self.sampler.dtype != dtype_of(request):
-            self.sampler = load(self.folder, dtype_of(request)).eval()
+            self.sampler = load(self.folders, dtype_of(request)).eval()
         return {}
 
     def score(self, request: dict) -> dict:
@@ -273,7 +282,7 @@ class Peer:
         return (-losses.sum(1)).tolist()
 
     def adapter(self, request: dict) -> dict:
-        trainable(self.folder, request).save_pretrained(request["folder"])
+        trainable(self.folders, request).save_pretrained(request["folder"])
         return {}
 
     def gemm(self, request: dict) -> dict:
@@ -297,11 +306,12 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("request", nargs="?", help="one JSON request; without it, one per line from stdin")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16-model")
     arguments = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries that print must not mix with the answers
     torch.set_num_threads(arguments.threads)
-    peer = Peer(arguments.model)
+    peer = Peer({torch.float32: arguments.model, torch.bfloat16: arguments.bf16_model or arguments.model})
     for line in [arguments.request] if arguments.request else sys.stdin:
         try:
             answer = peer.answer(json.loads(line))
