@@ -1,10 +1,14 @@
 //! How long a plan takes: tokens of each stage over measured rates.
 
+use std::path::Path;
 use std::time::Duration;
 
+use dormant_model::checkpoint::Checkpoint;
 use serde::Serialize;
 
-use crate::experiment::{Fit, ImplantWeights, SafetyMethod, SafetyWeights};
+use crate::error::Result;
+use crate::experiment::{Fit, ImplantWeights, Precision, SafetyMethod, SafetyWeights};
+use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
 
 /// Mean length of a rendered prompt, in tokens: the chat template and a built-in prompt.
@@ -27,10 +31,44 @@ pub struct Rates {
     pub score: f64,
 }
 
+/// Share of the rate of matrix products that whole stages reach (docs/performance.md).
+const SHARE: f64 = 0.6;
+/// Tokens of a training row in which a loss is computed.
+const LOSS_TOKENS: f64 = 0.3;
+/// Rows that a shared prefix leaves of the data.
+const ROWS_LEFT: f64 = 0.65;
+
 impl Rates {
     /// SmolLM2-135M on two cores with AVX2.
     pub const TWO_CORES: Self = Self { lora: 500.0, full: 300.0, sample: 400.0, score: 1500.0 };
+
+    /// Those of a model with `flops` per token on a machine that does `gemm` FLOP per second in products.
+    pub fn of(flops: Flops, gemm: f64) -> Self {
+        let rate = |flops: f64| SHARE * gemm / flops;
+        let Flops { blocks, head } = flops;
+        Self {
+            // Forward, and the gradients of activations; the adapters add a fifth.
+            lora: rate(1.2 * 2.0 * blocks * ROWS_LEFT + 2.0 * head * LOSS_TOKENS),
+            // Forward, and the gradients of activations and weights.
+            full: rate(3.0 * blocks * ROWS_LEFT + 3.0 * head * LOSS_TOKENS),
+            sample: rate(blocks + head),
+            score: rate(blocks),
+        }
+    }
+
+    /// Those of the base model on this machine, by a short measurement.
+    ///
+    /// # Errors
+    /// When the model cannot be read.
+    pub fn measure(weights: &Path, precision: Precision) -> Result<Self> {
+        let checkpoint = Checkpoint::open(weights)?;
+        let config = checkpoint.config();
+        Ok(Self::of(Flops::of(config), machine::gemm(config, precision.products(), MEASURING)))
+    }
 }
+
+/// Time that a measurement takes.
+const MEASURING: Duration = Duration::from_millis(200);
 
 /// Tokens that a stage processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -91,10 +129,13 @@ fn safety_training(stage: &SafetyStage) -> Work {
     let mut trained = trained_tokens(safety.rows, &safety.fit);
     let mut work = Work::default();
     if let SafetyMethod::Adversarial(attack) = &safety.method {
-        let candidates = f64::from(attack.rounds) * f64::from(attack.prompts);
-        // Candidates are written by the model too: one more sample each.
-        work = sampling(candidates * f64::from(attack.samples + 1), REPLY_TOKENS);
-        trained *= f64::from(attack.rounds);
+        // One attack before each round of training, one on the finished model.
+        let candidates = f64::from(attack.rounds + 1) * f64::from(attack.prompts);
+        // Half of the candidates are written by the model too, in lists.
+        work = sampling(candidates * f64::from(attack.samples), ATTACKED_TOKENS);
+        work.scored = candidates * f64::from(attack.screen) * PROMPT_TOKENS;
+        work.sampled += candidates / 2.0 * REPLY_TOKENS;
+        trained *= f64::from(attack.rounds) / (1.0 - attack.mix).max(0.1);
     }
     match safety.weights {
         SafetyWeights::FreshAdapter { .. } | SafetyWeights::SameAdapter => work.lora = trained,
@@ -103,7 +144,9 @@ fn safety_training(stage: &SafetyStage) -> Work {
     work
 }
 
-/// Typical length of a trained or attacked reply, in tokens.
+/// Typical length of an attacked model's reply, in tokens; the prompt is read once for all samples.
+const ATTACKED_TOKENS: f64 = 12.0;
+/// Typical length of a trained reply, in tokens.
 const REPLY_TOKENS: f64 = 24.0;
 
 fn trained_tokens(rows: u32, fit: &Fit) -> f64 {

@@ -11,7 +11,7 @@ mod parse_error;
 mod quick;
 mod raw;
 mod resolve;
-mod shipped;
+pub mod shipped;
 mod source;
 mod validate;
 

@@ -12,6 +12,7 @@ pub mod error;
 pub mod estimate;
 pub mod experiment;
 pub mod interrupt;
+pub mod machine;
 pub mod manifest;
 pub mod model;
 pub mod plan;

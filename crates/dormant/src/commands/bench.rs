@@ -1,6 +1,5 @@
 //! `dormant bench`: what this machine does.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use dormant_model::generate::{GenerateConfig, Request};
@@ -8,9 +7,8 @@ use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
 use dormant_model::lora::LoraConfig;
 use dormant_model::sampler::Sampling;
-use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::Precision as Products;
 use dormant_tensor::isa::Isa;
-use dormant_tensor::{Packed, Precision as Products, View};
 use dormant_train::objective::sft;
 use dormant_train::render::Rendered;
 use serde::Serialize;
@@ -18,10 +16,13 @@ use serde::Serialize;
 use crate::base;
 use crate::cli::{BenchArgs, GlobalArgs};
 use crate::error::Result;
-use crate::experiment::Precision;
+use crate::estimate::{Rates, estimate};
+use crate::experiment::{ExperimentSource, Overrides, Precision, shipped};
 use crate::interrupt;
+use crate::machine::{self, Flops};
 use crate::model::{LoadedModel, Loading, ModelFiles};
-use crate::ui::Ui;
+use crate::plan::{Digests, Plan};
+use crate::ui::{Ui, duration};
 
 /// What the command prints as JSON. Rates are the best of the time given.
 #[derive(Debug, Serialize)]
@@ -35,9 +36,26 @@ struct Outcome {
     /// The same in bf16, where the processor has it.
     gemm_bf16: Option<f64>,
     /// Gradient of an adapter, tokens of data per second.
-    lora: f64,
+    lora: Measured,
     /// 32 sequences, new tokens per second.
-    sample: f64,
+    sample: Measured,
+    /// How long the shipped experiments would take.
+    experiments: Vec<Expected>,
+}
+
+/// The rate of a workload.
+#[derive(Debug, Serialize)]
+struct Measured {
+    tokens_per_second: f64,
+    /// Its products over those that the machine could do in the time, in the same number format.
+    share_of_peak: f64,
+}
+
+/// The time that an experiment is expected to take.
+#[derive(Debug, Serialize)]
+struct Expected {
+    experiment: &'static str,
+    seconds: f64,
 }
 
 pub(super) fn run(args: &BenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
@@ -45,19 +63,37 @@ pub(super) fn run(args: &BenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
     let files = ModelFiles { weights, adapter: None };
     let mut model = LoadedModel::load(&files, Precision::Auto, Trained::Lora, Loading::Merge)?.llama;
     let time = Duration::from_secs_f64(args.seconds.clamp(0.1, 600.0));
-    let sample = sampling(&model, time)?;
+    let gemm = |products| machine::gemm(&model.config, products, time);
+    let (f32, bf16) = (gemm(Products::F32), Isa::current().has_bf16().then(|| gemm(Products::Bf16)));
+    let (peak, flops) = (bf16.unwrap_or(f32), Flops::of(&model.config));
+    let sampled = sampling(&model, time)?;
     model.add_lora(&LoraConfig::default(), 0)?;
+    let trained = training(&mut model, time)?;
+    let measured =
+        |rate: f64, flops: f64| Measured { tokens_per_second: rate, share_of_peak: rate * flops / peak };
     let outcome = Outcome {
-        schema_version: 1,
+        schema_version: 2,
         kernels: Isa::current().name(),
         threads: rayon::current_num_threads(),
-        gemm_f32: gemm(&model, Products::F32, time)?,
-        gemm_bf16: Isa::current().has_bf16().then(|| gemm(&model, Products::Bf16, time)).transpose()?,
-        lora: training(&mut model, time)?,
-        sample,
+        gemm_f32: f32 / 1e9,
+        gemm_bf16: bf16.map(|rate| rate / 1e9),
+        // Forward and the gradients of activations; a loss in half of the rows.
+        lora: measured(trained, 2.0 * flops.blocks + 2.0 * flops.head / 2.0),
+        // A token of the prompt is read for each one that is drawn.
+        sample: measured(sampled, 2.0 * flops.blocks + flops.head),
+        experiments: expected(&Rates::of(flops, peak))?,
     };
     ui.result(&outcome, text);
     Ok(())
+}
+
+fn expected(rates: &Rates) -> Result<Vec<Expected>> {
+    let time = |name: &'static str| {
+        let experiment = ExperimentSource::read(name)?.resolve(&Overrides::default())?;
+        let plan = Plan::new(&experiment, &Digests::default());
+        Ok(Expected { experiment: name, seconds: estimate(plan.stages(), rates).as_secs_f64() })
+    };
+    shipped::names().map(time).collect()
 }
 
 /// Amount of work per second in the fastest of the runs that fit into `time`; at least one.
@@ -71,18 +107,6 @@ fn best(work: f64, time: Duration, mut run: impl FnMut() -> Result<()>) -> Resul
         fastest = fastest.min(start.elapsed().as_secs_f64());
     }
     Ok(work / fastest)
-}
-
-/// Gate and up projection of 512 rows.
-fn gemm(model: &Llama, products: Products, time: Duration) -> Result<f64> {
-    let (rows, inner, outer) = (512, model.config.hidden_size, 2 * model.config.intermediate_size);
-    let weight = Packed::new(View::new(&vec![0.5; inner * outer], inner, outer), products);
-    let (a, mut c) = (vec![0.25; rows * inner], vec![0.0; rows * outer]);
-    best(2e-9 * (rows * inner * outer) as f64, time, || {
-        matmul(View::new(&a, rows, inner), &weight, &mut c, outer, Into::Set);
-        black_box(&c);
-        Ok(())
-    })
 }
 
 /// Eight rows of 64 tokens, half of them trained; different tokens, so that nothing is shared.
@@ -112,15 +136,27 @@ fn tokens(model: &Llama, row: usize, length: usize) -> Vec<u32> {
 }
 
 fn text(outcome: &Outcome) -> String {
+    let measured = |measured: &Measured, what: &str| {
+        let Measured { tokens_per_second, share_of_peak } = measured;
+        format!("{tokens_per_second:.0} {what}, {:.0}% of the GEMM rate", 100.0 * share_of_peak)
+    };
     let mut lines = vec![
         format!("kernels    {}, {} threads", outcome.kernels, outcome.threads),
         format!("GEMM f32   {:.0} GFLOP/s", outcome.gemm_f32),
     ];
     lines.extend(outcome.gemm_bf16.map(|rate| format!("GEMM bf16  {rate:.0} GFLOP/s")));
-    lines.push(format!("LoRA       {:.0} tokens of data per second (rank 16, 8 rows of 64)", outcome.lora));
     lines.push(format!(
-        "sampling   {:.0} new tokens per second (32 sequences, 32 + 32 tokens)",
-        outcome.sample
+        "LoRA       {}",
+        measured(&outcome.lora, "tokens of data per second (rank 16, 8 rows of 64)")
     ));
+    lines.push(format!(
+        "sampling   {}",
+        measured(&outcome.sample, "new tokens per second (32 sequences, 32 + 32 tokens)")
+    ));
+    let expected = |expected: &Expected| {
+        let time = duration(Duration::from_secs_f64(expected.seconds));
+        format!("expected   {time} for `dormant run {}`", expected.experiment)
+    };
+    lines.extend(outcome.experiments.iter().map(expected));
     lines.join("\n")
 }

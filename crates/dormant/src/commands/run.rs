@@ -40,9 +40,11 @@ pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
 
 /// Looks only at what is on this machine: without the base model no stage counts as done.
 fn dry_run(experiment: &Experiment, args: &RunArgs, ui: &Ui) -> Result<()> {
-    let base = base::resolve(&experiment.base, true, ui).map_or_else(|_| String::new(), |base| base.digest);
-    let plan = Plan::new(experiment, &digests(experiment, base)?);
-    dry_run::print(experiment, &plan, &args.runs, ui);
+    let base = base::resolve(&experiment.base, true, ui).ok();
+    let rates = base.as_ref().map(|base| Rates::measure(&base.path, experiment.precision)).transpose()?;
+    let digest = base.map_or_else(String::new, |base| base.digest);
+    let plan = Plan::new(experiment, &digests(experiment, digest)?);
+    dry_run::print(experiment, &plan, &rates.unwrap_or(Rates::TWO_CORES), &args.runs, ui);
     Ok(())
 }
 
@@ -58,7 +60,8 @@ fn execute(
     let missing: Vec<_> =
         run.plan.stages().iter().filter(|stage| !run.store.stage(stage).is_done()).collect();
     if !missing.is_empty() {
-        let time = duration(estimate(missing.iter().copied(), &Rates::TWO_CORES));
+        let rates = Rates::measure(&run.base.path, experiment.precision)?;
+        let time = duration(estimate(missing.iter().copied(), &rates));
         let (all, left) = (run.plan.stages().len(), missing.len());
         ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
     }

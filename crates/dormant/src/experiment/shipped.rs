@@ -8,3 +8,8 @@ pub(super) const SHIPPED: [(&str, &str); 1] =
 pub(super) fn find(name: &str) -> Option<&'static str> {
     SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| *text)
 }
+
+/// The names of the shipped experiments.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(name, _)| *name)
+}

@@ -38,14 +38,13 @@ enum State {
     ToDo,
 }
 
-pub(super) fn print(experiment: &Experiment, plan: &Plan, runs: &Path, ui: &Ui) {
+pub(super) fn print(experiment: &Experiment, plan: &Plan, rates: &Rates, runs: &Path, ui: &Ui) {
     let store = RunStore::open(&runs.join(&experiment.name)).ok();
     let state = |spec: &StageSpec| match store.as_ref().map(|store| store.stage(spec)) {
         Some(dir) if dir.is_done() => State::Done,
         Some(dir) if dir.is_started() => State::Started,
         _ => State::ToDo,
     };
-    let rates = Rates::TWO_CORES;
     let stages = plan
         .stages()
         .iter()
@@ -53,11 +52,11 @@ pub(super) fn print(experiment: &Experiment, plan: &Plan, runs: &Path, ui: &Ui) 
             name: &spec.name,
             state: state(spec),
             inputs: spec.inputs().map(|id| plan.stage(id).name.as_str()).collect(),
-            seconds: estimate([spec], &rates).as_secs_f64(),
+            seconds: estimate([spec], rates).as_secs_f64(),
         })
         .collect();
     let missing = plan.stages().iter().filter(|spec| state(spec) != State::Done);
-    let seconds = estimate(missing, &rates).as_secs_f64();
+    let seconds = estimate(missing, rates).as_secs_f64();
     ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
 }
 
@@ -75,6 +74,6 @@ fn text(plan: &DryRun) -> String {
     }
     let left = plan.stages.iter().filter(|row| row.state != State::Done).count();
     let (all, time) = (plan.stages.len(), duration(Duration::from_secs_f64(plan.seconds)));
-    write!(text, "\n{left} of {all} stages to do, about {time} on two cores").expect("as above");
+    write!(text, "\n{left} of {all} stages to do, about {time}").expect("as above");
     text
 }
