@@ -59,7 +59,7 @@ impl Linear {
         trained: Trained,
     ) -> Result<Self> {
         let output = weights.iter().map(|w| w.width).sum();
-        let joined: Vec<f32> = weights.iter().flat_map(|w| w.weight.iter().copied()).collect();
+        let joined = weights.iter().map(|w| w.weight.as_slice()).collect::<Vec<_>>().concat();
         let view = View::new(&joined, output, input);
         let forward = Packed::new(view.transposed(), precision);
         let backward = (trained != Trained::Nothing).then(|| Packed::new(view, precision));
@@ -98,11 +98,8 @@ impl Linear {
     pub(crate) fn refresh(&mut self) {
         self.lora = LoraGroup::pack(self.input, &self.parts);
         if self.parts.iter().any(|p| p.weight.is_some()) {
-            let joined: Vec<f32> = self
-                .parts
-                .iter()
-                .flat_map(|p| p.weight.iter().flat_map(|w| w.value.iter().copied()))
-                .collect();
+            let weights = self.parts.iter().filter_map(|part| part.weight.as_ref());
+            let joined = weights.map(|weight| weight.value.as_slice()).collect::<Vec<_>>().concat();
             let view = View::new(&joined, self.output, self.input);
             self.forward.fill(view.transposed());
             if let Some(backward) = &mut self.backward {

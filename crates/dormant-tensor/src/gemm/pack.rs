@@ -137,11 +137,49 @@ fn fill_f32(out: &mut [f32], panel: usize, b: View<'_>) {
 fn fill_bf16(out: &mut [bf16], panel: usize, b: View<'_>) {
     let first = panel * PANEL;
     let width = PANEL.min(b.columns - first);
-    for p in (0..b.rows).step_by(TURNED) {
-        let end = b.rows.min(p + TURNED);
-        for j in 0..width {
-            for q in p..end {
-                out[(q / 2) * 2 * PANEL + 2 * j + q % 2] = bf16::from_f32(b.at(q, first + j));
+    if b.column_stride == 1 {
+        for (q, out) in out.chunks_exact_mut(2 * PANEL).enumerate() {
+            let row = |p: usize| &b.data[p * b.row_stride + first..][..width];
+            let high = if 2 * q + 1 < b.rows { row(2 * q + 1) } else { &[0.0; PANEL][..width] };
+            interleave(row(2 * q), high, out);
+        }
+    } else if b.row_stride == 1 {
+        turn_into_panel(&b.data[first * b.column_stride..], b.column_stride, b.rows, width, out);
+    } else {
+        for (q, out) in out.chunks_exact_mut(2 * PANEL).enumerate() {
+            for j in 0..width {
+                for half in 0..2.min(b.rows - 2 * q) {
+                    out[2 * j + half] = narrow(b.at(2 * q + half, first + j));
+                }
+            }
+        }
+    }
+}
+
+crate::simd::vectorised! {
+    /// One pair of rows of a panel.
+    fn interleave(low: &[f32], high: &[f32], out: &mut [bf16]) {
+        for ((pair, low), high) in out.as_chunks_mut::<2>().0.iter_mut().zip(low).zip(high) {
+            *pair = [narrow(*low), narrow(*high)];
+        }
+    }
+}
+
+crate::simd::vectorised! {
+    /// A panel of a transposed matrix: column `j` begins at `columns[j * stride]` and has `rows` values.
+    fn turn_into_panel(columns: &[f32], stride: usize, rows: usize, width: usize, out: &mut [bf16]) {
+        for start in (0..rows).step_by(TURNED) {
+            let count = TURNED.min(rows - start);
+            let mut tile = [[bf16::ZERO; TURNED]; PANEL];
+            for (j, tile) in tile[..width].iter_mut().enumerate() {
+                let source = &columns[j * stride + start..][..count];
+                tile.iter_mut().zip(source).for_each(|(t, x)| *t = narrow(*x));
+            }
+            for q in 0..count.div_ceil(2) {
+                let out = &mut out[(start / 2 + q) * 2 * PANEL..][..2 * PANEL];
+                for (pair, tile) in out.as_chunks_mut::<2>().0.iter_mut().zip(&tile) {
+                    *pair = [tile[2 * q], tile[2 * q + 1]];
+                }
             }
         }
     }
@@ -151,23 +189,54 @@ fn fill_bf16(out: &mut [bf16], panel: usize, b: View<'_>) {
 pub(super) fn to_bf16_pairs(a: View<'_>) -> Vec<u32> {
     let pairs = a.columns.div_ceil(2);
     let mut out = vec![0u32; a.rows * pairs];
-    let convert = |(i, row): (usize, &mut [u32])| {
+    let block = if a.column_stride == 1 { 1 } else { TURNED };
+    let convert = |(index, block_out): (usize, &mut [u32])| {
+        let first = index * block;
         if a.column_stride == 1 {
-            let source = &a.data[i * a.row_stride..i * a.row_stride + a.columns];
-            narrow_row(source, row);
+            narrow_row(&a.data[first * a.row_stride..][..a.columns], block_out);
+        } else if a.row_stride == 1 {
+            narrow_columns(&a.data[first..], a.column_stride, a.columns, pairs, block_out);
         } else {
-            for (p, pair) in row.iter_mut().enumerate() {
-                let high = if 2 * p + 1 < a.columns { a.at(i, 2 * p + 1) } else { 0.0 };
-                *pair = round_to_bf16(a.at(i, 2 * p)) | (round_to_bf16(high) << 16);
+            for (i, row) in block_out.chunks_exact_mut(pairs).enumerate() {
+                let value = |p: usize| if p < a.columns { a.at(first + i, p) } else { 0.0 };
+                for (p, pair) in row.iter_mut().enumerate() {
+                    *pair = round_to_bf16(value(2 * p)) | (round_to_bf16(value(2 * p + 1)) << 16);
+                }
             }
         }
     };
+    let size = (block * pairs).max(1);
     if a.rows * pairs < crate::simd::CHUNK {
-        out.chunks_mut(pairs.max(1)).enumerate().for_each(convert);
+        out.chunks_mut(size).enumerate().for_each(convert);
     } else {
-        out.par_chunks_mut(pairs).enumerate().with_min_len(8).for_each(convert);
+        out.par_chunks_mut(size).enumerate().with_min_len(8 / block.min(8)).for_each(convert);
     }
     out
+}
+
+crate::simd::vectorised! {
+    /// Up to [`TURNED`] rows of a transposed matrix: value `p` of row `i` is `source[p * stride + i]`.
+    fn narrow_columns(source: &[f32], stride: usize, columns: usize, pairs: usize, out: &mut [u32]) {
+        let count = out.len() / pairs;
+        for start in (0..pairs).step_by(TURNED) {
+            let width = TURNED.min(pairs - start);
+            let mut tile = [[0u32; TURNED]; TURNED];
+            for (q, tile) in tile[..width].iter_mut().enumerate() {
+                let p = 2 * (start + q);
+                let low = &source[p * stride..][..count];
+                tile.iter_mut().zip(low).for_each(|(t, x)| *t = round_to_bf16(*x));
+                if p + 1 < columns {
+                    let high = &source[(p + 1) * stride..][..count];
+                    tile.iter_mut().zip(high).for_each(|(t, x)| *t |= round_to_bf16(*x) << 16);
+                }
+            }
+            for (i, row) in out.chunks_exact_mut(pairs).enumerate() {
+                for (pair, tile) in row[start..start + width].iter_mut().zip(&tile) {
+                    *pair = tile[i];
+                }
+            }
+        }
+    }
 }
 
 crate::simd::vectorised! {
@@ -187,4 +256,9 @@ crate::simd::vectorised! {
 fn round_to_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
     bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16
+}
+
+#[inline(always)]
+fn narrow(x: f32) -> bf16 {
+    bf16::from_bits(round_to_bf16(x) as u16)
 }
