@@ -1,7 +1,10 @@
-"""Whether two contestants computed the same thing."""
+"""Whether the contestants computed the same thing. All are compared with ours in f32."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from harness.workloads import Case
 
 LOSS_TOLERANCE = 1e-3  # relative, any step; the first one is met 100 times closer
 LOG_PROB_TOLERANCE = 1e-2  # nats, per reply
@@ -17,9 +20,37 @@ class Agreement:
     close: bool
 
 
-def compare(check: str, ours: dict, theirs: dict) -> Agreement | None:
-    """`ours` and `theirs` are answers to the same request."""
-    return {"steps": losses, "replies": replies, "log_probs": log_probs, "none": lambda *_: None}[check](ours, theirs)
+@dataclass(frozen=True)
+class Finding:
+    """How a contestant agrees with ours in f32."""
+
+    case: Case
+    contestant: str
+    exact: bool  # f32 too, so that it should be close
+    agreement: Agreement
+
+    @property
+    def wrong(self) -> bool:
+        return self.exact and not self.agreement.close
+
+    def __str__(self) -> str:
+        verdict = ("**not the same**: " if self.wrong else "the same: ") if self.exact else ""
+        where = f"{self.case.workload}, {self.case.title}, {self.contestant}"
+        return f"- {where}: {verdict}{self.agreement.words}"
+
+
+def findings(case: Case, record: dict) -> list[Finding]:
+    """From the first run of each contestant."""
+    answers = {run["contestant"]: run for run in reversed(record["runs"])}
+    references = [c for c in case.contestants if c.ours and c.exact and c.name in answers]
+    if case.check is None or not references:
+        return []
+    compare, reference = COMPARISONS[case.check], references[0]
+    return [
+        Finding(case, c.name, c.exact, compare(answers[reference.name], answers[c.name]))
+        for c in case.contestants
+        if c is not reference and c.name in answers
+    ]
 
 
 def losses(ours: dict, theirs: dict) -> Agreement:
@@ -49,3 +80,8 @@ def log_probs(ours: dict, theirs: dict) -> Agreement:
     apart = max(abs(our - their) for our, their in pairs)
     close = math.isfinite(apart) and apart <= LOG_PROB_TOLERANCE
     return Agreement(f"log-probabilities of replies differ by {apart:.1e} at most", close)
+
+
+COMPARISONS: dict[str, Callable[[dict, dict], Agreement]] = {
+    "steps": losses, "replies": replies, "log_probs": log_probs,
+}  # fmt: skip

@@ -54,11 +54,13 @@ class Setup:
         return Program([str(part) for part in command], environment, self.work / f"{name}.log")
 
 
-def prepare(work: Path, venv: Path | None, model: Path | None, hf: Path | None, threads: int) -> Setup:
+def prepare(
+    work: Path, venv: Path | None, driver: Path | None, model: Path | None, hf: Path | None, threads: int
+) -> Setup:
     work.mkdir(parents=True, exist_ok=True)
     python = venv / "bin" / "python" if venv else own_venv(ROOT / "bench" / ".venv")
     model = model or default_model()
-    driver = build_driver()
+    driver = driver or build_driver()
     hf = hf or hf_folder(python, model, work / "hf-f32", "f32")
     hf_bf16 = hf_folder(python, model, work / "hf-bf16", "bf16")
     has_llama = subprocess.run([python, "-c", "import llama_cpp"], capture_output=True).returncode == 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from statistics import median
 
-from harness.agreement import Agreement, compare
+from harness.agreement import Finding
 from harness.flops import Model
 from harness.workloads import RANK, Case, Contestant
 
@@ -24,20 +24,6 @@ class Line:
     ratios: list[float]  # how many times as fast, per repeat
     memory: tuple[int, int]
     peak_share: float | None
-    agreement: Agreement | None
-
-    @property
-    def exact(self) -> bool:
-        """Whether both should compute the same."""
-        return self.ours.exact and self.peer.exact
-
-    @property
-    def worth_comparing(self) -> bool:
-        return self.exact or not self.ours.exact
-
-    @property
-    def wrong(self) -> bool:
-        return self.exact and self.agreement is not None and not self.agreement.close
 
     def cells(self) -> list[str]:
         ours, peer = self.values
@@ -71,7 +57,6 @@ def line(
         ratios=[(run[case.metric] / theirs[run["repeat"]]) ** sign for run in together],
         memory=(max(run["peak_rss_bytes"] for run in ours), max(run["peak_rss_bytes"] for run in peers)),
         peak_share=share,
-        agreement=compare(case.check, ours[0], peers[0]),
     )  # fmt: skip
 
 
@@ -99,7 +84,7 @@ def peak_line(records: list[dict]) -> str:
     return "; ".join(f"{what} {median(values):.0f} GFLOP/s" for what, values in found.items())
 
 
-def markdown(about: dict, table: list[Line], records: list[dict]) -> str:
+def markdown(about: dict, table: list[Line], found: list[Finding], records: list[dict]) -> str:
     failures = [
         f"- {record['workload']}, {record['title']}, {name}: {why}"
         for record in records
@@ -117,15 +102,9 @@ def markdown(about: dict, table: list[Line], records: list[dict]) -> str:
         "",
         f"Fastest matrix products: {peak_line(records) or 'not measured'}.",
         "",
-        "## Agreement",
+        "## Agreement with ours in f32",
         "",
-        *[agreement(line) for line in table if line.agreement and line.worth_comparing],
+        *map(str, found),
         *(["", "## Failures", "", *failures] if failures else []),
         "",
     ])  # fmt: skip
-
-
-def agreement(line: Line) -> str:
-    verdict = ("**not the same**: " if line.wrong else "the same: ") if line.exact else ""
-    where = f"{line.case.workload}, {line.case.title}, {line.ours.name} and {line.peer.name}"
-    return f"- {where}: {verdict}{line.agreement.words}"

@@ -46,7 +46,7 @@ class Case:
     metric: str  # key of the answer
     unit: str
     contestants: list[Contestant]
-    check: str  # steps | replies | log_probs | none: what of the answers is compared
+    check: str | None  # steps | replies | log_probs: what of the answers is compared
     more_is_better: bool = True
     new_process: bool = False  # one per run; otherwise one for all, whose first request is `warm_up`
     warm_up: dict = field(default_factory=dict)  # replaces parts of the request
@@ -128,7 +128,7 @@ def scoring(data: Data, amount: Amount) -> Iterator[Case]:
 def starting(data: Data, _amount: Amount) -> Iterator[Case]:
     first = {"workload": "sample", "prompts": data.prompts("short", 1), "new_tokens": 1}
     alike = {"metric": "since_start", "unit": "s", "more_is_better": False, "new_process": True}
-    yield generating({"workload": "load"}, "load", "process start to model", check="none", **alike)
+    yield generating({"workload": "load"}, "load", "process start to model", check=None, **alike)
     yield generating(first, "first-token", "process start to token", check="replies", **alike)
 
 
