@@ -25,13 +25,11 @@ impl Model {
 
     /// What turns text into the model's tokens.
     pub(crate) fn text(&self) -> Result<(Tokenizer, ChatTemplate)> {
-        Ok(match self.checkpoint.gguf_metadata() {
-            Some(gguf) => (Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?),
-            None => {
-                let folder = self.checkpoint.path();
-                (Tokenizer::from_folder(folder)?, ChatTemplate::from_folder(folder)?)
-            }
-        })
+        if let Some(gguf) = self.checkpoint.gguf_metadata() {
+            return Ok((Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?));
+        }
+        let folder = self.checkpoint.path();
+        Ok((Tokenizer::from_folder(folder)?, ChatTemplate::from_folder(folder)?))
     }
 
     /// A fresh model to train.
