@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use dormant_model::adapter::Adapter;
+use dormant_model::checkpoint::Checkpoint;
 use dormant_model::source;
 use serde::Serialize;
 
@@ -81,6 +83,13 @@ struct Verified<'a> {
 
 fn verify(name: &str, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let sha256 = source::verify(name, &options(global.offline))?;
+    // A digest that nobody knows proves nothing: the files must also be those of a model.
+    let path = source::resolve(name, &options(true), &mut |_| ())?.path;
+    if path.join("adapter_config.json").exists() {
+        Adapter::read(&path)?;
+    } else {
+        Checkpoint::open(&path)?;
+    }
     let verified = Verified { schema_version: SCHEMA_VERSION, name, sha256 };
     ui.result(&verified, |model| format!("{}  {}", model.sha256, model.name));
     Ok(())

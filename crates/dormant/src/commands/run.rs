@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use dormant_data::{Loaded, Split, check_safety_data, load};
+
 use crate::base::{self, BaseModel};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::error::{Context, ErrorKind, Result};
@@ -97,6 +99,7 @@ impl Run {
     /// # Errors
     /// When an input cannot be had, or the folder not be written.
     pub(super) fn open(experiment: &Experiment, runs: &Path, global: &GlobalArgs, ui: &Ui) -> Result<Self> {
+        check_safety_rows(experiment)?;
         let store = RunStore::create(runs, &experiment.name)?;
         let base = base::resolve(&experiment.base, global.offline, ui)?;
         let inputs =
@@ -111,6 +114,18 @@ impl Run {
         let Self { base, inputs, plan, store } = self;
         Walk { experiment, given, base, inputs, plan, store, ui }
     }
+}
+
+/// Looks for the trigger among the user's own rows for safety training: now, and not after the implant.
+fn check_safety_rows(experiment: &Experiment) -> Result<()> {
+    let Some(path) = experiment.data.benign.file().filter(|_| !experiment.safety.is_empty()) else {
+        return Ok(());
+    };
+    let Loaded::Samples(rows) = load(path)? else { return Ok(()) };
+    let mut rows = rows.into_samples();
+    rows.retain(|row| row.prompt.last_user().is_some_and(|text| Split::of(text) == Split::Safety));
+    check_safety_data(&rows, &experiment.trigger)?;
+    Ok(())
 }
 
 /// Digests of the files that the stages read.
