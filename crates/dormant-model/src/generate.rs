@@ -81,7 +81,8 @@ impl Llama {
         progress: &mut dyn FnMut(usize, usize) -> bool,
     ) -> Result<Vec<Reply>> {
         let mut replies: Vec<Option<Reply>> = vec![None; requests.len()];
-        let mut run = Run { model: self, requests, config, cache: KvCache::new(self), active: Vec::new() };
+        let cache = KvCache::new(self);
+        let mut run = Run { model: self, requests, config, cache, active: Vec::new(), logits: Vec::new() };
         let (root, shared) = run.shared_prefix()?;
         let mut waiting = 0..requests.len();
         let mut finished = 0;
@@ -113,7 +114,9 @@ struct Run<'a> {
     requests: &'a [Request],
     config: &'a GenerateConfig,
     cache: KvCache,
-    active: Vec<(Active, Vec<f32>)>,
+    active: Vec<Active>,
+    /// Logits of the next token of each active sequence, `[active, vocabulary]`.
+    logits: Vec<f32>,
 }
 
 impl Run<'_> {
@@ -143,18 +146,16 @@ impl Run<'_> {
         let (ids, hidden) = self.model.prefill(&mut self.cache, &batch, root)?;
         let last: Vec<usize> =
             places.iter().map(|p| p.rows().last().expect("prompts are not empty")).collect();
-        let logits = self.model.logits(&hidden, &last);
-        let vocabulary = self.model.config.vocab_size;
-        for ((request, place), logits) in range.zip(&places).zip(logits.chunks_exact(vocabulary)) {
+        self.model.append_logits(&hidden, &last, &mut self.logits);
+        for (request, place) in range.zip(&places) {
             let parent = ids[place.last_segment.expect("prompts are not empty")];
             let capacity = self.config.max_new_tokens.next_multiple_of(PANEL);
-            let active = Active {
+            self.active.push(Active {
                 request,
                 segment: self.cache.add(self.model, Some(parent), capacity),
                 sampler: Sampler::new(self.config.sampling, self.requests[request].seed),
                 tokens: Vec::new(),
-            };
-            self.active.push((active, logits.to_vec()));
+            });
         }
         // The replies hold on to what they continue.
         ids.into_iter().for_each(|id| self.cache.release(id));
@@ -168,6 +169,7 @@ impl Run<'_> {
         let ends: Vec<Option<Finish>> = self
             .active
             .par_iter_mut()
+            .zip(self.logits.par_chunks_exact_mut(self.model.config.vocab_size))
             .map(|(active, logits)| {
                 if config.max_new_tokens == 0 {
                     return Some(Finish::Length);
@@ -188,13 +190,13 @@ impl Run<'_> {
             .collect();
         let mut finished = Vec::new();
         let mut going_on = Vec::with_capacity(self.active.len());
-        for ((active, logits), end) in std::mem::take(&mut self.active).into_iter().zip(ends) {
+        for (active, end) in std::mem::take(&mut self.active).into_iter().zip(ends) {
             match end {
                 Some(finish) => {
                     self.cache.release(active.segment);
                     finished.push((active.request, Reply { tokens: active.tokens, finish }));
                 }
-                None => going_on.push((active, logits)),
+                None => going_on.push(active),
             }
         }
         self.active = going_on;
@@ -203,18 +205,15 @@ impl Run<'_> {
     }
 
     fn next_logits(&mut self) -> Result<()> {
+        self.logits.clear();
         if self.active.is_empty() {
             return Ok(());
         }
         let additions: Vec<(SegmentId, &[u32])> =
-            self.active.iter().map(|(a, _)| (a.segment, &a.tokens[a.tokens.len() - 1..])).collect();
+            self.active.iter().map(|a| (a.segment, &a.tokens[a.tokens.len() - 1..])).collect();
         let hidden = self.model.extend(&mut self.cache, &additions)?;
         let rows: Vec<usize> = (0..self.active.len()).collect();
-        let all = self.model.logits(&hidden, &rows);
-        let vocabulary = self.model.config.vocab_size;
-        for ((_, logits), new) in self.active.iter_mut().zip(all.chunks_exact(vocabulary)) {
-            logits.copy_from_slice(new);
-        }
+        self.model.append_logits(&hidden, &rows, &mut self.logits);
         Ok(())
     }
 }

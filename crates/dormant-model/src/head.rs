@@ -100,10 +100,17 @@ impl Head {
 impl Llama {
     /// Logits `[rows, vocabulary]` of chosen rows of `hidden` (`[T, d_model]`).
     pub fn logits(&self, hidden: &[f32], rows: &[usize]) -> Vec<f32> {
-        let normed = self.normed(&gather(hidden, self.config.hidden_size, rows));
-        let mut logits = vec![0.0; rows.len() * self.config.vocab_size];
-        self.unembed(&normed, &mut logits);
+        let mut logits = Vec::new();
+        self.append_logits(hidden, rows, &mut logits);
         logits
+    }
+
+    /// Appends to `logits` those of chosen rows of `hidden`.
+    pub(crate) fn append_logits(&self, hidden: &[f32], rows: &[usize], logits: &mut Vec<f32>) {
+        let normed = self.normed(&gather(hidden, self.config.hidden_size, rows));
+        let start = logits.len();
+        logits.resize(start + rows.len() * self.config.vocab_size, 0.0);
+        self.unembed(&normed, &mut logits[start..]);
     }
 
     /// Log-probability of each target. At most a few megabytes of logits exist at a time.

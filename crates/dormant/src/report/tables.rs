@@ -93,6 +93,7 @@ impl Report {
         table.rows.extend(self.rows.iter().filter_map(|row| {
             let log_prob = row.log_prob.as_ref()?;
             let (value, bounds) = decimal(log_prob);
+            let [value, bounds] = [value, bounds].map(|number| number.replace('-', "−"));
             Some(vec![
                 Cell::plain(&row.stage),
                 Cell::plain(row.arm.label()),
