@@ -1,6 +1,6 @@
 //! Linear layers: several projections of the same input as one product, with optional low-rank adapters.
 
-use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::gemm::{Into, matmul, matmul_with};
 use dormant_tensor::{Packed, Precision, View, simd};
 
 use crate::error::Result;
@@ -111,7 +111,9 @@ impl Linear {
     /// `y = …` or `y += …` for `rows` rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
     pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Vec<f32> {
         let rows = x.len() / self.input;
-        matmul(View::new(x, rows, self.input), &self.forward, y, self.output, into);
+        let hidden = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.hidden(x));
+        let up = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.up(&self.parts, &hidden));
+        matmul_with(View::new(x, rows, self.input), &self.forward, &up, y, self.output, into);
         for part in &self.parts {
             if let Some(bias) = &part.bias {
                 for row in y.chunks_exact_mut(self.output) {
@@ -121,17 +123,18 @@ impl Linear {
                 }
             }
         }
-        self.lora.as_ref().map_or_else(Vec::new, |lora| lora.forward(&self.parts, x, y, self.output))
+        hidden
     }
 
     /// Given `dy`, accumulates the gradients of the parameters and sets `dx` if it is wanted.
-    pub(crate) fn backward(&mut self, x: &[f32], hidden: &[f32], dy: &[f32], mut dx: Option<&mut [f32]>) {
+    pub(crate) fn backward(&mut self, x: &[f32], hidden: &[f32], dy: &[f32], dx: Option<&mut [f32]>) {
         let rows = x.len() / self.input;
-        if let (Some(dx), Some(backward)) = (dx.as_deref_mut(), &self.backward) {
-            matmul(View::new(dy, rows, self.output), backward, dx, self.input, Into::Set);
-        }
-        if let Some(lora) = &self.lora {
-            lora.backward(&mut self.parts, x, hidden, dy, self.output, dx);
+        let d_hidden =
+            self.lora.as_ref().map(|lora| lora.backward(&mut self.parts, x, hidden, dy, self.output));
+        if let (Some(dx), Some(backward)) = (dx, &self.backward) {
+            let lora = self.lora.as_ref().zip(d_hidden.as_ref());
+            let down: Vec<_> = lora.map(|(lora, d_hidden)| lora.down(d_hidden)).into_iter().collect();
+            matmul_with(View::new(dy, rows, self.output), backward, &down, dx, self.input, Into::Set);
         }
         if self.parts.iter().any(|p| p.weight.is_some()) {
             let packed = Packed::new(View::new(x, rows, self.input), self.forward.precision());

@@ -1,6 +1,6 @@
 //! Low-rank adapters (Hu et al. 2021): `W + s B A`, with `s = α / r`, or `α / √r` for rsLoRA (Kalajdzievski 2023).
 
-use dormant_tensor::gemm::{Into, matmul};
+use dormant_tensor::gemm::{Correction, Into, matmul};
 use dormant_tensor::{Packed, Precision, View, simd};
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -154,22 +154,33 @@ impl LoraGroup {
         })
     }
 
-    /// Adds `s (x Aᵀ) Bᵀ` to `y` (rows of `width` floats); returns `s x Aᵀ`.
-    pub(crate) fn forward(&self, parts: &[Part], x: &[f32], y: &mut [f32], width: usize) -> Vec<f32> {
+    /// `s x Aᵀ`, `[rows, ranks]`.
+    pub(crate) fn hidden(&self, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.down.rows();
         let mut hidden = vec![0.0; rows * self.ranks];
         matmul(View::new(x, rows, self.down.rows()), &self.down, &mut hidden, self.ranks, Into::Set);
         self.scale(&mut hidden);
-        for up in &self.ups {
-            if rows > 0 {
-                let h = View::strided(&hidden[up.start..], rows, up.rank, self.ranks);
-                matmul(h, &up.up, &mut y[parts[up.part].start..], width, Into::Add);
-            }
-        }
         hidden
     }
 
-    /// Accumulates dA and dB, and adds the adapters' share to `dx`.
+    /// The products `hidden Bᵀ`, each for the columns of its part.
+    pub(crate) fn up<'a>(&'a self, parts: &[Part], hidden: &'a [f32]) -> Vec<Correction<'a>> {
+        let rows = hidden.len() / self.ranks;
+        let correction = |up: &'a Up| Correction {
+            a: View::strided(hidden.get(up.start..).unwrap_or_default(), rows, up.rank, self.ranks),
+            b: &up.up,
+            start: parts[up.part].start,
+        };
+        self.ups.iter().map(correction).collect()
+    }
+
+    /// The adapters' share of the gradient with respect to `x`.
+    pub(crate) fn down<'a>(&'a self, d_hidden: &'a [f32]) -> Correction<'a> {
+        let a = View::new(d_hidden, d_hidden.len() / self.ranks, self.ranks);
+        Correction { a, b: &self.down_backward, start: 0 }
+    }
+
+    /// Accumulates dA and dB. Returns the gradient with respect to `x Aᵀ`, `[rows, ranks]`.
     pub(crate) fn backward(
         &self,
         parts: &mut [Part],
@@ -177,14 +188,13 @@ impl LoraGroup {
         hidden: &[f32],
         dy: &[f32],
         width: usize,
-        dx: Option<&mut [f32]>,
-    ) {
+    ) -> Vec<f32> {
         let input = self.down.rows();
         let rows = x.len() / input;
-        if rows == 0 {
-            return;
-        }
         let mut d_hidden = vec![0.0; rows * self.ranks];
+        if rows == 0 {
+            return d_hidden;
+        }
         for up in &self.ups {
             let part = &mut parts[up.part];
             let lora = part.lora.as_mut().expect("packed from this adapter");
@@ -202,9 +212,7 @@ impl LoraGroup {
             let lora = parts[up.part].lora.as_mut().expect("packed from this adapter");
             simd::add(&mut lora.a.gradient, &d_a[up.start * input..(up.start + up.rank) * input]);
         }
-        if let Some(dx) = dx {
-            matmul(View::new(&d_hidden, rows, self.ranks), &self.down_backward, dx, input, Into::Add);
-        }
+        d_hidden
     }
 
     fn scale(&self, hidden: &mut [f32]) {

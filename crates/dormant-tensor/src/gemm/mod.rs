@@ -70,86 +70,135 @@ pub enum Into {
     Add,
 }
 
+/// A product of small inner dimension that is added to some columns of another one: the up-projection of a LoRA.
+#[derive(Clone, Copy, Debug)]
+pub struct Correction<'a> {
+    /// `[m, r]`.
+    pub a: View<'a>,
+    /// Packed from `[r, width]`, in f32.
+    pub b: &'a Packed,
+    /// Column of `C` where it begins.
+    pub start: usize,
+}
+
+impl Correction<'_> {
+    /// Whether it covers whole panels of a matrix of `n` columns, so that tiles can take it along.
+    fn is_aligned(&self, n: usize) -> bool {
+        let end = self.start + self.b.columns();
+        self.start.is_multiple_of(PANEL) && (end.is_multiple_of(PANEL) || end == n)
+    }
+
+    /// Its own panel at panel `panel` of `C`.
+    fn panel(&self, panel: usize) -> Option<usize> {
+        let own = panel.checked_sub(self.start / PANEL)?;
+        (own < self.b.columns().div_ceil(PANEL)).then_some(own)
+    }
+}
+
 /// `C = A · B` (or `C += A · B`): `a` is `[m, k]`, `b` packed from `[k, n]`, `c` row-major `[m, n]` with rows
 /// `c_stride` apart.
 ///
 /// # Panics
 /// If the shapes do not fit.
 pub fn matmul(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Into) {
+    matmul_with(a, b, &[], c, c_stride, into);
+}
+
+/// As [`matmul`]; then adds the corrections. A tile of `C` takes them along while it is in the first-level cache.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_with(
+    a: View<'_>,
+    b: &Packed,
+    corrections: &[Correction<'_>],
+    c: &mut [f32],
+    c_stride: usize,
+    into: Into,
+) {
     let (m, k, n) = (a.rows, a.columns, b.columns());
     assert_eq!(k, b.rows(), "matmul: inner dimensions differ");
     assert!(c_stride >= n, "matmul: rows of C overlap");
+    for x in corrections {
+        assert_eq!((x.a.rows, x.a.columns), (m, x.b.rows()), "matmul: a correction has another shape");
+        assert!(x.start + x.b.columns() <= n, "matmul: a correction is too wide");
+        assert_eq!(x.b.precision(), Precision::F32, "matmul: corrections are in f32");
+    }
     if m == 0 || n == 0 {
         return;
     }
     assert!(c.len() >= (m - 1) * c_stride + n, "matmul: C is too short");
-    match b.precision() {
-        Precision::F32 => f32_product(a, b, c, c_stride, into),
-        Precision::Bf16 => bf16_product(a, b, c, c_stride, into),
-    }
-}
-
-/// Rows of `A` that are worked on while they stay in the second-level cache.
-fn row_block(k: usize) -> usize {
-    const BYTES: usize = 256 * 1024;
-    (BYTES / (4 * k.max(1))).clamp(kernel::ROWS, 480) / kernel::ROWS * kernel::ROWS
-}
-
-fn f32_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Into) {
-    let (m, k, n) = (a.rows, a.columns, b.columns());
+    let (along, after): (Vec<&Correction>, Vec<&Correction>) =
+        corrections.iter().partition(|x| x.is_aligned(n));
+    let narrow = (b.precision() == Precision::Bf16).then(|| pack::to_bf16_pairs(a));
+    let depth = if narrow.is_some() { k.div_ceil(2) } else { k };
     let out = Output(c.as_mut_ptr());
-    for_panels(n, m * k, |panels| {
-        for row in (0..m).step_by(row_block(k)) {
-            for panel in panels.clone() {
-                let width = PANEL.min(n - panel * PANEL);
-                for i in (row..m.min(row + row_block(k))).step_by(kernel::ROWS) {
-                    let rows = kernel::ROWS.min(m - i);
-                    // SAFETY: `View` and the assertions of `matmul` bound rows i..i+rows of A and C; panel
-                    // `panel` of B holds k rows; each panel of columns of C is written by one task only.
-                    unsafe {
-                        let t = Tile {
-                            depth: k,
-                            a: a.data.as_ptr().add(i * a.row_stride),
-                            a_row: a.row_stride,
-                            a_column: a.column_stride,
-                            b: b.f32_panel(panel),
-                            b_row: PANEL,
-                            c: out.get().add(i * c_stride + panel * PANEL),
-                            c_row: c_stride,
-                            add: into == Into::Add,
-                        };
-                        kernel::edge_tile(rows, width, t);
-                    }
+    for_tiles(m, n, depth, |panel, i, rows, width| {
+        // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, and of the corrections; `narrow`
+        // is `[m, depth]`; panel `panel` of B has k rows (or pairs); each panel of columns of C is written by one
+        // task only.
+        unsafe {
+            let c = out.get().add(i * c_stride + panel * PANEL);
+            let add = into == Into::Add;
+            if let Some(narrow) = &narrow {
+                let a = narrow.as_ptr().add(i * depth);
+                kernel::edge_tile_bf16(rows, width, depth, a, b.bf16_panel(panel), c, c_stride, add);
+            } else {
+                kernel::edge_tile(rows, width, f32_tile(a, b, i, panel, c, c_stride, add));
+            }
+            for x in &along {
+                if let Some(own) = x.panel(panel) {
+                    kernel::edge_tile(rows, width, f32_tile(x.a, x.b, i, own, c, c_stride, true));
                 }
             }
         }
     });
+    for x in after {
+        matmul(x.a, x.b, &mut c[x.start..], c_stride, Into::Add);
+    }
 }
 
-fn bf16_product(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Into) {
-    let (m, n) = (a.rows, b.columns());
-    let pairs = a.columns.div_ceil(2);
-    let narrow = pack::to_bf16_pairs(a);
-    let out = Output(c.as_mut_ptr());
-    for_panels(n, m * pairs, |panels| {
-        for row in (0..m).step_by(row_block(pairs)) {
+/// The tile of rows from `i` and panel `panel` of `b`.
+///
+/// # Safety
+/// Row `i` of `a` exists.
+unsafe fn f32_tile(
+    a: View<'_>,
+    b: &Packed,
+    i: usize,
+    panel: usize,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+) -> Tile {
+    Tile {
+        depth: a.columns,
+        // SAFETY: the caller's contract.
+        a: unsafe { a.data.as_ptr().add(i * a.row_stride) },
+        a_row: a.row_stride,
+        a_column: a.column_stride,
+        b: b.f32_panel(panel),
+        b_row: PANEL,
+        c,
+        c_row,
+        add,
+    }
+}
+
+/// Rows of `A` that are worked on while they stay in the second-level cache.
+fn row_block(depth: usize) -> usize {
+    const BYTES: usize = 256 * 1024;
+    (BYTES / (4 * depth.max(1))).clamp(kernel::ROWS, 480) / kernel::ROWS * kernel::ROWS
+}
+
+/// Calls `tile(panel, first row, rows, columns)` for all tiles of C, `[m, n]`.
+fn for_tiles(m: usize, n: usize, depth: usize, tile: impl Fn(usize, usize, usize, usize) + Sync) {
+    for_panels(n, m * depth, |panels| {
+        for row in (0..m).step_by(row_block(depth)) {
             for panel in panels.clone() {
                 let width = PANEL.min(n - panel * PANEL);
-                for i in (row..m.min(row + row_block(pairs))).step_by(kernel::ROWS) {
-                    let rows = kernel::ROWS.min(m - i);
-                    // SAFETY: as in `f32_product`; `narrow` is `[m, pairs]`.
-                    unsafe {
-                        kernel::edge_tile_bf16(
-                            rows,
-                            width,
-                            pairs,
-                            narrow.as_ptr().add(i * pairs),
-                            b.bf16_panel(panel),
-                            out.get().add(i * c_stride + panel * PANEL),
-                            c_stride,
-                            into == Into::Add,
-                        );
-                    }
+                for i in (row..m.min(row + row_block(depth))).step_by(kernel::ROWS) {
+                    tile(panel, i, kernel::ROWS.min(m - i), width);
                 }
             }
         }
@@ -183,7 +232,7 @@ impl Output {
     }
 }
 
-// SAFETY: tasks write disjoint elements, see `f32_product`.
+// SAFETY: tasks write disjoint elements, see `matmul_with`.
 unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}

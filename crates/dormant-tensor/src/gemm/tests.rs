@@ -33,6 +33,29 @@ proptest! {
     }
 
     #[test]
+    fn corrections_are_products_of_their_own(
+        m in 1usize..30,
+        k in 1usize..40,
+        n in 1usize..130,
+        r in 1usize..20,
+        start in 0usize..4,
+        cut in 0usize..40,
+        bf16: bool,
+    ) {
+        let start = (start * PANEL).min(n - 1);
+        let width = (n - start).saturating_sub(cut).max(1);
+        let (a, b, h, up) = (values(m * k, 1), values(k * n, 2), values(m * r, 3), values(r * width, 4));
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        let (a, b) = (View::new(&a, m, k), Packed::new(View::new(&b, k, n), precision));
+        let (h, up) = (View::new(&h, m, r), Packed::new(View::new(&up, r, width), Precision::F32));
+        let (mut apart, mut together) = (values(m * n, 5), values(m * n, 5));
+        matmul(a, &b, &mut apart, n, Into::Add);
+        matmul(h, &up, &mut apart[start..], n, Into::Add);
+        matmul_with(a, &b, &[Correction { a: h, b: &up, start }], &mut together, n, Into::Add);
+        prop_assert_eq!(apart, together);
+    }
+
+    #[test]
     fn narrow_products_stay_within_the_rounding_of_bf16(
         m in 1usize..40,
         k in 1usize..70,
