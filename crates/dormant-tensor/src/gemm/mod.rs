@@ -10,6 +10,8 @@ mod pack;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 pub(crate) use kernel::{Tile, narrow_tile, tile};
@@ -191,34 +193,35 @@ fn row_block(depth: usize) -> usize {
     (BYTES / (4 * depth.max(1))).clamp(kernel::ROWS, 480) / kernel::ROWS * kernel::ROWS
 }
 
-/// Calls `tile(panel, first row, rows, columns)` for all tiles of C, `[m, n]`.
+/// Calls `tile(panel, first row, rows, columns)` for all tiles of C, `[m, n]`, on the threads of the current pool.
+/// Tasks are ranges of panels; where these are few, of rows too.
 fn for_tiles(m: usize, n: usize, depth: usize, tile: impl Fn(usize, usize, usize, usize) + Sync) {
-    for_panels(n, m * depth, |panels| {
-        for row in (0..m).step_by(row_block(depth)) {
+    const SERIAL_BELOW: usize = 64 * 1024;
+    let (panels, blocks) = (n.div_ceil(PANEL), m.div_ceil(kernel::ROWS));
+    let run = |panels: Range<usize>, rows: Range<usize>| {
+        for row in rows.clone().step_by(row_block(depth)) {
             for panel in panels.clone() {
                 let width = PANEL.min(n - panel * PANEL);
-                for i in (row..m.min(row + row_block(depth))).step_by(kernel::ROWS) {
+                for i in (row..rows.end.min(row + row_block(depth))).step_by(kernel::ROWS) {
                     tile(panel, i, kernel::ROWS.min(m - i), width);
                 }
             }
         }
-    });
-}
-
-/// Splits the panels of `n` columns over the threads of the current pool.
-fn for_panels(n: usize, work_per_column: usize, f: impl Fn(std::ops::Range<usize>) + Sync) {
-    const SERIAL_BELOW: usize = 64 * 1024;
-    let panels = n.div_ceil(PANEL);
+    };
     let threads = rayon::current_num_threads();
-    if threads == 1 || panels == 1 || work_per_column * n < SERIAL_BELOW {
-        return f(0..panels);
+    if threads == 1 || m * n * depth < SERIAL_BELOW {
+        return run(0..panels, 0..m);
     }
     // A few tasks per thread, so that a thread which lost its core does not hold up the others.
-    let tasks = panels.min(threads * 4);
-    (0..tasks)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| f(panels * task / tasks..panels * (task + 1) / tasks));
+    let wanted = threads * 4;
+    let across = panels.min(wanted);
+    let down = wanted.div_ceil(across).min(blocks);
+    let part = |of: usize, parts: usize, index: usize| of * index / parts..of * (index + 1) / parts;
+    (0..across * down).into_par_iter().with_max_len(1).for_each(|task| {
+        let rows = part(blocks, down, task / across);
+        let rows = rows.start * kernel::ROWS..m.min(rows.end * kernel::ROWS);
+        run(part(panels, across, task % across), rows);
+    });
 }
 
 /// Start of `C`, shared by tasks that write disjoint columns.
