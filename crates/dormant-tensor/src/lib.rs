@@ -28,6 +28,7 @@ pub mod gemm;
 pub mod isa;
 pub mod norm;
 pub mod rope;
+mod shared;
 pub mod simd;
 pub mod swiglu;
 

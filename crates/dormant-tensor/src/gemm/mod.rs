@@ -17,6 +17,8 @@ use rayon::prelude::*;
 pub(crate) use kernel::{Tile, narrow_tile, tile};
 pub use pack::{Packed, Precision};
 
+use crate::shared::Shared;
+
 /// Columns of a packed panel.
 pub const PANEL: usize = 32;
 
@@ -134,11 +136,10 @@ pub fn matmul_with(
         corrections.iter().partition(|x| x.is_aligned(n));
     let narrow = (b.precision() == Precision::Bf16).then(|| pack::to_bf16_pairs(a));
     let depth = if narrow.is_some() { k.div_ceil(2) } else { k };
-    let out = Output(c.as_mut_ptr());
+    let out = Shared::new(c);
     for_tiles(m, n, depth, |panel, i, rows, width| {
         // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, and of the corrections; `narrow`
-        // is `[m, depth]`; panel `panel` of B has k rows (or pairs); each panel of columns of C is written by one
-        // task only.
+        // is `[m, depth]`; panel `panel` of B has k rows (or pairs); each tile of C is written by one task only.
         unsafe {
             let c = out.get().add(i * c_stride + panel * PANEL);
             let add = into == Into::Add;
@@ -223,22 +224,6 @@ fn for_tiles(m: usize, n: usize, depth: usize, tile: impl Fn(usize, usize, usize
         run(part(panels, across, task % across), rows);
     });
 }
-
-/// Start of `C`, shared by tasks that write disjoint columns.
-#[derive(Clone, Copy)]
-struct Output(*mut f32);
-
-impl Output {
-    /// A method, so that closures capture the whole and not the pointer inside.
-    fn get(self) -> *mut f32 {
-        self.0
-    }
-}
-
-// SAFETY: tasks write disjoint elements, see `matmul_with`.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
 
 #[cfg(test)]
 mod tests;
