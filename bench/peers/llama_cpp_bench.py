@@ -12,15 +12,12 @@ new_tokens, new_tokens_per_second, replies, peak_rss_bytes. `load`: the model, r
 """
 
 import argparse
-import json
-import os
-import sys
 import time
 from itertools import takewhile
-from pathlib import Path
 
 import llama_cpp
 import numpy as np
+from serve import serve, take_stdout
 
 BATCH = 2048  # llama.cpp's default for tokens in one call; it works on 512 of them at a time
 
@@ -123,10 +120,7 @@ class Peer:
         return {}
 
     def answer(self, request: dict) -> dict:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-        answer = {"sample": self.sample, "load": self.load}[request["workload"]](request)
-        peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-        return answer | {"peak_rss_bytes": int(peak) * 1024}
+        return {"sample": self.sample, "load": self.load}[request["workload"]](request)
 
 
 def main() -> None:
@@ -135,16 +129,9 @@ def main() -> None:
     parser.add_argument("request", nargs="?", help="one JSON request; without it, one per line from stdin")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # llama.cpp's messages must not mix with the answers
+    answers = take_stdout()
     llama_cpp.llama_backend_init()
-    peer = Peer(arguments.model, arguments.threads)
-    for line in [arguments.request] if arguments.request else sys.stdin:
-        try:
-            answer = peer.answer(json.loads(line))
-        except Exception as error:  # the process must outlive a bad request
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    serve(Peer(arguments.model, arguments.threads).answer, arguments.request, answers)
 
 
 if __name__ == "__main__":

@@ -34,13 +34,12 @@ Answer: seconds, pairs_per_second, log_probs.
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from serve import serve, take_stdout
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
@@ -291,14 +290,11 @@ class Peer:
 
     def answer(self, request: dict) -> dict:
         request = DEFAULTS | (BEST if request.get("style") == "best" else {}) | request
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         work = {
             "lora-sft": self.train, "full-sft": self.train, "sample": self.sample, "score": self.score,
             "load": self.load, "adapter": self.adapter, "gemm": self.gemm,
         }[request["workload"]]
-        answer = {"request": request} | work(request)
-        peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
-        return answer | {"peak_rss_bytes": int(peak) * 1024}
+        return {"request": request} | work(request)
 
 
 def main() -> None:
@@ -308,16 +304,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16-model")
     arguments = parser.parse_args()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries that print must not mix with the answers
+    answers = take_stdout()
     torch.set_num_threads(arguments.threads)
     peer = Peer({torch.float32: arguments.model, torch.bfloat16: arguments.bf16_model or arguments.model})
-    for line in [arguments.request] if arguments.request else sys.stdin:
-        try:
-            answer = peer.answer(json.loads(line))
-        except Exception as error:  # the process must outlive a bad request
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    serve(peer.answer, arguments.request, answers)
 
 
 if __name__ == "__main__":
