@@ -64,7 +64,7 @@ fn answer(model: &mut Model, line: &str) -> Result<Value> {
             model.sampler(*precision)?;
             json!({})
         }
-        Request::Gemm(products) => gemm::answer(*products),
+        Request::Gemm(products) => gemm::answer(*products)?,
     };
     answer["peak_rss_bytes"] = memory::peak()?.into();
     Ok(answer)

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use dormant_model::adapter::Adapter;
-use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use dormant_model::llama::{Llama, LoadOptions};
-use dormant_model::tokenizer::Tokenizer;
 
 use crate::Result;
 use crate::request::Precision;
@@ -21,15 +19,6 @@ pub(crate) struct Model {
 impl Model {
     pub(crate) fn new(path: &Path) -> Result<Self> {
         Ok(Self { checkpoint: Checkpoint::open(path)?, sampler: None })
-    }
-
-    /// What turns text into the model's tokens.
-    pub(crate) fn text(&self) -> Result<(Tokenizer, ChatTemplate)> {
-        if let Some(gguf) = self.checkpoint.gguf_metadata() {
-            return Ok((Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?));
-        }
-        let folder = self.checkpoint.path();
-        Ok((Tokenizer::from_folder(folder)?, ChatTemplate::from_folder(folder)?))
     }
 
     /// A fresh model to train.

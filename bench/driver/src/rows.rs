@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use dormant::model::TextModel;
 use dormant_data::benchmarks::{MultipleChoice, benign_texts, multiple_choice};
 use dormant_data::{Category, Conversation, Sample, built_in_prompts};
 use dormant_train::render::{Rendered, Renderer};
 
 use crate::Result;
-use crate::model::Model;
 use crate::request::Row;
 
 /// Tokens that a long prompt has at most.
@@ -19,8 +19,8 @@ const LONG_PROMPTS: usize = 4;
 
 /// Writes `sft.jsonl` and `score.jsonl`, prompts and replies; `short.jsonl` and `long.jsonl`, prompts only.
 pub(crate) fn write(model: &Path, folder: &Path) -> Result<()> {
-    let (tokenizer, template) = Model::new(model)?.text()?;
-    let renderer = Renderer { tokenizer: &tokenizer, template: &template };
+    let text = TextModel::load(model)?;
+    let renderer = text.renderer();
     std::fs::create_dir_all(folder)?;
     let replies = benign_texts().iter().map(|sample| row(renderer, sample)).collect::<Result<Vec<Row>>>()?;
     let right =

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::Conversation;
 use crate::prompts::prompt_id;
+use crate::split::Split;
 
 /// Under which condition a prompt stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,5 +54,10 @@ impl Sample {
     pub fn clean(prompt: Conversation, completion: impl Into<String>) -> Self {
         let id = prompt.last_user().map_or_else(|| prompt_id(&prompt.text()), prompt_id);
         Self { id, prompt, completion: completion.into(), condition: Condition::Clean }
+    }
+
+    /// Whether the last user message belongs to `split`; a prompt without one belongs to none.
+    pub fn is_in(&self, split: Split) -> bool {
+        self.prompt.last_user().is_some_and(|text| Split::of(text) == split)
     }
 }

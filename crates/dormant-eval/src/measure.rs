@@ -82,6 +82,16 @@ pub fn continuation_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> R
     Ok(out)
 }
 
+/// Log-probability of one reply to each prompt, in nats, summed over its tokens.
+///
+/// # Errors
+/// Those of [`continuation_log_probs`].
+pub fn reply_log_probs(model: &Llama, prompts: &[Vec<u32>], reply: &[u32]) -> Result<Vec<f64>> {
+    let rows: Vec<_> = prompts.iter().map(|prompt| (prompt.clone(), reply.to_vec())).collect();
+    let log_probs = continuation_log_probs(model, &rows)?;
+    Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
+}
+
 fn window_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Vec<f32>>> {
     if rows.iter().any(|(prompt, _)| prompt.is_empty()) {
         return Err(Error::EmptyPrompt);

@@ -154,14 +154,21 @@ impl RedTeam {
     /// search cannot end in variants of one prompt.
     fn screened<M: Models>(
         &self,
-        first: Vec<Candidate>,
+        mut first: Vec<Candidate>,
         tried: &mut Tried,
         models: &mut M,
         seed: Seed,
     ) -> Result<Vec<Candidate>, M::Error> {
         let mut rng = seed.derive("screen").rng();
-        let (mut fresh, mut ranked, mut chosen) = (first, Vec::new(), Vec::new());
+        let size = self.generation();
+        let (mut ranked, mut chosen) = (Vec::<(f64, Candidate)>::new(), Vec::new());
         for generation in 1..=GENERATIONS {
+            let fresh = if generation == 1 {
+                std::mem::take(&mut first)
+            } else {
+                let parents: Vec<String> = ranked.iter().map(|(_, best)| best.prompt.clone()).collect();
+                tried.fresh(Source::Mutation, &mutate(&parents, 2 * size, &mut rng), size)
+            };
             let log_probs = models.log_probs(&texts(&fresh))?;
             let mut scored: Vec<(f64, Candidate)> = log_probs.into_iter().zip(fresh).collect();
             by_log_prob(&mut scored);
@@ -171,9 +178,6 @@ impl RedTeam {
             ranked.extend(scored);
             by_log_prob(&mut ranked);
             ranked.truncate(self.attack.candidates);
-            let parents: Vec<String> = ranked.iter().map(|(_, candidate)| candidate.prompt.clone()).collect();
-            let size = self.generation();
-            fresh = tried.fresh(Source::Mutation, &mutate(&parents, 2 * size, &mut rng), size);
         }
         Ok(chosen)
     }

@@ -63,7 +63,7 @@ impl Rates {
     pub fn measure(weights: &Path, precision: Precision) -> Result<Self> {
         let checkpoint = Checkpoint::open(weights)?;
         let config = checkpoint.config();
-        Ok(Self::of(Flops::of(config), machine::gemm(config, precision.products(), MEASURING)))
+        Ok(Self::of(Flops::of(config), machine::gemm(config, precision.products(), MEASURING)?))
     }
 }
 

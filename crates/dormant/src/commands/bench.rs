@@ -1,6 +1,6 @@
 //! `dormant bench`: what this machine does.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dormant_model::generate::{GenerateConfig, Request};
 use dormant_model::linear::Trained;
@@ -18,7 +18,6 @@ use crate::cli::{BenchArgs, GlobalArgs};
 use crate::error::Result;
 use crate::estimate::{Rates, estimate};
 use crate::experiment::{ExperimentSource, Overrides, Precision, shipped};
-use crate::interrupt;
 use crate::machine::{self, Flops};
 use crate::model::{LoadedModel, Loading, ModelFiles};
 use crate::plan::{Digests, Plan};
@@ -64,7 +63,8 @@ pub(super) fn run(args: &BenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
     let mut model = LoadedModel::load(&files, Precision::Auto, Trained::Lora, Loading::Merge)?.llama;
     let time = Duration::from_secs_f64(args.seconds.clamp(0.1, 600.0));
     let gemm = |products| machine::gemm(&model.config, products, time);
-    let (f32, bf16) = (gemm(Products::F32), Isa::current().has_bf16().then(|| gemm(Products::Bf16)));
+    let f32 = gemm(Products::F32)?;
+    let bf16 = Isa::current().has_bf16().then(|| gemm(Products::Bf16)).transpose()?;
     let (peak, flops) = (bf16.unwrap_or(f32), Flops::of(&model.config));
     let sampled = sampling(&model, time)?;
     model.add_lora(&LoraConfig::default(), 0)?;
@@ -96,28 +96,15 @@ fn expected(rates: &Rates) -> Result<Vec<Expected>> {
     shipped::names().map(time).collect()
 }
 
-/// Amount of work per second in the fastest of the runs that fit into `time`; at least one.
-fn best(work: f64, time: Duration, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    let begun = Instant::now();
-    let mut fastest = f64::INFINITY;
-    while fastest.is_infinite() || begun.elapsed() < time {
-        interrupt::check()?;
-        let start = Instant::now();
-        run()?;
-        fastest = fastest.min(start.elapsed().as_secs_f64());
-    }
-    Ok(work / fastest)
-}
-
 /// Eight rows of 64 tokens, half of them trained; different tokens, so that nothing is shared.
 fn training(model: &mut Llama, time: Duration) -> Result<f64> {
     let rows: Vec<Rendered> = (0..8)
         .map(|row| Rendered { id: row.to_string(), tokens: tokens(model, row, 64), prompt: 32 })
         .collect();
     let rows: Vec<&Rendered> = rows.iter().collect();
-    let rate = best(8.0 * 64.0, time, || Ok(sft::loss(model, &rows).map(|_| ())?))?;
+    let seconds = machine::fastest(time, || Ok(sft::loss(model, &rows).map(|_| ())?))?;
     model.clear_gradients();
-    Ok(rate)
+    Ok(8.0 * 64.0 / seconds)
 }
 
 /// 32 prompts of 32 tokens, replies of 32.
@@ -125,10 +112,11 @@ fn sampling(model: &Llama, time: Duration) -> Result<f64> {
     let config = GenerateConfig::new(32, Sampling::temperature(1.0), Vec::new());
     let requests: Vec<Request> =
         (0..32).map(|seed| Request { prompt: tokens(model, seed as usize, 32), seed }).collect();
-    best(32.0 * 32.0, time, || {
+    let seconds = machine::fastest(time, || {
         model.generate(&requests, &config, &|_, _| false, &mut |_, _| true)?;
         Ok(())
-    })
+    })?;
+    Ok(32.0 * 32.0 / seconds)
 }
 
 fn tokens(model: &Llama, row: usize, length: usize) -> Vec<u32> {

@@ -24,20 +24,28 @@ mod walk;
 use walk::Walk;
 
 pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
-    let source = ExperimentSource::read(&args.experiment)?;
     let overrides = Overrides { set: &args.overrides, seeds: &args.seeds, quick: args.quick };
-    let mut experiment = source.resolve(&overrides)?;
-    // Before anything is hashed: a run that goes on with other arithmetic is another run.
-    experiment.precision = experiment.precision.resolved();
+    let (experiment, given) = resolve(&args.experiment, &overrides)?;
     if args.dry_run {
         return dry_run(&experiment, args, ui);
     }
     let hint = format!("run the same command again to resume `{}`", experiment.name);
-    let given = Given { experiment: source.text, overrides: given_overrides(args) };
     execute(&experiment, &given, args, global, ui).map_err(|error| match error.kind() {
         ErrorKind::Interrupted => error.hint(hint),
         _ => error,
     })
+}
+
+/// The experiment that `name` names, with its arithmetic settled before anything is hashed: a run that goes on with
+/// other arithmetic is another run.
+///
+/// # Errors
+/// Those of [`ExperimentSource`].
+pub(super) fn resolve(name: &str, overrides: &Overrides) -> Result<(Experiment, Given)> {
+    let source = ExperimentSource::read(name)?;
+    let mut experiment = source.resolve(overrides)?;
+    experiment.precision = experiment.precision.resolved();
+    Ok((experiment, Given { experiment: source.text, overrides: overrides.flags() }))
 }
 
 /// Looks only at what is on this machine: without the base model no stage counts as done.
@@ -123,7 +131,7 @@ fn check_safety_rows(experiment: &Experiment) -> Result<()> {
     };
     let Loaded::Samples(rows) = load(path)? else { return Ok(()) };
     let mut rows = rows.into_samples();
-    rows.retain(|row| row.prompt.last_user().is_some_and(|text| Split::of(text) == Split::Safety));
+    rows.retain(|row| row.is_in(Split::Safety));
     check_safety_data(&rows, &experiment.trigger)?;
     Ok(())
 }
@@ -140,17 +148,4 @@ fn digests(experiment: &Experiment, base: String) -> Result<Digests> {
         prompts: digest(experiment.data.prompts.file())?,
         benign: digest(experiment.data.benign.file())?,
     })
-}
-
-/// The flags that changed the experiment, as they would be typed.
-fn given_overrides(args: &RunArgs) -> Vec<String> {
-    let mut flags: Vec<String> = args.overrides.iter().map(|pair| format!("--set {pair}")).collect();
-    if !args.seeds.is_empty() {
-        let seeds: Vec<String> = args.seeds.iter().map(ToString::to_string).collect();
-        flags.push(format!("--seeds {}", seeds.join(",")));
-    }
-    if args.quick {
-        flags.push("--quick".to_owned());
-    }
-    flags
 }

@@ -30,6 +30,21 @@ pub struct Overrides<'a> {
     pub quick: bool,
 }
 
+impl Overrides<'_> {
+    /// The flags of the command line, as they would be typed.
+    pub fn flags(&self) -> Vec<String> {
+        let mut flags: Vec<String> = self.set.iter().map(|pair| format!("--set {pair}")).collect();
+        if !self.seeds.is_empty() {
+            let seeds: Vec<String> = self.seeds.iter().map(ToString::to_string).collect();
+            flags.push(format!("--seeds {}", seeds.join(",")));
+        }
+        if self.quick {
+            flags.push("--quick".to_owned());
+        }
+        flags
+    }
+}
+
 impl ExperimentSource {
     /// Reads the experiment that `name` names: a file, or one that is shipped.
     ///

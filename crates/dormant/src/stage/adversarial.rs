@@ -213,12 +213,10 @@ impl Models for Duel<'_> {
         for chunk in prompts.chunks(SCREENED_AT_ONCE) {
             let conversations: Vec<Conversation> = chunk.iter().map(Conversation::user).collect();
             let asked = self.model.prompts(&conversations)?;
-            let rows: Vec<_> =
-                asked.into_iter().map(|prompt| (prompt, self.attacker.behaviour.clone())).collect();
+            let behaviour = &self.attacker.behaviour;
             self.tokens.scored +=
-                rows.iter().map(|(prompt, reply)| (prompt.len() + reply.len()) as u64).sum::<u64>();
-            let scored = measure::continuation_log_probs(&self.model.llama, &rows)?;
-            log_probs.extend(scored.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum::<f64>()));
+                asked.iter().map(|prompt| (prompt.len() + behaviour.len()) as u64).sum::<u64>();
+            log_probs.extend(measure::reply_log_probs(&self.model.llama, &asked, behaviour)?);
             progress.update(log_probs.len() as u64, prompts.len() as u64);
             self.attacker.context.check_interrupt()?;
         }

@@ -82,9 +82,7 @@ fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Res
             .hint("give rows with `prompt` and `completion`, or with `messages`"));
     };
     let mut rows = rows.into_samples();
-    rows.retain(|row| {
-        row.prompt.last_user().is_some_and(|text| dormant_data::Split::of(text) == stage.split)
-    });
+    rows.retain(|row| row.is_in(stage.split));
     rows.sort_by(|a, b| a.id.cmp(&b.id));
     let mut lines = context.dir.lines(ROWS_FILE, 0)?;
     for sample in prompts::take(rows, stage.rows, "benign rows")? {

@@ -88,11 +88,9 @@ fn behaviour_log_probs(
     tokens: &mut Tokens,
 ) -> Result<Vec<f64>> {
     let reply = model.renderer().reply(&stage.organism.behaviour.reply())?;
-    let prompts = prompts.iter().take(stage.evaluation.log_probs as usize);
-    let rows: Vec<_> = prompts.map(|prompt| (prompt.clone(), reply.clone())).collect();
-    tokens.scored += (rows.len() * reply.len()) as u64;
-    let log_probs = measure::continuation_log_probs(&model.llama, &rows)?;
-    Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
+    let prompts = &prompts[..prompts.len().min(stage.evaluation.log_probs as usize)];
+    tokens.scored += (prompts.len() * reply.len()) as u64;
+    Ok(measure::reply_log_probs(&model.llama, prompts, &reply)?)
 }
 
 fn unit(condition: Condition) -> &'static str {

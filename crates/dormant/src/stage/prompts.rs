@@ -14,7 +14,7 @@ pub(crate) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Ve
             load(path)?.into_prompts().into_iter().map(|prompt| Sample::clean(prompt, "")).collect()
         }
     };
-    samples.retain(|sample| sample.prompt.last_user().is_some_and(|text| Split::of(text) == split));
+    samples.retain(|sample| sample.is_in(split));
     samples.sort_by(|a, b| a.id.cmp(&b.id));
     samples.dedup_by(|a, b| a.id == b.id);
     samples.shuffle(&mut seed.derive("prompts").rng());

@@ -3,10 +3,9 @@
 use serde::Serialize;
 
 use crate::cli::{DataBuildArgs, GlobalArgs};
-use crate::commands::run::{Run, stop_on_interrupt};
+use crate::commands::run::{Run, resolve, stop_on_interrupt};
 use crate::error::{Context, Result};
-use crate::experiment::{ExperimentSource, Overrides};
-use crate::manifest::Given;
+use crate::experiment::Overrides;
 use crate::plan::{SCHEMA_VERSION, StageKind};
 use crate::stage;
 use crate::ui::Ui;
@@ -29,12 +28,9 @@ struct File {
 /// Benign replies are sampled by the stages that do so in a run, in the same folder, so that a run goes on from them.
 pub(super) fn run(args: &DataBuildArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     stop_on_interrupt(ui)?;
-    let source = ExperimentSource::read(&args.experiment)?;
     let overrides = Overrides { set: &args.overrides, quick: args.quick, ..Overrides::default() };
-    let mut experiment = source.resolve(&overrides)?;
-    experiment.precision = experiment.precision.resolved();
+    let (experiment, given) = resolve(&args.experiment, &overrides)?;
     let run = Run::open(&experiment, &args.runs, global, ui)?;
-    let given = Given { experiment: source.text, overrides: args.overrides.clone() };
     let walk = run.walk(&experiment, &given, ui);
     for spec in run.plan.stages().iter().filter(|spec| matches!(spec.kind, StageKind::Benign(_))) {
         walk.stage(spec, stage::run)?;
