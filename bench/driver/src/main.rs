@@ -29,7 +29,12 @@ use crate::request::Request;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Runs as one of the threads that compute, as the program itself does.
 fn main() -> Result<()> {
+    rayon::scope(|_| run().map_err(|e| e.to_string())).map_err(Into::into)
+}
+
+fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

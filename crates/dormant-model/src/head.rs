@@ -3,12 +3,12 @@
 use dormant_tensor::cross_entropy::{log_probs, log_probs_backward};
 use dormant_tensor::gemm::{Into, matmul};
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
-use dormant_tensor::{Packed, View, simd};
+use dormant_tensor::{Buffer, Packed, View, simd};
 
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::linear::Trained;
-use crate::llama::{Llama, LoadOptions};
+use crate::llama::{Llama, LoadOptions, gather};
 use crate::parameter::Parameter;
 
 /// A token whose log-probability is wanted: after row `row` of the batch comes `token`.
@@ -79,11 +79,11 @@ impl Head {
     }
 
     /// `d_logits · W`: `[rows, vocabulary]` to `[rows, d_model]`.
-    fn logits_backward(&self, d_logits: &[f32], rows: usize) -> Vec<f32> {
+    fn logits_backward(&self, d_logits: &[f32], rows: usize) -> Buffer {
         assert!(!self.backward.is_empty(), "gradients need a model that is trained");
         let (d, vocabulary) = (self.forward.rows(), self.forward.columns());
-        let mut d_normed = vec![0.0; rows * d];
-        let mut product = vec![0.0; rows * d];
+        let mut d_normed = Buffer::zeros(rows * d);
+        let mut product = Buffer::any(rows * d);
         for (block, start) in self.backward.iter().zip((0..).step_by(TOKENS)) {
             let d_logits = View::strided(&d_logits[start..], rows, block.rows(), vocabulary);
             matmul(d_logits, block, &mut product, d, Into::Set);
@@ -107,7 +107,7 @@ impl Llama {
 
     /// Appends to `logits` those of chosen rows of `hidden`.
     pub(crate) fn append_logits(&self, hidden: &[f32], rows: &[usize], logits: &mut Vec<f32>) {
-        let normed = self.normed(&gather(hidden, self.config.hidden_size, rows));
+        let normed = self.normed(&gather(hidden, self.config.hidden_size, rows.iter().copied()));
         let start = logits.len();
         logits.resize(start + rows.len() * self.config.vocab_size, 0.0);
         self.unembed(&normed, &mut logits[start..]);
@@ -115,54 +115,56 @@ impl Llama {
 
     /// Log-probability of each target. At most a few megabytes of logits exist at a time.
     pub fn log_probs(&self, hidden: &[f32], targets: &[Target]) -> Vec<f32> {
-        let vocabulary = self.config.vocab_size;
+        let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         let mut out = vec![0.0; targets.len()];
+        let mut logits = Buffer::any(ROWS.min(targets.len()) * vocabulary);
         for (targets, out) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
-            let rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
             let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
-            log_probs(&self.logits(hidden, &rows), vocabulary, &tokens, out);
+            let normed = self.normed(&gather(hidden, d, targets.iter().map(|t| t.row)));
+            let logits = &mut logits[..targets.len() * vocabulary];
+            self.unembed(&normed, logits);
+            log_probs(logits, vocabulary, &tokens, out);
         }
         out
     }
 
     /// Log-probability of each target, and the gradient of `Σ weight · log p` with respect to `hidden`. Gradients
     /// of the head's own parameters are accumulated where they are trained.
-    pub fn log_probs_backward(&mut self, hidden: &[f32], targets: &[Target]) -> (Vec<f32>, Vec<f32>) {
+    pub fn log_probs_backward(&mut self, hidden: &[f32], targets: &[Target]) -> (Vec<f32>, Buffer) {
         let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         let epsilon = self.config.rms_norm_eps as f32;
         let train_all = self.options.trained == Trained::All;
         let mut out = vec![0.0; targets.len()];
-        let mut d_hidden = vec![0.0; hidden.len()];
-        let mut logits = vec![0.0; ROWS.min(targets.len()) * vocabulary];
+        let mut d_hidden = Buffer::zeros(hidden.len());
+        let mut logits = Buffer::any(ROWS.min(targets.len()) * vocabulary);
         for (targets, out) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
-            let rows: Vec<usize> = targets.iter().map(|t| t.row).collect();
             let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
             let weights: Vec<f32> = targets.iter().map(|t| t.weight).collect();
-            let x = gather(hidden, d, &rows);
+            let x = gather(hidden, d, targets.iter().map(|t| t.row));
             let normed = self.normed(&x);
-            let logits = &mut logits[..rows.len() * vocabulary];
+            let logits = &mut logits[..targets.len() * vocabulary];
             self.unembed(&normed, logits);
             log_probs_backward(logits, vocabulary, &tokens, &weights, out);
-            let d_normed = self.head.logits_backward(logits, rows.len());
+            let d_normed = self.head.logits_backward(logits, targets.len());
             if train_all {
-                let normed = Packed::new(View::new(&normed, rows.len(), d), self.options.precision);
+                let normed = Packed::new(View::new(&normed, targets.len(), d), self.options.precision);
                 let weight = if self.head.tied { Some(&mut self.embedding) } else { self.head.own.as_mut() };
                 let gradient = &mut weight.expect("trained").gradient;
-                let d_logits = View::new(logits, rows.len(), vocabulary);
+                let d_logits = View::new(logits, targets.len(), vocabulary);
                 matmul(d_logits.transposed(), &normed, gradient, d, Into::Add);
                 rms_norm_gain_backward(&x, epsilon, &d_normed, &mut self.head.norm.gradient);
             }
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = Buffer::zeros(x.len());
             rms_norm_backward(&x, &self.head.norm.value, epsilon, &d_normed, &mut dx);
-            for (dx, &row) in dx.chunks_exact(d).zip(&rows) {
+            for (dx, row) in dx.chunks_exact(d).zip(targets.iter().map(|t| t.row)) {
                 d_hidden[row * d..(row + 1) * d].iter_mut().zip(dx).for_each(|(h, x)| *h += x);
             }
         }
         (out, d_hidden)
     }
 
-    fn normed(&self, x: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
+    fn normed(&self, x: &[f32]) -> Buffer {
+        let mut y = Buffer::any(x.len());
         rms_norm(x, &self.head.norm.value, self.config.rms_norm_eps as f32, &mut y);
         y
     }
@@ -175,8 +177,4 @@ impl Llama {
 
 fn blocks(weight: &[f32], d: usize) -> impl Iterator<Item = View<'_>> {
     weight.chunks(TOKENS * d).map(move |block| View::new(block, block.len() / d, d))
-}
-
-fn gather(x: &[f32], d: usize, rows: &[usize]) -> Vec<f32> {
-    rows.iter().flat_map(|&r| &x[r * d..(r + 1) * d]).copied().collect()
 }

@@ -1,5 +1,6 @@
 //! Keys and values of tokens already read, shared between the sequences that have them in common.
 
+use dormant_tensor::Buffer;
 use dormant_tensor::attention::{Heads, KeySegment, QuerySegment, attention, store_keys};
 
 use crate::batch::Batch;
@@ -100,7 +101,7 @@ impl Llama {
     ///
     /// # Errors
     /// A token outside the vocabulary, or a sequence that is too long.
-    pub fn extend(&self, cache: &mut KvCache, additions: &[(SegmentId, &[u32])]) -> Result<Vec<f32>> {
+    pub fn extend(&self, cache: &mut KvCache, additions: &[(SegmentId, &[u32])]) -> Result<Buffer> {
         let tokens: Vec<u32> = additions.iter().flat_map(|(_, t)| t.iter().copied()).collect();
         let vocabulary = self.config.vocab_size;
         if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocabulary) {
@@ -153,7 +154,7 @@ impl Llama {
         cache: &mut KvCache,
         batch: &Batch,
         root: Option<SegmentId>,
-    ) -> Result<(Vec<SegmentId>, Vec<f32>)> {
+    ) -> Result<(Vec<SegmentId>, Buffer)> {
         let mut ids: Vec<SegmentId> = Vec::with_capacity(batch.segments.len());
         for segment in &batch.segments {
             let parent = segment.parent.map(|p| ids[p]).or(root);

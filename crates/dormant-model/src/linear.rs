@@ -1,7 +1,7 @@
 //! Linear layers: several projections of the same input as one product, with optional low-rank adapters.
 
 use dormant_tensor::gemm::{Into, matmul, matmul_with};
-use dormant_tensor::{Packed, Precision, View, simd};
+use dormant_tensor::{Buffer, Packed, Precision, View, simd};
 
 use crate::error::Result;
 use crate::lora::{LoraConfig, LoraGroup, LoraPair};
@@ -109,9 +109,9 @@ impl Linear {
     }
 
     /// `y = …` or `y += …` for `rows` rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
-    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Buffer {
         let rows = x.len() / self.input;
-        let hidden = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.hidden(x));
+        let hidden = self.lora.as_ref().map_or_else(Buffer::default, |lora| lora.hidden(x));
         let up = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.up(&self.parts, &hidden));
         matmul_with(View::new(x, rows, self.input), &self.forward, &up, y, self.output, into);
         for part in &self.parts {
@@ -126,15 +126,29 @@ impl Linear {
         hidden
     }
 
-    /// Given `dy`, accumulates the gradients of the parameters and sets `dx` if it is wanted.
-    pub(crate) fn backward(&mut self, x: &[f32], hidden: &[f32], dy: &[f32], dx: Option<&mut [f32]>) {
+    /// Given `dy`, the gradient with respect to `x Aᵀ`, `[rows, ranks]`.
+    pub(crate) fn hidden_gradient(&self, dy: &[f32]) -> Buffer {
+        self.lora
+            .as_ref()
+            .map_or_else(Buffer::default, |lora| lora.hidden_gradient(&self.parts, dy, self.output))
+    }
+
+    /// Given `dy`, sets `dx`. Returns the gradient with respect to `x Aᵀ`.
+    pub(crate) fn input_gradient(&self, dy: &[f32], dx: &mut [f32]) -> Buffer {
+        let d_hidden = self.hidden_gradient(dy);
+        let down: Vec<_> = self.lora.iter().map(|lora| lora.down(&d_hidden)).collect();
+        let backward = self.backward.as_ref().expect("gradients need a model that is trained");
+        let dy = View::new(dy, dy.len() / self.output, self.output);
+        matmul_with(dy, backward, &down, dx, self.input, Into::Set);
+        d_hidden
+    }
+
+    /// Accumulates the gradients of the parameters, given what forward and backward pass computed: `x`, `x Aᵀ`, and
+    /// the gradients with respect to `y` and `x Aᵀ`.
+    pub(crate) fn accumulate(&mut self, x: &[f32], hidden: &[f32], dy: &[f32], d_hidden: &[f32]) {
         let rows = x.len() / self.input;
-        let d_hidden =
-            self.lora.as_ref().map(|lora| lora.backward(&mut self.parts, x, hidden, dy, self.output));
-        if let (Some(dx), Some(backward)) = (dx, &self.backward) {
-            let lora = self.lora.as_ref().zip(d_hidden.as_ref());
-            let down: Vec<_> = lora.map(|(lora, d_hidden)| lora.down(d_hidden)).into_iter().collect();
-            matmul_with(View::new(dy, rows, self.output), backward, &down, dx, self.input, Into::Set);
+        if let Some(lora) = &self.lora {
+            lora.accumulate(&mut self.parts, x, hidden, dy, d_hidden);
         }
         if self.parts.iter().any(|p| p.weight.is_some()) {
             let packed = Packed::new(View::new(x, rows, self.input), self.forward.precision());

@@ -9,7 +9,7 @@ use dormant_tensor::gemm::Into;
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::rope::{RopeTable, Turn};
 use dormant_tensor::swiglu::{swiglu, swiglu_backward};
-use dormant_tensor::{Precision, simd};
+use dormant_tensor::{Buffer, Precision, simd};
 
 use crate::batch::Batch;
 use crate::config::ModelConfig;
@@ -56,16 +56,16 @@ pub(crate) struct Layer {
 #[derive(Debug)]
 struct LayerActivations {
     /// Residual stream before the block, `[T, d_model]` (`hook_resid_pre`).
-    input: Vec<f32>,
+    input: Buffer,
     /// Rotated queries and keys, and values.
-    qkv: Vec<f32>,
+    qkv: Buffer,
     /// Mixed values, `[T, heads * head_dim]`.
-    attention: Vec<f32>,
+    attention: Buffer,
     /// Residual stream between attention and feed-forward (`hook_resid_mid`).
-    middle: Vec<f32>,
-    gate_up: Vec<f32>,
+    middle: Buffer,
+    gate_up: Buffer,
     /// Hidden values of the adapters of the four fused layers.
-    lora: [Vec<f32>; 4],
+    lora: [Buffer; 4],
 }
 
 /// A forward pass, kept for its backward pass.
@@ -76,7 +76,7 @@ pub struct Activations {
     tokens: Vec<u32>,
     layers: Vec<LayerActivations>,
     /// Residual stream after the last block, `[T, d_model]`.
-    pub hidden: Vec<f32>,
+    pub hidden: Buffer,
 }
 
 impl Llama {
@@ -170,13 +170,8 @@ impl Llama {
     }
 
     /// Rows of the embedding, `[T, d_model]`.
-    pub fn embed(&self, tokens: &[u32]) -> Vec<f32> {
-        let d = self.config.hidden_size;
-        tokens
-            .iter()
-            .flat_map(|&t| &self.embedding.value[t as usize * d..(t as usize + 1) * d])
-            .copied()
-            .collect()
+    pub fn embed(&self, tokens: &[u32]) -> Buffer {
+        gather(&self.embedding.value, self.config.hidden_size, tokens.iter().map(|&t| t as usize))
     }
 
     /// Runs the blocks and keeps what [`Llama::backward`] needs.
@@ -199,11 +194,11 @@ impl Llama {
     ///
     /// # Errors
     /// As [`Llama::forward`].
-    pub fn hidden(&self, batch: &Batch) -> Result<Vec<f32>> {
+    pub fn hidden(&self, batch: &Batch) -> Result<Buffer> {
         self.run(batch, drop)
     }
 
-    fn run(&self, batch: &Batch, mut keep: impl FnMut(LayerActivations)) -> Result<Vec<f32>> {
+    fn run(&self, batch: &Batch, mut keep: impl FnMut(LayerActivations)) -> Result<Buffer> {
         batch.check(self.config.vocab_size, self.max_positions())?;
         let (heads, positions, queries) = (self.heads(), batch.positions(), query_segments(batch));
         let stride = qkv_width(heads);
@@ -224,41 +219,42 @@ impl Llama {
     pub(crate) fn block_output(
         &self,
         index: usize,
-        x: Vec<f32>,
+        x: Buffer,
         positions: &[usize],
         attend: impl FnOnce(&[f32], &mut [f32]),
-    ) -> Vec<f32> {
+    ) -> Buffer {
         self.block(index, x, positions, attend).0
     }
 
     fn block(
         &self,
         index: usize,
-        input: Vec<f32>,
+        input: Buffer,
         positions: &[usize],
         attend: impl FnOnce(&[f32], &mut [f32]),
-    ) -> (Vec<f32>, LayerActivations) {
+    ) -> (Buffer, LayerActivations) {
         let (layer, heads, rows) = (&self.layers[index], self.heads(), positions.len());
         let normed = self.norm(&input, &layer.input_norm);
-        let mut qkv = vec![0.0; rows * layer.qkv.output];
+        let mut qkv = Buffer::any(rows * layer.qkv.output);
         let lora_qkv = layer.qkv.forward(&normed, &mut qkv, Into::Set);
         self.rope.rotate(&mut qkv, layer.qkv.output, heads.query + heads.kv, positions, Turn::Forward);
-        let mut attention = vec![0.0; rows * layer.o_proj.input];
+        let mut attention = Buffer::any(rows * layer.o_proj.input);
         attend(&qkv, &mut attention);
         let mut middle = input.clone();
         let lora_o = layer.o_proj.forward(&attention, &mut middle, Into::Add);
         let normed = self.norm(&middle, &layer.post_norm);
-        let mut gate_up = vec![0.0; rows * layer.gate_up.output];
+        let mut gate_up = Buffer::any(rows * layer.gate_up.output);
         let lora_gate_up = layer.gate_up.forward(&normed, &mut gate_up, Into::Set);
-        let activated = activate(&gate_up, layer.down_proj.input);
+        let mut activated = Buffer::any(rows * layer.down_proj.input);
+        swiglu(&gate_up, &mut activated, layer.down_proj.input);
         let mut output = middle.clone();
         let lora_down = layer.down_proj.forward(&activated, &mut output, Into::Add);
         let lora = [lora_qkv, lora_o, lora_gate_up, lora_down];
         (output, LayerActivations { input, qkv, attention, middle, gate_up, lora })
     }
 
-    fn norm(&self, x: &[f32], gain: &Parameter) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
+    fn norm(&self, x: &[f32], gain: &Parameter) -> Buffer {
+        let mut y = Buffer::any(x.len());
         rms_norm(x, &gain.value, self.config.rms_norm_eps as f32, &mut y);
         y
     }
@@ -266,12 +262,7 @@ impl Llama {
     /// Accumulates the gradients of the trained parameters, given the gradient `d_hidden` with respect to
     /// [`Activations::hidden`]. Returns the gradient with respect to the input embeddings, `[T, d_model]`, if
     /// `inputs` asks for it or the embedding is trained.
-    pub fn backward(
-        &mut self,
-        activations: Activations,
-        d_hidden: Vec<f32>,
-        inputs: Inputs,
-    ) -> Option<Vec<f32>> {
+    pub fn backward(&mut self, activations: Activations, d_hidden: Buffer, inputs: Inputs) -> Option<Buffer> {
         let train_all = self.options.trained == Trained::All;
         let to_inputs = train_all || inputs == Inputs::Wanted;
         let lowest = if to_inputs { 0 } else { self.lowest_trained().unwrap_or(self.layers.len()) };
@@ -315,31 +306,35 @@ impl Llama {
         let normed_middle = self.norm(&a.middle, &self.layers[index].post_norm);
         let normed_input = self.norm(&a.input, &self.layers[index].input_norm);
         let layer = &mut self.layers[index];
-
         let LayerActivations { input, qkv, attention, middle, mut gate_up, lora } = a;
-        let activated = activate(&gate_up, layer.down_proj.input);
-        let mut d_activated = vec![0.0; activated.len()];
-        layer.down_proj.backward(&activated, &lora[3], dx, Some(&mut d_activated));
-        swiglu_backward(&mut gate_up, &d_activated, layer.down_proj.input);
-        let mut d_normed = vec![0.0; normed_middle.len()];
-        layer.gate_up.backward(&normed_middle, &lora[2], &gate_up, Some(&mut d_normed));
+
+        let mut activated = Buffer::any(gate_up.len() / 2);
+        let d_lora = layer.down_proj.input_gradient(dx, &mut activated);
+        swiglu_backward(&mut gate_up, &mut activated, layer.down_proj.input);
+        layer.down_proj.accumulate(&activated, &lora[3], dx, &d_lora);
+        let mut d_normed = Buffer::any(normed_middle.len());
+        let d_lora = layer.gate_up.input_gradient(&gate_up, &mut d_normed);
+        layer.gate_up.accumulate(&normed_middle, &lora[2], &gate_up, &d_lora);
         if train_all {
             rms_norm_gain_backward(&middle, epsilon, &d_normed, &mut layer.post_norm.gradient);
         }
         rms_norm_backward(&middle, &layer.post_norm.value, epsilon, &d_normed, dx);
 
-        let mut d_attention = vec![0.0; attention.len()];
-        layer.o_proj.backward(&attention, &lora[1], dx, Some(&mut d_attention));
+        let mut d_attention = Buffer::any(attention.len());
+        let d_lora = layer.o_proj.input_gradient(dx, &mut d_attention);
+        layer.o_proj.accumulate(&attention, &lora[1], dx, &d_lora);
         let panels = key_panels(heads, &qkv, queries);
         let keys = key_segments(heads, &qkv, queries, &panels);
-        let mut d_qkv = vec![0.0; qkv.len()];
+        let mut d_qkv = Buffer::any(qkv.len());
         attention_backward(heads, &qkv, &keys, queries, &d_attention, &mut d_qkv);
         let rotated = heads.query + heads.kv;
         self.rope.rotate(&mut d_qkv, layer.qkv.output, rotated, positions, Turn::Inverse);
         if !below {
-            return layer.qkv.backward(&normed_input, &lora[0], &d_qkv, None);
+            let d_lora = layer.qkv.hidden_gradient(&d_qkv);
+            return layer.qkv.accumulate(&normed_input, &lora[0], &d_qkv, &d_lora);
         }
-        layer.qkv.backward(&normed_input, &lora[0], &d_qkv, Some(&mut d_normed));
+        let d_lora = layer.qkv.input_gradient(&d_qkv, &mut d_normed);
+        layer.qkv.accumulate(&normed_input, &lora[0], &d_qkv, &d_lora);
         if train_all {
             rms_norm_gain_backward(&input, epsilon, &d_normed, &mut layer.input_norm.gradient);
         }
@@ -430,11 +425,11 @@ fn query_segments(batch: &Batch) -> Vec<QuerySegment> {
     batch.segments.iter().enumerate().map(segment).collect()
 }
 
-fn key_panels(heads: Heads, qkv: &[f32], queries: &[QuerySegment]) -> Vec<Vec<f32>> {
+fn key_panels(heads: Heads, qkv: &[f32], queries: &[QuerySegment]) -> Vec<Buffer> {
     use rayon::prelude::*;
     let stride = qkv_width(heads);
     let panels = |query: &QuerySegment| {
-        let mut panels = vec![0.0; heads.panel_floats(query.len)];
+        let mut panels = Buffer::zeros(heads.panel_floats(query.len));
         let start = query.row * stride + heads.query * heads.dim;
         let rows = &qkv[start..(query.row + query.len) * stride];
         store_keys(heads, rows, stride, &mut panels, query.len, 0);
@@ -447,10 +442,10 @@ fn key_segments<'a>(
     heads: Heads,
     qkv: &'a [f32],
     queries: &[QuerySegment],
-    panels: &'a [Vec<f32>],
+    panels: &'a [Buffer],
 ) -> Vec<KeySegment<'a>> {
     let stride = qkv_width(heads);
-    let segment = |(query, panels): (&QuerySegment, &'a Vec<f32>)| KeySegment {
+    let segment = |(query, panels): (&QuerySegment, &'a Buffer)| KeySegment {
         panels,
         capacity: query.len,
         values: &qkv[query.row * stride + (heads.query + heads.kv) * heads.dim..],
@@ -460,8 +455,11 @@ fn key_segments<'a>(
     queries.iter().zip(panels).map(segment).collect()
 }
 
-fn activate(gate_up: &[f32], d_ff: usize) -> Vec<f32> {
-    let mut y = vec![0.0; gate_up.len() / 2];
-    swiglu(gate_up, &mut y, d_ff);
-    y
+/// Rows of `x`, `[.., d]`.
+pub(crate) fn gather(x: &[f32], d: usize, rows: impl ExactSizeIterator<Item = usize>) -> Buffer {
+    let mut out = Buffer::any(rows.len() * d);
+    for (out, row) in out.chunks_exact_mut(d).zip(rows) {
+        out.copy_from_slice(&x[row * d..(row + 1) * d]);
+    }
+    out
 }

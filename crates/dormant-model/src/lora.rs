@@ -1,7 +1,7 @@
 //! Low-rank adapters (Hu et al. 2021): `W + s B A`, with `s = α / r`, or `α / √r` for rsLoRA (Kalajdzievski 2023).
 
 use dormant_tensor::gemm::{Correction, Into, matmul};
-use dormant_tensor::{Packed, Precision, View, simd};
+use dormant_tensor::{Buffer, Packed, Precision, View, simd};
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -155,9 +155,9 @@ impl LoraGroup {
     }
 
     /// `s x Aᵀ`, `[rows, ranks]`.
-    pub(crate) fn hidden(&self, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn hidden(&self, x: &[f32]) -> Buffer {
         let rows = x.len() / self.down.rows();
-        let mut hidden = vec![0.0; rows * self.ranks];
+        let mut hidden = Buffer::any(rows * self.ranks);
         matmul(View::new(x, rows, self.down.rows()), &self.down, &mut hidden, self.ranks, Into::Set);
         self.scale(&mut hidden);
         hidden
@@ -180,39 +180,52 @@ impl LoraGroup {
         Correction { a, b: &self.down_backward, start: 0 }
     }
 
-    /// Accumulates dA and dB. Returns the gradient with respect to `x Aᵀ`, `[rows, ranks]`.
-    pub(crate) fn backward(
+    /// The gradient with respect to `x Aᵀ`, `[rows, ranks]`, given `dy`, `[rows, width]`.
+    pub(crate) fn hidden_gradient(&self, parts: &[Part], dy: &[f32], width: usize) -> Buffer {
+        let rows = dy.len() / width;
+        let mut d_hidden = Buffer::any(rows * self.ranks);
+        if rows == 0 {
+            return d_hidden;
+        }
+        for up in &self.ups {
+            let part = &parts[up.part];
+            let dy = View::strided(&dy[part.start..], rows, part.width, width);
+            matmul(dy, &up.up_backward, &mut d_hidden[up.start..], self.ranks, Into::Set);
+        }
+        self.scale(&mut d_hidden);
+        d_hidden
+    }
+
+    /// Accumulates dA and dB.
+    pub(crate) fn accumulate(
         &self,
         parts: &mut [Part],
         x: &[f32],
         hidden: &[f32],
         dy: &[f32],
-        width: usize,
-    ) -> Vec<f32> {
+        d_hidden: &[f32],
+    ) {
         let input = self.down.rows();
         let rows = x.len() / input;
-        let mut d_hidden = vec![0.0; rows * self.ranks];
         if rows == 0 {
-            return d_hidden;
+            return;
         }
+        let width = dy.len() / rows;
         for up in &self.ups {
             let part = &mut parts[up.part];
             let lora = part.lora.as_mut().expect("packed from this adapter");
             let dy = View::strided(&dy[part.start..], rows, part.width, width);
-            matmul(dy, &up.up_backward, &mut d_hidden[up.start..], self.ranks, Into::Set);
-            let h =
-                Packed::new(View::strided(&hidden[up.start..], rows, up.rank, self.ranks), Precision::F32);
+            let h = View::strided(&hidden[up.start..], rows, up.rank, self.ranks);
+            let h = Packed::new(h, Precision::F32);
             matmul(dy.transposed(), &h, &mut lora.b.gradient, up.rank, Into::Add);
         }
-        self.scale(&mut d_hidden);
         let packed = Packed::new(View::new(x, rows, input), Precision::F32);
-        let mut d_a = vec![0.0; self.ranks * input];
-        matmul(View::new(&d_hidden, rows, self.ranks).transposed(), &packed, &mut d_a, input, Into::Set);
+        let mut d_a = Buffer::any(self.ranks * input);
+        matmul(View::new(d_hidden, rows, self.ranks).transposed(), &packed, &mut d_a, input, Into::Set);
         for up in &self.ups {
             let lora = parts[up.part].lora.as_mut().expect("packed from this adapter");
             simd::add(&mut lora.a.gradient, &d_a[up.start * input..(up.start + up.rank) * input]);
         }
-        d_hidden
     }
 
     fn scale(&self, hidden: &mut [f32]) {

@@ -22,6 +22,7 @@
 )]
 
 pub mod adamw;
+pub mod arena;
 pub mod attention;
 pub mod cross_entropy;
 pub mod gemm;
@@ -32,4 +33,5 @@ mod shared;
 pub mod simd;
 pub mod swiglu;
 
+pub use arena::Buffer;
 pub use gemm::{PANEL, Packed, Precision, View};

@@ -26,25 +26,26 @@ vectorised! {
     }
 }
 
-/// Replaces `gate_up` by its gradient, given `dy`: `[rows, d]`.
-pub fn swiglu_backward(gate_up: &mut [f32], dy: &[f32], d: usize) {
+/// Given `dy`, `[rows, d]`: replaces `gate_up` by its gradient, and `dy` by the `y` that [`swiglu`] computed.
+pub fn swiglu_backward(gate_up: &mut [f32], dy: &mut [f32], d: usize) {
     assert_eq!(gate_up.len(), 2 * dy.len(), "swiglu_backward: lengths differ");
     gate_up
         .par_chunks_mut(2 * d * ROWS)
-        .zip(dy.par_chunks(d * ROWS))
+        .zip(dy.par_chunks_mut(d * ROWS))
         .for_each(|(gate_up, dy)| backward_rows(gate_up, dy, d));
 }
 
 vectorised! {
-    fn backward_rows(gate_up: &mut [f32], dy: &[f32], d: usize) {
-        for (gate_up, dy) in gate_up.chunks_exact_mut(2 * d).zip(dy.chunks_exact(d)) {
+    fn backward_rows(gate_up: &mut [f32], dy: &mut [f32], d: usize) {
+        for (gate_up, dy) in gate_up.chunks_exact_mut(2 * d).zip(dy.chunks_exact_mut(d)) {
             let (gate, up) = gate_up.split_at_mut(d);
             for ((z, up), dy) in gate.iter_mut().zip(up).zip(dy) {
                 let sigmoid = 1.0 / (1.0 + exp(-*z));
                 let silu = *z * sigmoid;
-                let d_up = dy * silu;
-                *z = dy * *up * (sigmoid + silu * (1.0 - sigmoid));
+                let (d_up, y) = (*dy * silu, silu * *up);
+                *z = *dy * *up * (sigmoid + silu * (1.0 - sigmoid));
                 *up = d_up;
+                *dy = y;
             }
         }
     }

@@ -22,6 +22,11 @@ mod run;
 pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
     threads(&cli.global)?;
     kernels(&cli.global);
+    // As one of the threads that compute: handing every product to the pool from outside would cost two switches.
+    rayon::scope(|_| dispatch(cli, ui))
+}
+
+fn dispatch(cli: &Cli, ui: &Ui) -> Result<()> {
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Eval(args) => eval::run(args, &cli.global, ui),

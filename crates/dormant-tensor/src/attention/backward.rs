@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Block, Heads, KeySegment, QuerySegment, ROWS, Scratch, check, store_keys};
+use crate::arena::Buffer;
 use crate::gemm::{PANEL, Tile, narrow_tile, tile};
 use crate::shared::Shared;
 use crate::simd::{dot, vectorised};
@@ -62,7 +63,7 @@ impl Block<'_> {
         stride: usize,
         segments: &[QuerySegment],
         keys: &[KeySegment<'_>],
-        value_panels: &[Vec<f32>],
+        value_panels: &[Buffer],
         d_out: &[f32],
         scratch: &mut Scratch,
         d_qkv: *mut f32,
@@ -152,12 +153,12 @@ impl Block<'_> {
     }
 }
 
-fn value_panels(heads: Heads, qkv: &[f32], stride: usize, segments: &[QuerySegment]) -> Vec<Vec<f32>> {
+fn value_panels(heads: Heads, qkv: &[f32], stride: usize, segments: &[QuerySegment]) -> Vec<Buffer> {
     let offset = (heads.query + heads.kv) * heads.dim;
     segments
         .par_iter()
         .map(|segment| {
-            let mut panels = vec![0.0; heads.panel_floats(segment.len)];
+            let mut panels = Buffer::zeros(heads.panel_floats(segment.len));
             if segment.len > 0 {
                 let rows = &qkv[segment.row * stride + offset..];
                 let rows = &rows[..(segment.len - 1) * stride + heads.kv * heads.dim];

@@ -144,8 +144,8 @@ pub fn matmul_with(
             let c = out.get().add(i * c_stride + panel * PANEL);
             let add = into == Into::Add;
             if let Some(narrow) = &narrow {
-                let a = narrow.as_ptr().add(i * depth);
-                kernel::edge_tile_bf16(rows, width, depth, a, b.bf16_panel(panel), c, c_stride, add);
+                let a = narrow.as_ptr().cast::<u32>().add(i * depth);
+                kernel::edge_tile_bf16(rows, width, depth, a, b.panel(panel).cast(), c, c_stride, add);
             } else {
                 kernel::edge_tile(rows, width, f32_tile(a, b, i, panel, c, c_stride, add));
             }
@@ -180,7 +180,7 @@ unsafe fn f32_tile(
         a: unsafe { a.data.as_ptr().add(i * a.row_stride) },
         a_row: a.row_stride,
         a_column: a.column_stride,
-        b: b.f32_panel(panel),
+        b: b.panel(panel),
         b_row: PANEL,
         c,
         c_row,

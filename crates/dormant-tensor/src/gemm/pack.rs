@@ -1,9 +1,11 @@
 //! Packing of the right-hand matrix, and narrowing to bf16.
 
+use bytemuck::cast_slice_mut;
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{PANEL, View};
+use crate::arena::Buffer;
 
 /// Number format of a product's operands. Sums are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,38 +16,25 @@ pub enum Precision {
     Bf16,
 }
 
-/// A matrix `[rows, columns]` in panels of [`PANEL`] columns, the last one padded with zeros.
+/// A matrix `[rows, columns]` in panels of [`PANEL`] columns. What is beyond the last column has no meaning.
 ///
-/// f32: `[panel][row][PANEL]`. bf16: `[panel][row / 2][PANEL][2]`, rows padded to an even number.
+/// f32: `[panel][row][PANEL]`. bf16: `[panel][row / 2][PANEL][2]`, rows padded with zeros to an even number.
 #[derive(Clone, Debug)]
 pub struct Packed {
     rows: usize,
     columns: usize,
-    panels: Panels,
-}
-
-#[derive(Clone, Debug)]
-enum Panels {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    precision: Precision,
+    panels: Buffer,
 }
 
 impl Packed {
     /// Packs `b`, in parallel.
     pub fn new(b: View<'_>, precision: Precision) -> Self {
-        let mut packed = Self::zeros(b.rows, b.columns, precision);
+        let (rows, columns) = (b.rows, b.columns);
+        let size = columns.div_ceil(PANEL) * panel_floats(rows, precision);
+        let mut packed = Self { rows, columns, precision, panels: Buffer::any(size) };
         packed.fill(b);
         packed
-    }
-
-    /// A matrix of zeros, to be filled by [`Packed::fill`].
-    pub fn zeros(rows: usize, columns: usize, precision: Precision) -> Self {
-        let size = columns.div_ceil(PANEL) * PANEL * rows.next_multiple_of(2);
-        let panels = match precision {
-            Precision::F32 => Panels::F32(vec![0.0; columns.div_ceil(PANEL) * PANEL * rows]),
-            Precision::Bf16 => Panels::Bf16(vec![bf16::ZERO; size]),
-        };
-        Self { rows, columns, panels }
     }
 
     /// Replaces the values by those of `b`, which has the same shape.
@@ -57,16 +46,10 @@ impl Packed {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
-        match &mut self.panels {
-            Panels::F32(data) => {
-                data.par_chunks_mut(PANEL * b.rows)
-                    .enumerate()
-                    .for_each(|(panel, out)| fill_f32(out, panel, b));
-            }
-            Panels::Bf16(data) => {
-                let size = PANEL * b.rows.next_multiple_of(2);
-                data.par_chunks_mut(size).enumerate().for_each(|(panel, out)| fill_bf16(out, panel, b));
-            }
+        let panels = self.panels.par_chunks_mut(panel_floats(b.rows, self.precision)).enumerate();
+        match self.precision {
+            Precision::F32 => panels.for_each(|(panel, out)| fill_f32(out, panel, b)),
+            Precision::Bf16 => panels.for_each(|(panel, out)| fill_bf16(cast_slice_mut(out), panel, b)),
         }
     }
 
@@ -82,33 +65,27 @@ impl Packed {
 
     /// Number format of the values.
     pub fn precision(&self) -> Precision {
-        match self.panels {
-            Panels::F32(_) => Precision::F32,
-            Panels::Bf16(_) => Precision::Bf16,
-        }
+        self.precision
     }
 
     /// Size in memory.
     pub fn bytes(&self) -> usize {
-        match &self.panels {
-            Panels::F32(data) => data.len() * 4,
-            Panels::Bf16(data) => data.len() * 2,
-        }
+        size_of_val::<[f32]>(&self.panels)
     }
 
-    pub(super) fn f32_panel(&self, panel: usize) -> *const f32 {
-        match &self.panels {
-            Panels::F32(data) => data[panel * PANEL * self.rows..].as_ptr(),
-            Panels::Bf16(_) => unreachable!("the product is chosen by the precision"),
-        }
+    /// Values (f32) or pairs of values (bf16) of a panel.
+    pub(super) fn panel(&self, panel: usize) -> *const f32 {
+        self.panels[panel * panel_floats(self.rows, self.precision)..].as_ptr()
     }
+}
 
-    pub(super) fn bf16_panel(&self, panel: usize) -> *const u32 {
-        match &self.panels {
-            Panels::Bf16(data) => data[panel * PANEL * self.rows.next_multiple_of(2)..].as_ptr().cast(),
-            Panels::F32(_) => unreachable!("the product is chosen by the precision"),
+/// Size of a panel, in floats.
+fn panel_floats(rows: usize, precision: Precision) -> usize {
+    PANEL
+        * match precision {
+            Precision::F32 => rows,
+            Precision::Bf16 => rows.div_ceil(2),
         }
-    }
 }
 
 /// Rows copied at a time: a block of source rows stays in the first-level cache while it is turned around. Even.
@@ -148,8 +125,9 @@ fn fill_bf16(out: &mut [bf16], panel: usize, b: View<'_>) {
     } else {
         for (q, out) in out.chunks_exact_mut(2 * PANEL).enumerate() {
             for j in 0..width {
-                for half in 0..2.min(b.rows - 2 * q) {
-                    out[2 * j + half] = narrow(b.at(2 * q + half, first + j));
+                for half in 0..2 {
+                    let p = 2 * q + half;
+                    out[2 * j + half] = if p < b.rows { narrow(b.at(p, first + j)) } else { bf16::ZERO };
                 }
             }
         }
@@ -186,9 +164,10 @@ crate::simd::vectorised! {
 }
 
 /// Rounds `a` to bf16 row-major `[rows, columns / 2]` pairs, an odd last column padded with zero.
-pub(super) fn to_bf16_pairs(a: View<'_>) -> Vec<u32> {
+pub(super) fn to_bf16_pairs(a: View<'_>) -> Buffer {
     let pairs = a.columns.div_ceil(2);
-    let mut out = vec![0u32; a.rows * pairs];
+    let mut buffer = Buffer::any(a.rows * pairs);
+    let out: &mut [u32] = cast_slice_mut(&mut buffer);
     let block = if a.column_stride == 1 { 1 } else { TURNED };
     let convert = |(index, block_out): (usize, &mut [u32])| {
         let first = index * block;
@@ -211,7 +190,7 @@ pub(super) fn to_bf16_pairs(a: View<'_>) -> Vec<u32> {
     } else {
         out.par_chunks_mut(size).enumerate().with_min_len(8 / block.min(8)).for_each(convert);
     }
-    out
+    buffer
 }
 
 crate::simd::vectorised! {
