@@ -96,7 +96,7 @@ impl Linear {
 
     /// Packs again what the optimiser has changed.
     pub(crate) fn refresh(&mut self) {
-        self.lora = LoraGroup::pack(self.input, &self.parts);
+        self.lora = LoraGroup::pack(self.input, &self.parts, self.forward.precision());
         if self.parts.iter().any(|p| p.weight.is_some()) {
             let weights = self.parts.iter().filter_map(|part| part.weight.as_ref());
             let joined = weights.map(|weight| weight.value.as_slice()).collect::<Vec<_>>().concat();

@@ -1,6 +1,6 @@
 //! Low-rank adapters (Hu et al. 2021): `W + s B A`, with `s = α / r`, or `α / √r` for rsLoRA (Kalajdzievski 2023).
 
-use dormant_tensor::gemm::{Correction, Into, matmul};
+use dormant_tensor::gemm::{Correction, Into, add_skinny, matmul};
 use dormant_tensor::{Buffer, Packed, Precision, View, simd};
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,8 @@ struct Up {
 }
 
 impl LoraGroup {
-    pub(crate) fn pack(input: usize, parts: &[Part]) -> Option<Self> {
+    /// The up-projections are in the precision of the weights that they go along with.
+    pub(crate) fn pack(input: usize, parts: &[Part], precision: Precision) -> Option<Self> {
         let mut stacked = Vec::new();
         let mut ups = Vec::new();
         let mut ranks = 0;
@@ -140,7 +141,7 @@ impl LoraGroup {
                 start: ranks,
                 rank: lora.rank,
                 scale: lora.scale,
-                up: Packed::new(b.transposed(), Precision::F32),
+                up: Packed::new(b.transposed(), precision),
                 up_backward: Packed::new(b, Precision::F32),
             });
             ranks += lora.rank;
@@ -149,7 +150,7 @@ impl LoraGroup {
         (ranks > 0).then(|| Self {
             ranks,
             down: Packed::new(a.transposed(), Precision::F32),
-            down_backward: Packed::new(a, Precision::F32),
+            down_backward: Packed::new(a, precision),
             ups,
         })
     }
@@ -215,16 +216,12 @@ impl LoraGroup {
             let part = &mut parts[up.part];
             let lora = part.lora.as_mut().expect("packed from this adapter");
             let dy = View::strided(&dy[part.start..], rows, part.width, width);
-            let h = View::strided(&hidden[up.start..], rows, up.rank, self.ranks);
-            let h = Packed::new(h, Precision::F32);
-            matmul(dy.transposed(), &h, &mut lora.b.gradient, up.rank, Into::Add);
-        }
-        let packed = Packed::new(View::new(x, rows, input), Precision::F32);
-        let mut d_a = Buffer::any(self.ranks * input);
-        matmul(View::new(d_hidden, rows, self.ranks).transposed(), &packed, &mut d_a, input, Into::Set);
-        for up in &self.ups {
-            let lora = parts[up.part].lora.as_mut().expect("packed from this adapter");
-            simd::add(&mut lora.a.gradient, &d_a[up.start * input..(up.start + up.rank) * input]);
+            let mut d_b = Buffer::zeros(up.rank * part.width);
+            let hidden = View::strided(&hidden[up.start..], rows, up.rank, self.ranks);
+            add_skinny(hidden, dy, &mut d_b);
+            simd::add_transposed(&mut lora.b.gradient, &d_b, up.rank);
+            let d_hidden = View::strided(&d_hidden[up.start..], rows, up.rank, self.ranks);
+            add_skinny(d_hidden, View::new(x, rows, input), &mut lora.a.gradient);
         }
     }
 

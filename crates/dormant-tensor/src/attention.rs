@@ -10,7 +10,7 @@
 
 use rayon::prelude::*;
 
-use crate::gemm::{PANEL, Tile, narrow_tile, tile};
+use crate::gemm::{Factors, PANEL, Tile, narrow_tile, tile};
 use crate::shared::Shared;
 use crate::simd::{exp_sum, max, vectorised};
 
@@ -107,16 +107,14 @@ pub fn attention(
     check(heads, q, q_stride, keys, queries, out.len() / width);
     let tasks: Vec<(usize, usize)> =
         (0..queries.len()).flat_map(|s| (0..heads.kv).map(move |h| (s, h))).collect();
-    tasks.par_iter().with_min_len(tasks.len().div_ceil(64)).for_each_init(
-        Scratch::default,
-        |scratch, &(s, kv)| {
-            for block in Block::of(heads, &queries[s], keys, kv) {
-                block.probabilities(heads, q, q_stride, keys, scratch);
-                // SAFETY: `check` bounds the rows; the rows and heads of a block belong to this task alone.
-                unsafe { block.mix_values(heads, keys, scratch, shared.get(), width) };
-            }
-        },
-    );
+    tasks.par_iter().with_min_len(tasks.len().div_ceil(64)).for_each_init(Vec::new, |scores, &(s, kv)| {
+        for block in Block::of(heads, &queries[s], keys, kv) {
+            scores.resize(ROWS * block.score_stride(), 0.0);
+            block.probabilities(heads, q, q_stride, keys, scores);
+            // SAFETY: `check` bounds the rows; the rows and heads of a block belong to this task alone.
+            unsafe { block.mix_values(heads, keys, scores, shared.get(), width) };
+        }
+    });
 }
 
 fn check(
@@ -146,14 +144,6 @@ fn check(
     }
 }
 
-/// Scores (then probabilities) and their gradients, `[ROWS, stride]`.
-#[derive(Default)]
-struct Scratch {
-    scores: Vec<f32>,
-    d_scores: Vec<f32>,
-    stride: usize,
-}
-
 /// Up to [`ROWS`] query rows that run through the same keys: successive positions of one head, or, for a single
 /// position, the heads of one group.
 struct Block<'a> {
@@ -174,37 +164,38 @@ struct Block<'a> {
 
 impl<'a> Block<'a> {
     fn of(heads: Heads, query: &'a QuerySegment, keys: &[KeySegment<'_>], kv: usize) -> Vec<Self> {
-        let (own, ancestors) = query.chain.split_last().expect("a chain ends with the segment itself");
-        let past = ancestors.iter().map(|&s| keys[s].len).sum();
-        let before = keys[*own].len - query.len;
         let first_head = kv * heads.group();
         if query.len == 1 && heads.group() <= ROWS {
-            return vec![Self {
-                query,
-                row: query.row,
-                head: first_head,
-                kv,
-                rows: heads.group(),
-                by_position: false,
-                past,
-                first_visible: before + 1,
-            }];
+            let block = Self::at(heads, query, keys, first_head, 0);
+            return vec![Self { rows: heads.group(), by_position: false, ..block }];
         }
         (0..query.len)
             .step_by(ROWS)
             .flat_map(|i| {
-                (first_head..first_head + heads.group()).map(move |head| Self {
-                    query,
-                    row: query.row + i,
-                    head,
-                    kv,
-                    rows: ROWS.min(query.len - i),
-                    by_position: true,
-                    past,
-                    first_visible: before + i + 1,
-                })
+                let all = first_head..first_head + heads.group();
+                all.map(move |head| Self::at(heads, query, keys, head, i))
             })
             .collect()
+    }
+
+    /// Positions of one head, from position `i` of the segment.
+    fn at(heads: Heads, query: &'a QuerySegment, keys: &[KeySegment<'_>], head: usize, i: usize) -> Self {
+        let (own, ancestors) = query.chain.split_last().expect("a chain ends with the segment itself");
+        Self {
+            query,
+            row: query.row + i,
+            head,
+            kv: head / heads.group(),
+            rows: ROWS.min(query.len - i),
+            by_position: true,
+            past: ancestors.iter().map(|&s| keys[s].len).sum(),
+            first_visible: keys[*own].len - query.len + i + 1,
+        }
+    }
+
+    /// Distance between the rows of scores: room for whole panels after the last key.
+    fn score_stride(&self) -> usize {
+        (self.past + self.own_keys()).next_multiple_of(PANEL) + PANEL
     }
 
     /// Keys that row `i` sees.
@@ -240,18 +231,17 @@ impl<'a> Block<'a> {
         spans
     }
 
-    /// Fills `scratch.scores` with softmax(q · k / √d), zero where a row may not look.
+    /// Fills `scores`, `[rows, score_stride]`, with softmax(q · k / √d), zero where a row may not look.
     fn probabilities(
         &self,
         heads: Heads,
         q: &[f32],
         q_stride: usize,
         keys: &[KeySegment<'_>],
-        scratch: &mut Scratch,
+        scores: &mut [f32],
     ) {
-        let total = self.past + self.own_keys();
-        scratch.stride = total.next_multiple_of(PANEL) + PANEL;
-        scratch.scores.resize(ROWS * scratch.stride, 0.0);
+        let stride = self.score_stride();
+        assert!(scores.len() >= self.rows * stride, "short scores");
         let queries = &q[self.offset(heads, q_stride)..];
         for (segment, count, column) in self.spans(keys) {
             for panel in 0..count.div_ceil(PANEL) {
@@ -259,14 +249,18 @@ impl<'a> Block<'a> {
                 // for PANEL columns after the last key.
                 unsafe {
                     let t = Tile {
-                        depth: heads.dim,
-                        a: queries.as_ptr(),
-                        a_row: self.row_step(heads, q_stride),
-                        a_column: 1,
-                        b: keys[segment].panel(heads, self.kv, panel),
-                        b_row: PANEL,
-                        c: scratch.scores.as_mut_ptr().add(column + panel * PANEL),
-                        c_row: scratch.stride,
+                        width: PANEL,
+                        product: Factors {
+                            depth: heads.dim,
+                            a: queries.as_ptr(),
+                            a_row: self.row_step(heads, q_stride),
+                            a_column: 1,
+                            b: keys[segment].panel(heads, self.kv, panel),
+                            b_row: PANEL,
+                        },
+                        then: None,
+                        c: scores.as_mut_ptr().add(column + panel * PANEL),
+                        c_row: stride,
                         add: false,
                     };
                     tile(self.rows, t);
@@ -274,8 +268,7 @@ impl<'a> Block<'a> {
             }
         }
         let scale = 1.0 / (heads.dim as f32).sqrt();
-        for i in 0..self.rows {
-            let row = &mut scratch.scores[i * scratch.stride..(i + 1) * scratch.stride];
+        for (i, row) in scores.chunks_exact_mut(stride).take(self.rows).enumerate() {
             softmax(row, self.visible(i), scale);
         }
     }
@@ -286,7 +279,7 @@ impl<'a> Block<'a> {
         &self,
         heads: Heads,
         keys: &[KeySegment<'_>],
-        scratch: &Scratch,
+        scores: &[f32],
         out: *mut f32,
         width: usize,
     ) {
@@ -295,17 +288,21 @@ impl<'a> Block<'a> {
                 // SAFETY: the caller's contract; `check` bounds the values.
                 unsafe {
                     let t = Tile {
-                        depth: count,
-                        a: scratch.scores.as_ptr().add(column),
-                        a_row: scratch.stride,
-                        a_column: 1,
-                        b: keys[segment].values.as_ptr().add(self.kv * heads.dim + part),
-                        b_row: keys[segment].value_stride,
+                        width: PANEL.min(heads.dim - part),
+                        product: Factors {
+                            depth: count,
+                            a: scores.as_ptr().add(column),
+                            a_row: self.score_stride(),
+                            a_column: 1,
+                            b: keys[segment].values.as_ptr().add(self.kv * heads.dim + part),
+                            b_row: keys[segment].value_stride,
+                        },
+                        then: None,
                         c: out.add(self.offset(heads, width) + part),
                         c_row: self.row_step(heads, width),
                         add: index > 0,
                     };
-                    narrow_tile(self.rows, PANEL.min(heads.dim - part), t);
+                    narrow_tile(self.rows, t);
                 }
             }
         }

@@ -135,6 +135,17 @@ vectorised! {
     }
 }
 
+/// Adds the transpose of `b`, `[rows, columns]`, to `a`.
+pub fn add_transposed(a: &mut [f32], b: &[f32], rows: usize) {
+    assert_eq!(a.len(), b.len(), "add_transposed: lengths differ");
+    let columns = b.len() / rows.max(1);
+    for (j, a) in a.chunks_exact_mut(rows).enumerate() {
+        for (i, a) in a.iter_mut().enumerate() {
+            *a += b[i * columns + j];
+        }
+    }
+}
+
 /// Multiplies `a` by `factor`, in parallel.
 pub fn scale(a: &mut [f32], factor: f32) {
     a.par_chunks_mut(CHUNK).for_each(|a| scale_chunk(a, factor));

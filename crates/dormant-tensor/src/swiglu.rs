@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::simd::{exp, vectorised};
+use crate::simd::{LANES, exp, vectorised};
 
 /// Rows per parallel task.
 const ROWS: usize = 8;
@@ -39,14 +39,26 @@ vectorised! {
     fn backward_rows(gate_up: &mut [f32], dy: &mut [f32], d: usize) {
         for (gate_up, dy) in gate_up.chunks_exact_mut(2 * d).zip(dy.chunks_exact_mut(d)) {
             let (gate, up) = gate_up.split_at_mut(d);
-            for ((z, up), dy) in gate.iter_mut().zip(up).zip(dy) {
-                let sigmoid = 1.0 / (1.0 + exp(-*z));
-                let silu = *z * sigmoid;
-                let (d_up, y) = (*dy * silu, silu * *up);
-                *z = *dy * *up * (sigmoid + silu * (1.0 - sigmoid));
-                *up = d_up;
-                *dy = y;
+            let (gates, gate) = gate.as_chunks_mut::<LANES>();
+            let (ups, up) = up.as_chunks_mut::<LANES>();
+            let (dys, dy) = dy.as_chunks_mut::<LANES>();
+            // Left to itself the compiler does not vectorise a loop over three slices that change.
+            for ((gate, up), dy) in gates.iter_mut().zip(ups).zip(dys) {
+                for lane in 0..LANES {
+                    (gate[lane], up[lane], dy[lane]) = backward(gate[lane], up[lane], dy[lane]);
+                }
+            }
+            for ((gate, up), dy) in gate.iter_mut().zip(up).zip(dy) {
+                (*gate, *up, *dy) = backward(*gate, *up, *dy);
             }
         }
     }
+}
+
+/// Gradients with respect to gate and up, and `y` itself.
+#[inline(always)]
+fn backward(gate: f32, up: f32, dy: f32) -> (f32, f32, f32) {
+    let sigmoid = 1.0 / (1.0 + exp(-gate));
+    let silu = gate * sigmoid;
+    (dy * up * (sigmoid + silu * (1.0 - sigmoid)), dy * silu, silu * up)
 }

@@ -14,9 +14,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use kernel::{Tile, narrow_tile, tile};
+pub(crate) use kernel::{Factors, Tile, narrow_tile, tile};
 pub use pack::{Packed, Precision};
 
+use crate::arena::Buffer;
 use crate::shared::Shared;
 
 /// Columns of a packed panel.
@@ -79,7 +80,7 @@ pub enum Into {
 pub struct Correction<'a> {
     /// `[m, r]`.
     pub a: View<'a>,
-    /// Packed from `[r, width]`, in f32.
+    /// Packed from `[r, width]`, in the precision of the large product.
     pub b: &'a Packed,
     /// Column of `C` where it begins.
     pub start: usize,
@@ -108,7 +109,7 @@ pub fn matmul(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Int
     matmul_with(a, b, &[], c, c_stride, into);
 }
 
-/// As [`matmul`]; then adds the corrections. A tile of `C` takes them along while it is in the first-level cache.
+/// As [`matmul`]; then adds the corrections. A tile of `C` takes one along while it is in registers.
 ///
 /// # Panics
 /// If the shapes do not fit.
@@ -126,66 +127,118 @@ pub fn matmul_with(
     for x in corrections {
         assert_eq!((x.a.rows, x.a.columns), (m, x.b.rows()), "matmul: a correction has another shape");
         assert!(x.start + x.b.columns() <= n, "matmul: a correction is too wide");
-        assert_eq!(x.b.precision(), Precision::F32, "matmul: corrections are in f32");
+        assert_eq!(x.b.precision(), b.precision(), "matmul: a correction has another precision");
     }
     if m == 0 || n == 0 {
         return;
     }
     assert!(c.len() >= (m - 1) * c_stride + n, "matmul: C is too short");
-    let (along, after): (Vec<&Correction>, Vec<&Correction>) =
-        corrections.iter().partition(|x| x.is_aligned(n));
-    let narrow = (b.precision() == Precision::Bf16).then(|| pack::to_bf16_pairs(a));
-    let depth = if narrow.is_some() { k.div_ceil(2) } else { k };
+    // Several may meet in one tile only if they overlap.
+    let overlap = |x: &Correction<'_>, y: &Correction<'_>| {
+        x.start < y.start + y.b.columns() && y.start < x.start + x.b.columns()
+    };
+    let alone = |i: usize| corrections[..i].iter().all(|other| !overlap(&corrections[i], other));
+    let (along, after): (Vec<usize>, Vec<usize>) =
+        (0..corrections.len()).partition(|&i| corrections[i].is_aligned(n) && alone(i));
+    let left = Left::new(a, b.precision());
+    let along: Vec<(&Correction<'_>, Left<'_>)> =
+        along.into_iter().map(|i| (&corrections[i], Left::new(corrections[i].a, b.precision()))).collect();
     let out = Shared::new(c);
-    for_tiles(m, n, depth, |panel, i, rows, width| {
-        // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, and of the corrections; `narrow`
-        // is `[m, depth]`; panel `panel` of B has k rows (or pairs); each tile of C is written by one task only.
+    for_tiles(m, n, left.depth, |panel, i, rows, width| {
+        let correction = along.iter().find_map(|(x, left)| x.panel(panel).map(|own| (x.b, left, own)));
+        // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, and of the corrections; panel
+        // `panel` of B has as many rows (or pairs) as A has columns; each tile of C is written by one task only.
         unsafe {
-            let c = out.get().add(i * c_stride + panel * PANEL);
-            let add = into == Into::Add;
-            if let Some(narrow) = &narrow {
-                let a = narrow.as_ptr().cast::<u32>().add(i * depth);
-                kernel::edge_tile_bf16(rows, width, depth, a, b.panel(panel).cast(), c, c_stride, add);
-            } else {
-                kernel::edge_tile(rows, width, f32_tile(a, b, i, panel, c, c_stride, add));
-            }
-            for x in &along {
-                if let Some(own) = x.panel(panel) {
-                    kernel::edge_tile(rows, width, f32_tile(x.a, x.b, i, own, c, c_stride, true));
-                }
-            }
+            let tile = Tile {
+                width,
+                product: left.factors(i, b, panel),
+                then: correction.map(|(b, left, own)| left.factors(i, b, own)),
+                c: out.get().add(i * c_stride + panel * PANEL),
+                c_row: c_stride,
+                add: into == Into::Add,
+            };
+            kernel::edge_tile(b.precision(), rows, tile);
         }
     });
-    for x in after {
+    for i in after {
+        let x = &corrections[i];
         matmul(x.a, x.b, &mut c[x.start..], c_stride, Into::Add);
     }
 }
 
-/// The tile of rows from `i` and panel `panel` of `b`.
-///
-/// # Safety
-/// Row `i` of `a` exists.
-unsafe fn f32_tile(
-    a: View<'_>,
-    b: &Packed,
-    i: usize,
-    panel: usize,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
-) -> Tile {
-    Tile {
-        depth: a.columns,
-        // SAFETY: the caller's contract.
-        a: unsafe { a.data.as_ptr().add(i * a.row_stride) },
-        a_row: a.row_stride,
-        a_column: a.column_stride,
-        b: b.panel(panel),
-        b_row: PANEL,
-        c,
-        c_row,
-        add,
+/// The left matrix as the kernels read it: in place, or in bf16 pairs.
+struct Left<'a> {
+    a: View<'a>,
+    /// Elements, or pairs, of a row.
+    depth: usize,
+    /// `[m, depth]`.
+    pairs: Option<Buffer>,
+}
+
+impl<'a> Left<'a> {
+    fn new(a: View<'a>, precision: Precision) -> Self {
+        let pairs = (precision == Precision::Bf16).then(|| pack::to_bf16_pairs(a));
+        let depth = if pairs.is_some() { a.columns.div_ceil(2) } else { a.columns };
+        Self { a, depth, pairs }
     }
+
+    /// The product of the rows from `i` with a panel of `b`.
+    ///
+    /// # Safety
+    /// Row `i` exists.
+    unsafe fn factors(&self, i: usize, b: &Packed, panel: usize) -> Factors {
+        let (a, a_row, a_column) = match &self.pairs {
+            Some(pairs) => (pairs.as_ptr(), self.depth, 1),
+            None => (self.a.data.as_ptr(), self.a.row_stride, self.a.column_stride),
+        };
+        // SAFETY: the caller's contract.
+        let a = unsafe { a.add(i * a_row) };
+        Factors { depth: self.depth, a, a_row, a_column, b: b.panel(panel), b_row: PANEL }
+    }
+}
+
+/// `C += Aᵀ · B` where `A`, `[t, m]`, has few columns: the gradient of a LoRA factor. `B`, `[t, n]` with contiguous
+/// rows, is read in place, each of its cache lines once per [`kernel::HALF_ROWS`] columns of `A`; `c` is `[m, n]`.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn add_skinny(a: View<'_>, b: View<'_>, c: &mut [f32]) {
+    let (m, n) = (a.columns, b.columns);
+    assert_eq!(a.rows, b.rows, "add_skinny: inner dimensions differ");
+    assert_eq!(c.len(), m * n, "add_skinny: C has another shape");
+    assert_eq!(b.column_stride, 1, "add_skinny: rows of B are contiguous");
+    if m == 0 || n == 0 || a.rows == 0 {
+        return;
+    }
+    let rows = m.div_ceil(m.div_ceil(kernel::HALF_ROWS));
+    let out = Shared::new(c);
+    // Neighbours share the pages that they read.
+    (0..n.div_ceil(PANEL)).into_par_iter().with_min_len(n.div_ceil(PANEL * 16)).for_each(|panel| {
+        for column in (panel * PANEL..n.min((panel + 1) * PANEL)).step_by(kernel::HALF) {
+            for i in (0..m).step_by(rows) {
+                // SAFETY: `View` and the assertions above bound A, B and C; each column of C belongs to one task.
+                unsafe {
+                    let product = Factors {
+                        depth: a.rows,
+                        a: a.data.as_ptr().add(i * a.column_stride),
+                        a_row: a.column_stride,
+                        a_column: a.row_stride,
+                        b: b.data.as_ptr().add(column),
+                        b_row: b.row_stride,
+                    };
+                    let tile = Tile {
+                        width: kernel::HALF.min(n - column),
+                        product,
+                        then: None,
+                        c: out.get().add(i * n + column),
+                        c_row: n,
+                        add: true,
+                    };
+                    narrow_tile(rows.min(m - i), tile);
+                }
+            }
+        }
+    });
 }
 
 /// Rows of `A` that are worked on while they stay in the second-level cache.

@@ -47,7 +47,7 @@ proptest! {
         let (a, b, h, up) = (values(m * k, 1), values(k * n, 2), values(m * r, 3), values(r * width, 4));
         let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
         let (a, b) = (View::new(&a, m, k), Packed::new(View::new(&b, k, n), precision));
-        let (h, up) = (View::new(&h, m, r), Packed::new(View::new(&up, r, width), Precision::F32));
+        let (h, up) = (View::new(&h, m, r), Packed::new(View::new(&up, r, width), precision));
         let (mut apart, mut together) = (values(m * n, 5), values(m * n, 5));
         matmul(a, &b, &mut apart, n, Into::Add);
         matmul(h, &up, &mut apart[start..], n, Into::Add);
@@ -80,20 +80,32 @@ proptest! {
     }
 }
 
+#[test]
+fn a_skinny_product_is_the_transposed_one() {
+    for (t, m, n) in [(7, 3, 5), (40, 16, 64), (33, 48, 40), (1, 25, 17)] {
+        let (a, b) = (values(t * (m + 2), 1), values(t * (n + 3), 2));
+        let (a, b) = (View::strided(&a, t, m, m + 2), View::strided(&b, t, n, n + 3));
+        let mut expected = values(m * n, 3);
+        let mut actual = expected.clone();
+        matmul(a.transposed(), &Packed::new(b, Precision::F32), &mut expected, n, Into::Add);
+        add_skinny(a, b, &mut actual);
+        assert_eq!(actual, expected, "{t} {m} {n}");
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn avx2_avx512_and_portable_tiles_have_equal_bits() {
-    use kernel::{ROWS, Tile, tile_portable};
+    use kernel::{HALF, ROWS, tile_portable};
     let (depth, a, b) = (77, values(ROWS * 77, 5), values(77 * PANEL, 6));
-    let run = |kernel: unsafe fn(usize, Tile)| {
+    let (a, b) = (a.as_ptr(), b.as_ptr());
+    let product = Factors { depth, a, a_row: depth, a_column: 1, b, b_row: PANEL };
+    let run_width = |width: usize, kernel: unsafe fn(usize, Tile)| {
         let mut c = values(ROWS * PANEL, 7);
         let t = Tile {
-            depth,
-            a: a.as_ptr(),
-            a_row: depth,
-            a_column: 1,
-            b: b.as_ptr(),
-            b_row: PANEL,
+            width,
+            product,
+            then: Some(Factors { depth: 9, ..product }),
             c: c.as_mut_ptr(),
             c_row: PANEL,
             add: true,
@@ -102,6 +114,7 @@ fn avx2_avx512_and_portable_tiles_have_equal_bits() {
         unsafe { kernel(ROWS, t) };
         c
     };
+    let run = |kernel: unsafe fn(usize, Tile)| [HALF, PANEL].map(|width| run_width(width, kernel));
     let expected = run(tile_portable);
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
         assert_eq!(run(|rows, t| unsafe { x86::tile_avx2(rows, t) }), expected);

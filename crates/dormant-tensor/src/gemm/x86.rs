@@ -1,29 +1,29 @@
 //! Tiles for x86-64. A row of the tile is two 512-bit (or, per half panel, two 256-bit) accumulators.
 
 use std::arch::x86_64::{
-    __m512bh, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
-use super::PANEL;
-use super::kernel::{ROWS, Tile};
+use super::kernel::{Factors, HALF, ROWS, Tile};
+
+/// Calls `f::<rows, vectors>`: up to 12 rows of two vectors or 24 of one, so that sums fill the registers.
+macro_rules! by_shape {
+    ($rows:expr, $columns:expr, $f:ident, $args:tt) => {
+        if $columns == HALF {
+            by_rows!($rows, 1, [1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23], 24, $f, $args)
+        } else {
+            by_rows!($rows, 2, [1 2 3 4 5 6 7 8 9 10 11], 12, $f, $args)
+        }
+    };
+}
 
 macro_rules! by_rows {
-    ($rows:expr, $f:ident, $($args:expr),*) => {
+    ($rows:expr, $vectors:literal, [$($few:literal)*], $most:literal, $f:ident, $args:tt) => {
         match $rows {
-            1 => $f::<1>($($args),*),
-            2 => $f::<2>($($args),*),
-            3 => $f::<3>($($args),*),
-            4 => $f::<4>($($args),*),
-            5 => $f::<5>($($args),*),
-            6 => $f::<6>($($args),*),
-            7 => $f::<7>($($args),*),
-            8 => $f::<8>($($args),*),
-            9 => $f::<9>($($args),*),
-            10 => $f::<10>($($args),*),
-            11 => $f::<11>($($args),*),
-            _ => $f::<12>($($args),*),
+            $($few => $f::<$few, $vectors>$args,)*
+            _ => $f::<$most, $vectors>$args,
         }
     };
 }
@@ -33,89 +33,84 @@ macro_rules! by_rows {
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn tile_avx512(rows: usize, t: Tile) {
     // SAFETY: the caller's contract.
-    unsafe { by_rows!(rows, rows_avx512, t) }
+    unsafe { by_shape!(rows, t.width, rows_avx512, (t)) }
 }
 
 #[target_feature(enable = "avx512f")]
-unsafe fn rows_avx512<const M: usize>(t: Tile) {
+unsafe fn rows_avx512<const M: usize, const V: usize>(t: Tile) {
     // SAFETY: the caller's contract bounds every address.
     unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 2]; M];
-        if t.add {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let c = t.c.add(i * t.c_row);
-                *sum = [_mm512_loadu_ps(c), _mm512_loadu_ps(c.add(16))];
+        let mut sums = start::<M, V>(&t);
+        for f in t.products() {
+            let (mut a, mut b) = (f.a, f.b);
+            for _ in 0..f.depth {
+                let y: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(v * HALF)));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm512_set1_ps(*a.add(i * f.a_row));
+                    for v in 0..V {
+                        sum[v] = _mm512_fmadd_ps(x, y[v], sum[v]);
+                    }
+                }
+                a = a.wrapping_add(f.a_column);
+                b = b.wrapping_add(f.b_row);
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.depth {
-            let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*a.add(i * t.a_row));
-                sum[0] = _mm512_fmadd_ps(x, b0, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, b1, sum[1]);
-            }
-            a = a.wrapping_add(t.a_column);
-            b = b.wrapping_add(t.b_row);
-        }
-        for (i, sum) in sums.iter().enumerate() {
-            let c = t.c.add(i * t.c_row);
-            _mm512_storeu_ps(c, sum[0]);
-            _mm512_storeu_ps(c.add(16), sum[1]);
-        }
+        finish(&t, sums);
     }
 }
 
 /// # Safety
-/// As for [`super::kernel::edge_tile_bf16`] with a whole tile, on a processor with AVX-512-BF16.
+/// As for [`super::kernel::tile`] in bf16, on a processor with AVX-512-BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn tile_bf16(
-    rows: usize,
-    pairs: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
-) {
+pub(super) unsafe fn tile_bf16(rows: usize, t: Tile) {
     // SAFETY: the caller's contract.
-    unsafe { by_rows!(rows, rows_bf16, pairs, a, b, c, c_row, add) }
+    unsafe { by_shape!(rows, t.width, rows_bf16, (t)) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn rows_bf16<const M: usize>(
-    pairs: usize,
-    a: *const u32,
-    b: *const u32,
-    c: *mut f32,
-    c_row: usize,
-    add: bool,
-) {
+unsafe fn rows_bf16<const M: usize, const V: usize>(t: Tile) {
     // SAFETY: the caller's contract bounds every address; the transmutes reinterpret 64 bytes as 64 bytes.
     unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 2]; M];
-        if add {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let c = c.add(i * c_row);
-                *sum = [_mm512_loadu_ps(c), _mm512_loadu_ps(c.add(16))];
+        let mut sums = start::<M, V>(&t);
+        for f in t.products() {
+            let (mut a, mut b) = (f.a.cast::<i32>(), f.b);
+            for _ in 0..f.depth {
+                let y: [__m512bh; V] =
+                    std::array::from_fn(|v| std::mem::transmute(_mm512_loadu_ps(b.add(v * HALF))));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x: __m512bh = std::mem::transmute(_mm512_set1_epi32(*a.add(i * f.a_row)));
+                    for v in 0..V {
+                        sum[v] = _mm512_dpbf16_ps(sum[v], x, y[v]);
+                    }
+                }
+                a = a.wrapping_add(f.a_column);
+                b = b.wrapping_add(f.b_row);
             }
         }
-        let mut b = b;
-        for p in 0..pairs {
-            let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.cast()));
-            let b1: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(16).cast()));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let x: __m512bh =
-                    std::mem::transmute(_mm512_set1_epi32((*a.add(i * pairs + p)).cast_signed()));
-                sum[0] = _mm512_dpbf16_ps(sum[0], x, b0);
-                sum[1] = _mm512_dpbf16_ps(sum[1], x, b1);
-            }
-            b = b.wrapping_add(PANEL);
+        finish(&t, sums);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn start<const M: usize, const V: usize>(t: &Tile) -> [[__m512; V]; M] {
+    let mut sums = [[_mm512_setzero_ps(); V]; M];
+    if t.add {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's contract bounds the address.
+            *sum = std::array::from_fn(|v| unsafe { _mm512_loadu_ps(t.c.add(i * t.c_row + v * HALF)) });
         }
-        for (i, sum) in sums.iter().enumerate() {
-            let c = c.add(i * c_row);
-            _mm512_storeu_ps(c, sum[0]);
-            _mm512_storeu_ps(c.add(16), sum[1]);
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn finish<const M: usize, const V: usize>(t: &Tile, sums: [[__m512; V]; M]) {
+    for (i, sum) in sums.iter().enumerate() {
+        for (v, sum) in sum.iter().enumerate() {
+            // SAFETY: the caller's contract bounds the address.
+            unsafe { _mm512_storeu_ps(t.c.add(i * t.c_row + v * HALF), *sum) };
         }
     }
 }
@@ -124,15 +119,15 @@ unsafe fn rows_bf16<const M: usize>(
 /// As for [`super::kernel::tile`], on a processor with AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn tile_avx2(rows: usize, t: Tile) {
-    const HALF: usize = 16;
     const BLOCK: usize = ROWS / 2;
-    // SAFETY: the caller's contract; each call covers a quarter of the tile.
+    // SAFETY: the caller's contract; each call covers half the rows and half the columns of a whole tile.
     unsafe {
         for first in (0..rows).step_by(BLOCK) {
-            for column in (0..PANEL).step_by(HALF) {
+            for column in (0..t.width).step_by(HALF) {
+                let quarter = |f: Factors| Factors { a: f.a.add(first * f.a_row), b: f.b.add(column), ..f };
                 let part = Tile {
-                    a: t.a.add(first * t.a_row),
-                    b: t.b.add(column),
+                    product: quarter(t.product),
+                    then: t.then.map(quarter),
                     c: t.c.add(first * t.c_row + column),
                     ..t
                 };
@@ -160,16 +155,18 @@ unsafe fn rows_avx2<const M: usize>(t: Tile) {
                 *sum = [_mm256_loadu_ps(c), _mm256_loadu_ps(c.add(8))];
             }
         }
-        let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.depth {
-            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(i * t.a_row));
-                sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
-                sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
+        for f in t.products() {
+            let (mut a, mut b) = (f.a, f.b);
+            for _ in 0..f.depth {
+                let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let x = _mm256_set1_ps(*a.add(i * f.a_row));
+                    sum[0] = _mm256_fmadd_ps(x, b0, sum[0]);
+                    sum[1] = _mm256_fmadd_ps(x, b1, sum[1]);
+                }
+                a = a.wrapping_add(f.a_column);
+                b = b.wrapping_add(f.b_row);
             }
-            a = a.wrapping_add(t.a_column);
-            b = b.wrapping_add(t.b_row);
         }
         for (i, sum) in sums.iter().enumerate() {
             let c = t.c.add(i * t.c_row);
