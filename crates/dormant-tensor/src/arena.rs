@@ -41,8 +41,12 @@ impl Buffer {
         }
         let size = len.next_power_of_two();
         let kept = free()[size.trailing_zeros() as usize].pop();
-        let values = kept.unwrap_or_else(|| vec![0.0; size + LINE]);
+        let mut values = kept.unwrap_or_else(|| Vec::with_capacity(size + LINE));
         let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        // No more than needed is ever touched, and thus resident.
+        if values.len() < start + len {
+            values.resize(start + len, 0.0);
+        }
         let mut buffer = Self { values, start, len };
         if cfg!(debug_assertions) {
             buffer.fill(f32::NAN);
@@ -69,7 +73,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         if !self.values.is_empty() {
             let values = std::mem::take(&mut self.values);
-            free()[(values.len() - LINE).trailing_zeros() as usize].push(values);
+            free()[(values.capacity() - LINE).ilog2() as usize].push(values);
         }
     }
 }
