@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::adapter_files::{AdapterConfig, AdapterTensor, Matrix, read_adapter, write_adapter};
 use crate::checkpoint::Checkpoint;
@@ -109,7 +110,7 @@ impl Llama {
         options: LoadOptions,
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
-        let mut merged = BTreeSet::new();
+        let merged = Mutex::new(BTreeSet::new());
         let model = Self::new(checkpoint.config().clone(), options, |name, shape| {
             let mut weight = checkpoint.tensor_f32(name, shape)?;
             if let (Some(adapter), Some(module), &[output, input]) =
@@ -117,11 +118,11 @@ impl Llama {
                 && let Some(pair) = adapter.pair(module, input, output)?
             {
                 pair.merge_into(&mut weight);
-                merged.insert(module.to_owned());
+                merged.lock().unwrap_or_else(PoisonError::into_inner).insert(module.to_owned());
             }
             Ok(weight)
         })?;
-        all_used(adapter, &merged)?;
+        all_used(adapter, &merged.into_inner().unwrap_or_else(PoisonError::into_inner))?;
         Ok(model)
     }
 

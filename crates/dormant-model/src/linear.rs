@@ -1,5 +1,7 @@
 //! Linear layers: several projections of the same input as one product, with optional low-rank adapters.
 
+use std::borrow::Cow;
+
 use dormant_tensor::gemm::{Into, matmul, matmul_with};
 use dormant_tensor::{Buffer, Packed, Precision, View, simd};
 
@@ -59,7 +61,7 @@ impl Linear {
         trained: Trained,
     ) -> Result<Self> {
         let output = weights.iter().map(|w| w.width).sum();
-        let joined = weights.iter().map(|w| w.weight.as_slice()).collect::<Vec<_>>().concat();
+        let joined = joined(weights.iter().map(|w| w.weight.as_slice()));
         let view = View::new(&joined, output, input);
         let forward = Packed::new(view.transposed(), precision);
         let backward = (trained != Trained::Nothing).then(|| Packed::new(view, precision));
@@ -99,7 +101,7 @@ impl Linear {
         self.lora = LoraGroup::pack(self.input, &self.parts, self.forward.precision());
         if self.parts.iter().any(|p| p.weight.is_some()) {
             let weights = self.parts.iter().filter_map(|part| part.weight.as_ref());
-            let joined = weights.map(|weight| weight.value.as_slice()).collect::<Vec<_>>().concat();
+            let joined = joined(weights.map(|weight| weight.value.as_slice()));
             let view = View::new(&joined, self.output, self.input);
             self.forward.fill(view.transposed());
             if let Some(backward) = &mut self.backward {
@@ -179,5 +181,14 @@ impl Linear {
     /// Bytes of the packed weights.
     pub(crate) fn bytes(&self) -> usize {
         self.forward.bytes() + self.backward.as_ref().map_or(0, Packed::bytes)
+    }
+}
+
+/// Matrices one below the other; copied only if there are several.
+fn joined<'a>(matrices: impl Iterator<Item = &'a [f32]>) -> Cow<'a, [f32]> {
+    let matrices: Vec<&[f32]> = matrices.collect();
+    match matrices[..] {
+        [only] => Cow::Borrowed(only),
+        _ => Cow::Owned(matrices.concat()),
     }
 }

@@ -10,6 +10,7 @@ use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::rope::{RopeTable, Turn};
 use dormant_tensor::swiglu::{swiglu, swiglu_backward};
 use dormant_tensor::{Buffer, Precision, simd};
+use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::config::ModelConfig;
@@ -88,16 +89,17 @@ impl Llama {
     pub fn new(
         config: ModelConfig,
         options: LoadOptions,
-        mut tensor: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+        tensor: impl Fn(&str, &[usize]) -> Result<Vec<f32>> + Sync,
     ) -> Result<Self> {
         let (d, vocabulary) = (config.hidden_size, config.vocab_size);
         let name = "model.embed_tokens.weight";
         let embedding = Parameter::new(name, vec![vocabulary, d], tensor(name, &[vocabulary, d])?)?;
-        let mut layers = Vec::with_capacity(config.num_hidden_layers);
-        for index in 0..config.num_hidden_layers {
-            layers.push(Layer::new(&config, options, index, &mut tensor)?);
-        }
-        let norm = norm_parameter("model.norm.weight", d, &mut tensor)?;
+        let layers = (0..config.num_hidden_layers)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|index| Layer::new(&config, options, index, &tensor))
+            .collect::<Result<_>>()?;
+        let norm = norm_parameter("model.norm.weight", d, &tensor)?;
         let own =
             (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
         let head = Head::new(&config, options, norm, own, &embedding.value)?;
@@ -376,14 +378,14 @@ impl Layer {
         config: &ModelConfig,
         options: LoadOptions,
         index: usize,
-        tensor: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+        tensor: &impl Fn(&str, &[usize]) -> Result<Vec<f32>>,
     ) -> Result<Self> {
         let (d, ff, head) = (config.hidden_size, config.intermediate_size, config.head_dim);
         let (q, kv) = (config.num_attention_heads * head, config.num_key_value_heads * head);
         let prefix = format!("model.layers.{index}");
         let input_norm = norm_parameter(&format!("{prefix}.input_layernorm.weight"), d, tensor)?;
         let post_norm = norm_parameter(&format!("{prefix}.post_attention_layernorm.weight"), d, tensor)?;
-        let mut linear = |input: usize, bias: bool, parts: &[(&str, usize)]| {
+        let linear = |input: usize, bias: bool, parts: &[(&str, usize)]| {
             let weights = parts.iter().map(|&(name, width)| {
                 let module = format!("{prefix}.{name}");
                 let weight = tensor(&format!("{module}.weight"), &[width, input])?;
@@ -407,7 +409,7 @@ impl Layer {
 fn norm_parameter(
     name: &str,
     d: usize,
-    tensor: &mut impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
+    tensor: &impl Fn(&str, &[usize]) -> Result<Vec<f32>>,
 ) -> Result<Parameter> {
     Parameter::new(name, vec![d], tensor(name, &[d])?)
 }
@@ -426,7 +428,6 @@ fn query_segments(batch: &Batch) -> Vec<QuerySegment> {
 }
 
 fn key_panels(heads: Heads, qkv: &[f32], queries: &[QuerySegment]) -> Vec<Buffer> {
-    use rayon::prelude::*;
     let stride = qkv_width(heads);
     let panels = |query: &QuerySegment| {
         let mut panels = Buffer::zeros(heads.panel_floats(query.len));

@@ -5,6 +5,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use super::encoding::Encoding;
 use crate::error::{Error, Result};
 
@@ -45,16 +47,22 @@ impl TensorFile {
 
     /// Decodes `values` numbers from byte `offset` on. The caller has checked that they lie inside the file.
     pub(super) fn decode(&self, encoding: Encoding, offset: u64, values: usize) -> Result<Vec<f32>> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(offset)).map_err(Error::io("read", &self.path))?;
         let blocks_at_once = CHUNK_BYTES / encoding.block_bytes();
-        let mut bytes = vec![0; blocks_at_once * encoding.block_bytes()];
         let mut decoded = vec![0.0; values];
-        for part in decoded.chunks_mut(blocks_at_once * encoding.block_values()) {
-            let encoded = &mut bytes[..part.len() / encoding.block_values() * encoding.block_bytes()];
-            file.read_exact(encoded).map_err(Error::io("read", &self.path))?;
-            encoding.decode(encoded, part);
-        }
+        let parts = decoded.par_chunks_mut(blocks_at_once * encoding.block_values()).enumerate();
+        parts.try_for_each_init(Vec::new, |bytes, (index, part)| -> Result<()> {
+            bytes.resize(part.len() / encoding.block_values() * encoding.block_bytes(), 0);
+            let start = offset + (index * blocks_at_once * encoding.block_bytes()) as u64;
+            self.read(start, bytes).map_err(Error::io("read", &self.path))?;
+            encoding.decode(bytes, part);
+            Ok(())
+        })?;
         Ok(decoded)
+    }
+
+    fn read(&self, start: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(bytes)
     }
 }
