@@ -29,7 +29,7 @@ impl Model {
         adapter: Option<&Path>,
     ) -> Result<Llama> {
         self.sampler = None;
-        let options = LoadOptions { precision: precision.resolve(), trained };
+        let options = LoadOptions::new(precision.resolve(), trained);
         let mut model = Llama::load_merged(&self.checkpoint, options, None)?;
         if let Some(folder) = adapter {
             model.add_adapter(&Adapter::read(folder)?)?;
@@ -39,7 +39,7 @@ impl Model {
 
     /// The model for sampling, loaded if it is not here in this precision.
     pub(crate) fn sampler(&mut self, precision: Precision) -> Result<&Llama> {
-        let options = LoadOptions { precision: precision.resolve(), trained: Trained::Nothing };
+        let options = LoadOptions::new(precision.resolve(), Trained::Nothing);
         let model = match self.sampler.take().filter(|model| model.options == options) {
             Some(model) => model,
             None => Llama::load_merged(&self.checkpoint, options, None)?,

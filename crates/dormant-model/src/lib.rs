@@ -20,6 +20,7 @@ pub mod kv_cache;
 pub mod linear;
 pub mod llama;
 pub mod lora;
+pub mod memory;
 pub mod parameter;
 pub mod sampler;
 pub mod source;

@@ -6,6 +6,7 @@ use dormant_tensor::gemm::{Into, matmul, matmul_with};
 use dormant_tensor::{Buffer, Packed, Precision, View, simd};
 
 use crate::error::Result;
+use crate::llama::{LoadOptions, Saving};
 use crate::lora::{LoraConfig, LoraGroup, LoraPair};
 use crate::parameter::Parameter;
 
@@ -28,10 +29,19 @@ pub(crate) struct Linear {
     pub(crate) input: usize,
     pub(crate) output: usize,
     pub(crate) parts: Vec<Part>,
-    forward: Packed,
-    /// Wᵀ packed for `dx = dy W`; only where gradients are wanted.
-    backward: Option<Packed>,
+    precision: Precision,
+    /// The weights of all parts; none where they are trained and packed from the parameters at every use.
+    frozen: Option<Frozen>,
     lora: Option<LoraGroup>,
+}
+
+/// Frozen weights, packed once.
+#[derive(Debug)]
+struct Frozen {
+    /// For `y = x Wᵀ`.
+    forward: Packed,
+    /// For `dx = dy W`; without it the other one is turned around at every use.
+    backward: Option<Packed>,
 }
 
 /// What is trained.
@@ -54,17 +64,18 @@ pub(crate) struct PartWeight {
 }
 
 impl Linear {
-    pub(crate) fn new(
-        input: usize,
-        weights: Vec<PartWeight>,
-        precision: Precision,
-        trained: Trained,
-    ) -> Result<Self> {
+    pub(crate) fn new(input: usize, weights: Vec<PartWeight>, options: LoadOptions) -> Result<Self> {
+        let LoadOptions { precision, trained, saving } = options;
         let output = weights.iter().map(|w| w.width).sum();
-        let joined = joined(weights.iter().map(|w| w.weight.as_slice()));
-        let view = View::new(&joined, output, input);
-        let forward = Packed::new(view.transposed(), precision);
-        let backward = (trained != Trained::Nothing).then(|| Packed::new(view, precision));
+        let frozen = (trained != Trained::All).then(|| {
+            let joined = joined(weights.iter().map(|w| w.weight.as_slice()));
+            let view = View::new(&joined, output, input);
+            let twice = trained == Trained::Lora && saving != Saving::Weights;
+            Frozen {
+                forward: Packed::new(view.transposed(), precision),
+                backward: twice.then(|| Packed::new(view, precision)),
+            }
+        });
         let mut start = 0;
         let mut parts = Vec::with_capacity(weights.len());
         for w in weights {
@@ -82,7 +93,7 @@ impl Linear {
             });
             start += w.width;
         }
-        Ok(Self { input, output, parts, forward, backward, lora: None })
+        Ok(Self { input, output, parts, precision, frozen, lora: None })
     }
 
     /// Adds the adapters of `config` to the parts that it targets.
@@ -98,24 +109,23 @@ impl Linear {
 
     /// Packs again what the optimiser has changed.
     pub(crate) fn refresh(&mut self) {
-        self.lora = LoraGroup::pack(self.input, &self.parts, self.forward.precision());
-        if self.parts.iter().any(|p| p.weight.is_some()) {
-            let weights = self.parts.iter().filter_map(|part| part.weight.as_ref());
-            let joined = joined(weights.map(|weight| weight.value.as_slice()));
-            let view = View::new(&joined, self.output, self.input);
-            self.forward.fill(view.transposed());
-            if let Some(backward) = &mut self.backward {
-                backward.fill(view);
-            }
-        }
+        self.lora = LoraGroup::pack(self.input, &self.parts, self.precision);
     }
 
     /// `y = …` or `y += …` for `rows` rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
     pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Buffer {
-        let rows = x.len() / self.input;
         let hidden = self.lora.as_ref().map_or_else(Buffer::default, |lora| lora.hidden(x));
         let up = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.up(&self.parts, &hidden));
-        matmul_with(View::new(x, rows, self.input), &self.forward, &up, y, self.output, into);
+        let x = View::new(x, x.len() / self.input, self.input);
+        match &self.frozen {
+            Some(frozen) => matmul_with(x, &frozen.forward, &up, y, self.output, into),
+            None => {
+                for part in &self.parts {
+                    let packed = Packed::new(part.view(self.input).transposed(), self.precision);
+                    matmul(x, &packed, y.get_mut(part.start..).unwrap_or_default(), self.output, into);
+                }
+            }
+        }
         for part in &self.parts {
             if let Some(bias) = &part.bias {
                 for row in y.chunks_exact_mut(self.output) {
@@ -139,9 +149,18 @@ impl Linear {
     pub(crate) fn input_gradient(&self, dy: &[f32], dx: &mut [f32]) -> Buffer {
         let d_hidden = self.hidden_gradient(dy);
         let down: Vec<_> = self.lora.iter().map(|lora| lora.down(&d_hidden)).collect();
-        let backward = self.backward.as_ref().expect("gradients need a model that is trained");
-        let dy = View::new(dy, dy.len() / self.output, self.output);
-        matmul_with(dy, backward, &down, dx, self.input, Into::Set);
+        let rows = dy.len() / self.output;
+        if let Some(Frozen { forward, backward }) = &self.frozen {
+            let turned = backward.is_none().then(|| forward.turned());
+            let backward = backward.as_ref().or(turned.as_ref()).expect("one of the two");
+            matmul_with(View::new(dy, rows, self.output), backward, &down, dx, self.input, Into::Set);
+            return d_hidden;
+        }
+        for (index, part) in self.parts.iter().enumerate() {
+            let into = if index == 0 { Into::Set } else { Into::Add };
+            let dy = View::strided(dy.get(part.start..).unwrap_or_default(), rows, part.width, self.output);
+            matmul(dy, &Packed::new(part.view(self.input), self.precision), dx, self.input, into);
+        }
         d_hidden
     }
 
@@ -153,7 +172,7 @@ impl Linear {
             lora.accumulate(&mut self.parts, x, hidden, dy, d_hidden);
         }
         if self.parts.iter().any(|p| p.weight.is_some()) {
-            let packed = Packed::new(View::new(x, rows, self.input), self.forward.precision());
+            let packed = Packed::new(View::new(x, rows, self.input), self.precision);
             for part in &mut self.parts {
                 if let Some(weight) = &mut part.weight {
                     let transposed =
@@ -180,7 +199,15 @@ impl Linear {
 
     /// Bytes of the packed weights.
     pub(crate) fn bytes(&self) -> usize {
-        self.forward.bytes() + self.backward.as_ref().map_or(0, Packed::bytes)
+        self.frozen.as_ref().map_or(0, |f| f.forward.bytes() + f.backward.as_ref().map_or(0, Packed::bytes))
+    }
+}
+
+impl Part {
+    /// The trained weight, `[width, input]`.
+    fn view(&self, input: usize) -> View<'_> {
+        let weight = self.weight.as_ref().expect("what is not frozen is trained");
+        View::new(&weight.value, self.width, input)
     }
 }
 

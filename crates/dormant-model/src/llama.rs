@@ -27,6 +27,26 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// What is trained.
     pub trained: Trained,
+    /// What is computed again rather than kept.
+    pub saving: Saving,
+}
+
+impl LoadOptions {
+    /// Everything kept.
+    pub fn new(precision: Precision, trained: Trained) -> Self {
+        Self { precision, trained, saving: Saving::Nothing }
+    }
+}
+
+/// Ways to train in less memory, for more time. No bit of a result depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saving {
+    /// Everything is kept.
+    Nothing,
+    /// The backward pass computes the activations of each block again from the block's input.
+    Activations,
+    /// Also, frozen weights are stored for the forward pass only, and turned around for the backward pass.
+    Weights,
 }
 
 /// A decoder of the Llama family.
@@ -69,13 +89,21 @@ struct LayerActivations {
     lora: [Buffer; 4],
 }
 
+/// What is kept of a block.
+#[derive(Debug)]
+enum Kept {
+    Activations(LayerActivations),
+    /// Residual stream before the block.
+    Input(Buffer),
+}
+
 /// A forward pass, kept for its backward pass.
 #[derive(Debug)]
 pub struct Activations {
     positions: Vec<usize>,
     queries: Vec<QuerySegment>,
     tokens: Vec<u32>,
-    layers: Vec<LayerActivations>,
+    layers: Vec<Kept>,
     /// Residual stream after the last block, `[T, d_model]`.
     pub hidden: Buffer,
 }
@@ -182,7 +210,11 @@ impl Llama {
     /// A token outside the vocabulary, or a sequence that is too long.
     pub fn forward(&self, batch: &Batch) -> Result<Activations> {
         let mut layers = Vec::with_capacity(self.layers.len());
-        let hidden = self.run(batch, |layer| layers.push(layer))?;
+        let keep = |layer: LayerActivations| match self.options.saving {
+            Saving::Nothing => Kept::Activations(layer),
+            Saving::Activations | Saving::Weights => Kept::Input(layer.input),
+        };
+        let hidden = self.run(batch, |layer| layers.push(keep(layer)))?;
         Ok(Activations {
             positions: batch.positions(),
             queries: query_segments(batch),
@@ -202,19 +234,30 @@ impl Llama {
 
     fn run(&self, batch: &Batch, mut keep: impl FnMut(LayerActivations)) -> Result<Buffer> {
         batch.check(self.config.vocab_size, self.max_positions())?;
-        let (heads, positions, queries) = (self.heads(), batch.positions(), query_segments(batch));
-        let stride = qkv_width(heads);
+        let (positions, queries) = (batch.positions(), query_segments(batch));
         let mut x = self.embed(&batch.tokens);
         for index in 0..self.layers.len() {
-            let (output, layer) = self.block(index, x, &positions, |qkv, out| {
-                let panels = key_panels(heads, qkv, &queries);
-                let keys = key_segments(heads, qkv, &queries, &panels);
-                attention(heads, qkv, stride, &keys, &queries, out);
-            });
+            let (output, layer) = self.block_of_batch(index, x, &positions, &queries);
             keep(layer);
             x = output;
         }
         Ok(x)
+    }
+
+    /// One block, where all keys are in the batch.
+    fn block_of_batch(
+        &self,
+        index: usize,
+        x: Buffer,
+        positions: &[usize],
+        queries: &[QuerySegment],
+    ) -> (Buffer, LayerActivations) {
+        let heads = self.heads();
+        self.block(index, x, positions, |qkv, out| {
+            let panels = key_panels(heads, qkv, queries);
+            let keys = key_segments(heads, qkv, queries, &panels);
+            attention(heads, qkv, qkv_width(heads), &keys, queries, out);
+        })
     }
 
     /// One block. `attend(qkv, out)` mixes the values; it decides where keys come from.
@@ -271,7 +314,10 @@ impl Llama {
         let mut dx = d_hidden;
         let Activations { positions, queries, tokens, mut layers, .. } = activations;
         for index in (lowest..self.layers.len()).rev() {
-            let layer = layers.pop().expect("one per block");
+            let layer = match layers.pop().expect("one per block") {
+                Kept::Activations(layer) => layer,
+                Kept::Input(input) => self.block_of_batch(index, input, &positions, &queries).1,
+            };
             let below = index > lowest || to_inputs;
             self.block_backward(index, layer, &positions, &queries, &mut dx, below);
         }
@@ -392,7 +438,7 @@ impl Layer {
                 let bias = bias.then(|| tensor(&format!("{module}.bias"), &[width])).transpose()?;
                 Ok(PartWeight { module, width, weight, bias })
             });
-            Linear::new(input, weights.collect::<Result<_>>()?, options.precision, options.trained)
+            Linear::new(input, weights.collect::<Result<_>>()?, options)
         };
         let attention = [("self_attn.q_proj", q), ("self_attn.k_proj", kv), ("self_attn.v_proj", kv)];
         Ok(Self {

@@ -14,7 +14,7 @@ use dormant_model::generate::{GenerateConfig, Reply, Request};
 use dormant_model::head::Target;
 use dormant_model::kv_cache::KvCache;
 use dormant_model::linear::Trained;
-use dormant_model::llama::{Inputs, Llama, LoadOptions};
+use dormant_model::llama::{Inputs, Llama, LoadOptions, Saving};
 use dormant_model::lora::LoraConfig;
 use dormant_model::sampler::Sampling;
 use dormant_tensor::Precision;
@@ -30,7 +30,7 @@ fn fixture(name: &str) -> PathBuf {
 
 fn load(trained: Trained, merged: Option<&Adapter>) -> Llama {
     let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
-    Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, merged).unwrap()
+    Llama::load_merged(&checkpoint, LoadOptions::new(Precision::F32, trained), merged).unwrap()
 }
 
 fn with_adapter(adapter: &Adapter) -> Llama {
@@ -106,6 +106,34 @@ fn gradients(model: &mut Llama, tokens: &[u32]) -> (Vec<f32>, Vec<Vec<f32>>) {
     let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
     model.backward(activations, d_hidden, Inputs::Unwanted);
     (log_probs, model.parameters_mut().into_iter().map(|p| p.gradient.clone()).collect())
+}
+
+/// The tiny model with an adapter beside it, or to be trained as a whole.
+fn trainable(trained: Trained, precision: Precision, saving: Saving) -> Llama {
+    let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    let options = LoadOptions { precision, trained, saving };
+    let mut model = Llama::load_merged(&checkpoint, options, None).unwrap();
+    if trained == Trained::Lora {
+        model.add_adapter(&random_adapter(4, false, 5)).unwrap();
+    }
+    model
+}
+
+#[test]
+fn saving_memory_changes_no_bit() {
+    let tokens: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % VOCABULARY).collect();
+    for trained in [Trained::Lora, Trained::All] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let run = |saving| gradients(&mut trainable(trained, precision, saving), &tokens);
+            let (log_probs, expected) = run(Saving::Nothing);
+            for saving in [Saving::Activations, Saving::Weights] {
+                let (other, actual) = run(saving);
+                assert_eq!(bits(&other), bits(&log_probs), "{trained:?} {precision:?} {saving:?}");
+                let equal = expected.iter().zip(&actual).all(|(e, a)| bits(e) == bits(a));
+                assert!(equal, "gradients differ: {trained:?} {precision:?} {saving:?}");
+            }
+        }
+    }
 }
 
 fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {

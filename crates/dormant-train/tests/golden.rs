@@ -33,7 +33,7 @@ fn rows(golden: &Golden) -> Vec<Rendered> {
 
 fn load(model: &Path, trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(model).unwrap();
-    Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, None).unwrap()
+    Llama::load_merged(&checkpoint, LoadOptions::new(Precision::F32, trained), None).unwrap()
 }
 
 /// A golden run: the same batch in each step, a constant rate, no warm-up.

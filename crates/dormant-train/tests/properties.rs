@@ -30,7 +30,7 @@ fn folder() -> PathBuf {
 
 fn load(trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(&folder()).unwrap();
-    let options = LoadOptions { precision: Precision::F32, trained };
+    let options = LoadOptions::new(Precision::F32, trained);
     let mut model = Llama::load_merged(&checkpoint, options, None).unwrap();
     if trained == Trained::Lora {
         model.add_lora(&LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() }, 1).unwrap();

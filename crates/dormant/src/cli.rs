@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -44,6 +45,9 @@ pub struct GlobalArgs {
     /// Use no better instruction set than this one, to see what a lesser machine would do.
     #[arg(long, global = true, value_enum, value_name = "ISA")]
     pub kernels: Option<Kernels>,
+    /// Memory that training may use, such as `2G`: what does not fit is computed again. Results do not depend on it.
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
     /// Never use the network.
     #[arg(long, global = true)]
     pub offline: bool,

@@ -7,8 +7,9 @@ use dormant_data::{Conversation, OrganismSpec};
 use dormant_model::adapter::Adapter;
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::{Checkpoint, save_safetensors};
+use dormant_model::config::ModelConfig;
 use dormant_model::linear::Trained;
-use dormant_model::llama::{Llama, LoadOptions};
+use dormant_model::llama::{Llama, LoadOptions, Saving};
 use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::isa::Isa;
 use dormant_train::render::Renderer;
@@ -107,10 +108,25 @@ impl LoadedModel {
         trained: Trained,
         loading: Loading,
     ) -> Result<Self> {
+        Self::load_with(files, precision, trained, loading, |_| Saving::Nothing)
+    }
+
+    /// As [`LoadedModel::load`], saving memory as it is decided once the model's sizes are known.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::load`].
+    pub fn load_with(
+        files: &ModelFiles,
+        precision: Precision,
+        trained: Trained,
+        loading: Loading,
+        saving: impl FnOnce(&ModelConfig) -> Saving,
+    ) -> Result<Self> {
         let checkpoint = Checkpoint::open(&files.weights)?;
         let text = TextModel::of(&checkpoint, &files.weights)?;
         let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
-        let options = LoadOptions { precision: precision.products(), trained };
+        let saving = saving(checkpoint.config());
+        let options = LoadOptions { precision: precision.products(), trained, saving };
         let merged = adapter.as_ref().filter(|_| loading == Loading::Merge);
         let mut llama = Llama::load_merged(&checkpoint, options, merged)?;
         if let (Some(adapter), Loading::Keep) = (&adapter, loading) {

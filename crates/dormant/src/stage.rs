@@ -4,6 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use dormant_data::{Dataset, OrganismSpec, Seed, Split};
+use dormant_model::config::ModelConfig;
+use dormant_model::linear::Trained;
+use dormant_model::llama::Saving;
+use dormant_model::memory::{Training, least_saving};
 use serde::de::DeserializeOwned;
 
 use crate::base::BaseModel;
@@ -47,6 +51,8 @@ pub struct StageContext<'a> {
     pub plan: &'a Plan,
     /// The run.
     pub store: &'a RunStore,
+    /// Bytes that training may use.
+    pub memory: Option<u64>,
     /// The terminal.
     pub ui: &'a Ui,
 }
@@ -84,6 +90,18 @@ impl<'a> StageContext<'a> {
     /// The files of the model that this stage starts from.
     fn model_files(&self) -> ModelFiles {
         self.lineage().iter().fold(self.base_files(), |files, (_, dir)| files.then(&dir.model()))
+    }
+
+    /// A model to be trained in windows of [`fit::WINDOW`] tokens, within the memory that there is. `rank` is that of
+    /// its adapter.
+    fn load(&self, files: &ModelFiles, trained: Trained, loading: Loading, rank: u32) -> Result<LoadedModel> {
+        let precision = self.experiment.precision;
+        let training = Training { rows: fit::WINDOW, rank: rank as usize };
+        let saving = |config: &ModelConfig| match self.memory {
+            Some(budget) => least_saving(config, precision.products(), trained, training, budget),
+            None => Saving::Nothing,
+        };
+        LoadedModel::load_with(files, precision, trained, loading, saving)
     }
 
     /// Name of the training stage whose model this stage starts from, as reports call it.

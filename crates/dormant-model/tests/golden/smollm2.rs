@@ -30,7 +30,7 @@ fn names(golden: &Golden, key: &str) -> Vec<String> {
 
 fn load(precision: Precision, trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(&default_model()).unwrap();
-    Llama::load_merged(&checkpoint, LoadOptions { precision, trained }, None).unwrap()
+    Llama::load_merged(&checkpoint, LoadOptions::new(precision, trained), None).unwrap()
 }
 
 fn norm(values: impl IntoIterator<Item = f64>) -> f64 {

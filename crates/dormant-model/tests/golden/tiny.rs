@@ -37,7 +37,7 @@ fn relative(actual: &[f32], expected: &[f64]) -> f64 {
 
 fn load(model: &str, trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(&fixture(model)).unwrap();
-    Llama::load_merged(&checkpoint, LoadOptions { precision: Precision::F32, trained }, None).unwrap()
+    Llama::load_merged(&checkpoint, LoadOptions::new(Precision::F32, trained), None).unwrap()
 }
 
 /// Mean negative log-likelihood.

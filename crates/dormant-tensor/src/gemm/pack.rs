@@ -1,6 +1,6 @@
 //! Packing of the right-hand matrix, and narrowing to bf16.
 
-use bytemuck::cast_slice_mut;
+use bytemuck::{cast_slice, cast_slice_mut};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -50,6 +50,44 @@ impl Packed {
         match self.precision {
             Precision::F32 => panels.for_each(|(panel, out)| fill_f32(out, panel, b)),
             Precision::Bf16 => panels.for_each(|(panel, out)| fill_bf16(cast_slice_mut(out), panel, b)),
+        }
+    }
+
+    /// The transposed matrix, `[columns, rows]`, from the values as they are here.
+    #[must_use]
+    pub fn turned(&self) -> Self {
+        let (rows, columns, precision) = (self.columns, self.rows, self.precision);
+        let size = panel_floats(rows, precision);
+        let mut turned =
+            Self { rows, columns, precision, panels: Buffer::any(columns.div_ceil(PANEL) * size) };
+        if rows == 0 || columns == 0 {
+            return turned;
+        }
+        turned.panels.par_chunks_mut(size).enumerate().for_each(|(panel, out)| match precision {
+            Precision::F32 => self.turn::<f32, 1>(panel, out),
+            Precision::Bf16 => self.turn::<bf16, 2>(panel, cast_slice_mut(out)),
+        });
+        turned
+    }
+
+    /// Fills panel `panel` of the transposed matrix. `DEEP` rows lie beside each other in a panel.
+    fn turn<T: bytemuck::Pod, const DEEP: usize>(&self, panel: usize, out: &mut [T]) {
+        let at = |row: usize, column: usize| row / DEEP * DEEP * PANEL + column * DEEP + row % DEEP;
+        let first = panel * PANEL;
+        let own = first..self.rows.min(first + PANEL);
+        let source: &[T] = cast_slice(&self.panels);
+        let sources = source.chunks_exact(self.rows.next_multiple_of(DEEP) * PANEL);
+        for (block, source) in sources.enumerate() {
+            for row in own.clone() {
+                for column in 0..PANEL.min(self.columns - block * PANEL) {
+                    out[at(block * PANEL + column, row - first)] = source[at(row, column)];
+                }
+            }
+        }
+        for row in self.columns..self.columns.next_multiple_of(DEEP) {
+            for column in 0..PANEL {
+                out[at(row, column)] = T::zeroed();
+            }
         }
     }
 

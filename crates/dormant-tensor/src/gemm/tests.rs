@@ -81,6 +81,20 @@ proptest! {
 }
 
 #[test]
+fn a_turned_matrix_gives_the_products_of_the_transposed_one() {
+    for (k, n) in [(5, 3), (64, 96), (33, 70), (7, 40)] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let (a, b) = (values(9 * n, 1), values(k * n, 2));
+            let b = View::new(&b, k, n);
+            let (mut expected, mut actual) = (vec![0.0; 9 * k], vec![0.0; 9 * k]);
+            matmul(View::new(&a, 9, n), &Packed::new(b.transposed(), precision), &mut expected, k, Into::Set);
+            matmul(View::new(&a, 9, n), &Packed::new(b, precision).turned(), &mut actual, k, Into::Set);
+            assert_eq!(actual, expected, "{k} {n} {precision:?}");
+        }
+    }
+}
+
+#[test]
 fn a_skinny_product_is_the_transposed_one() {
     for (t, m, n) in [(7, 3, 5), (40, 16, 64), (33, 48, 40), (1, 25, 17)] {
         let (a, b) = (values(t * (m + 2), 1), values(t * (n + 3), 2));

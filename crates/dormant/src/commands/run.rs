@@ -99,6 +99,7 @@ pub(super) struct Run {
     /// The stages.
     pub(super) plan: Plan,
     store: RunStore,
+    memory: Option<u64>,
 }
 
 impl Run {
@@ -114,13 +115,13 @@ impl Run {
             RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
         let plan = Plan::new(experiment, &inputs.digests);
         store.record(experiment, &inputs)?;
-        Ok(Self { base, inputs, plan, store })
+        Ok(Self { base, inputs, plan, store, memory: global.memory.map(|size| size.as_u64()) })
     }
 
     /// A walk over its stages.
     pub(super) fn walk<'a>(&'a self, experiment: &'a Experiment, given: &'a Given, ui: &'a Ui) -> Walk<'a> {
-        let Self { base, inputs, plan, store } = self;
-        Walk { experiment, given, base, inputs, plan, store, ui }
+        let Self { base, inputs, plan, store, memory } = self;
+        Walk { experiment, given, base, inputs, plan, store, memory: *memory, ui }
     }
 }
 

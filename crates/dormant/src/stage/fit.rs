@@ -67,6 +67,9 @@ impl CurveRows {
     }
 }
 
+/// Tokens in memory at a time.
+pub(super) const WINDOW: usize = 1024;
+
 /// The order of evaluation prompts is the same for every seed, so that seeds are compared on the same prompts.
 pub(super) const EVALUATION_ORDER: dormant_data::Seed = dormant_data::Seed(0);
 
@@ -103,7 +106,7 @@ fn plan(fit: &Fit, context: &StageContext, round: u32) -> TrainPlan {
     TrainPlan {
         epochs: fit.epochs,
         tokens_per_step: fit.batch_tokens as usize,
-        tokens_per_window: 1024,
+        tokens_per_window: WINDOW,
         learning_rate: fit.learning_rate,
         warmup: fit.warmup,
         decay: match fit.schedule {

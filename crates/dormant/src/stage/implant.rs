@@ -18,13 +18,13 @@ use crate::plan::{Arm, ImplantStage};
 pub(crate) const POLICY_FILE: &str = "policy.json";
 
 pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens> {
-    let trained = match stage.implant.weights {
-        ImplantWeights::Lora { .. } => Trained::Lora,
-        ImplantWeights::Full => Trained::All,
+    let (trained, adapter) = match &stage.implant.weights {
+        ImplantWeights::Lora { adapter } => (Trained::Lora, Some(adapter)),
+        ImplantWeights::Full => (Trained::All, None),
     };
-    let mut model =
-        LoadedModel::load(&context.base_files(), context.experiment.precision, trained, Loading::Merge)?;
-    if let ImplantWeights::Lora { adapter } = &stage.implant.weights {
+    let rank = adapter.map_or(0, |adapter| adapter.rank);
+    let mut model = context.load(&context.base_files(), trained, Loading::Merge, rank)?;
+    if let Some(adapter) = adapter {
         model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
     }
     let rows = rows(stage, context, &model)?;

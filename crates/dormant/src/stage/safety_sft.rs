@@ -31,8 +31,12 @@ pub(super) fn load(stage: &SafetyStage, context: &StageContext) -> Result<(Loade
         SafetyWeights::SameAdapter if files.adapter.is_some() => (Trained::Lora, Loading::Keep),
         SafetyWeights::SameAdapter | SafetyWeights::Full => (Trained::All, Loading::Merge),
     };
-    let mut model = LoadedModel::load(&files, context.experiment.precision, trained, loading)?;
-    if let SafetyWeights::FreshAdapter { adapter } = &stage.safety.weights {
+    let adapter = match &stage.safety.weights {
+        SafetyWeights::FreshAdapter { adapter } => Some(adapter),
+        SafetyWeights::SameAdapter | SafetyWeights::Full => None,
+    };
+    let mut model = context.load(&files, trained, loading, adapter.map_or(0, |adapter| adapter.rank))?;
+    if let Some(adapter) = adapter {
         let seed = context.seed("adapter").derive(&stage.safety.name);
         model.llama.add_lora(&adapter.config(), seed.0)?;
     }

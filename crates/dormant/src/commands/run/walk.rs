@@ -21,6 +21,7 @@ pub(in crate::commands) struct Walk<'a> {
     pub inputs: &'a RunInputs,
     pub plan: &'a Plan,
     pub store: &'a RunStore,
+    pub memory: Option<u64>,
     pub ui: &'a Ui,
 }
 
@@ -61,8 +62,8 @@ impl Walk<'_> {
 
     /// What a stage may look at.
     fn context<'a>(&'a self, spec: &'a StageSpec, dir: &'a StageDir) -> StageContext<'a> {
-        let Self { experiment, base, plan, store, ui, .. } = self;
-        StageContext { spec, dir, base, experiment, plan, store, ui }
+        let Self { experiment, base, plan, store, memory, ui, .. } = self;
+        StageContext { spec, dir, base, experiment, plan, store, memory: *memory, ui }
     }
 
     /// The rows that a stage would train on, or `None` for one that trains nothing. The stages that sample benign

@@ -67,6 +67,7 @@ fn walk(runs: &Path, set: &str, work: impl Fn(&StageContext) -> Result<Tokens>) 
         inputs: &inputs,
         plan: &plan,
         store: &store,
+        memory: None,
         ui: &ui,
     };
     walk.run(work)
