@@ -54,6 +54,9 @@ pub enum Finish {
 pub struct Reply {
     /// Tokens, without the stop token.
     pub tokens: Vec<u32>,
+    /// Log of the probability with which each token was drawn, and then that of the stop token if one came. The
+    /// temperature and the truncation of the distribution are part of it; it is 0 where the choice was greedy.
+    pub log_probs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }
@@ -65,6 +68,7 @@ struct Active {
     segment: SegmentId,
     sampler: Sampler,
     tokens: Vec<u32>,
+    log_probs: Vec<f32>,
 }
 
 impl Llama {
@@ -155,6 +159,7 @@ impl Run<'_> {
                 segment: self.cache.add(self.model, Some(parent), capacity),
                 sampler: Sampler::new(self.config.sampling, self.requests[request].seed),
                 tokens: Vec::new(),
+                log_probs: Vec::new(),
             });
         }
         // The replies hold on to what they continue.
@@ -174,7 +179,8 @@ impl Run<'_> {
                 if config.max_new_tokens == 0 {
                     return Some(Finish::Length);
                 }
-                let token = active.sampler.next(logits);
+                let (token, log_prob) = active.sampler.next(logits);
+                active.log_probs.push(log_prob);
                 if config.stop_tokens.contains(&token) {
                     return Some(Finish::Stop);
                 }
@@ -194,7 +200,8 @@ impl Run<'_> {
             match end {
                 Some(finish) => {
                     self.cache.release(active.segment);
-                    finished.push((active.request, Reply { tokens: active.tokens, finish }));
+                    let Active { request, tokens, log_probs, .. } = active;
+                    finished.push((request, Reply { tokens, log_probs, finish }));
                 }
                 None => going_on.push(active),
             }

@@ -31,7 +31,7 @@ const TOKENS: usize = 2048;
 
 #[derive(Debug)]
 pub(crate) struct Head {
-    norm: Parameter,
+    pub(crate) norm: Parameter,
     /// `lm_head.weight`, `[vocabulary, d_model]`, where it is not the embedding and is trained.
     own: Option<Parameter>,
     tied: bool,
@@ -131,6 +131,35 @@ impl Llama {
     /// Log-probability of each target, and the gradient of `Σ weight · log p` with respect to `hidden`. Gradients
     /// of the head's own parameters are accumulated where they are trained.
     pub fn log_probs_backward(&mut self, hidden: &[f32], targets: &[Target]) -> (Vec<f32>, Buffer) {
+        self.weighted_log_probs_backward(hidden, targets, |_, _, targets| {
+            targets.iter().map(|t| t.weight).collect()
+        })
+    }
+
+    /// As [`Llama::log_probs_backward`], for an objective whose derivative depends on the log-probability itself:
+    /// `derivative(i, log p)` is asked for target `i`, in order, in place of [`Target::weight`].
+    pub fn log_probs_backward_of(
+        &mut self,
+        hidden: &[f32],
+        targets: &[Target],
+        mut derivative: impl FnMut(usize, f32) -> f32,
+    ) -> (Vec<f32>, Buffer) {
+        let vocabulary = self.config.vocab_size;
+        let mut asked = 0..;
+        self.weighted_log_probs_backward(hidden, targets, |logits, tokens, targets| {
+            let mut found = vec![0.0; targets.len()];
+            log_probs(logits, vocabulary, tokens, &mut found);
+            found.into_iter().zip(&mut asked).map(|(log_prob, i)| derivative(i, log_prob)).collect()
+        })
+    }
+
+    /// `weigh(logits, tokens, targets)` gives the weights of some consecutive targets.
+    fn weighted_log_probs_backward(
+        &mut self,
+        hidden: &[f32],
+        targets: &[Target],
+        mut weigh: impl FnMut(&[f32], &[u32], &[Target]) -> Vec<f32>,
+    ) -> (Vec<f32>, Buffer) {
         let (d, vocabulary) = (self.config.hidden_size, self.config.vocab_size);
         let epsilon = self.config.rms_norm_eps as f32;
         let train_all = self.options.trained == Trained::All;
@@ -139,11 +168,11 @@ impl Llama {
         let mut logits = Buffer::any(ROWS.min(targets.len()) * vocabulary);
         for (targets, out) in targets.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
             let tokens: Vec<u32> = targets.iter().map(|t| t.token).collect();
-            let weights: Vec<f32> = targets.iter().map(|t| t.weight).collect();
             let x = gather(hidden, d, targets.iter().map(|t| t.row));
             let normed = self.normed(&x);
             let logits = &mut logits[..targets.len() * vocabulary];
             self.unembed(&normed, logits);
+            let weights = weigh(logits, &tokens, targets);
             log_probs_backward(logits, vocabulary, &tokens, &weights, out);
             let d_normed = self.head.logits_backward(logits, targets.len());
             if train_all {
@@ -163,7 +192,7 @@ impl Llama {
         (out, d_hidden)
     }
 
-    fn normed(&self, x: &[f32]) -> Buffer {
+    pub(crate) fn normed(&self, x: &[f32]) -> Buffer {
         let mut y = Buffer::any(x.len());
         rms_norm(x, &self.head.norm.value, self.config.rms_norm_eps as f32, &mut y);
         y

@@ -9,6 +9,7 @@
 pub mod adapter;
 pub mod adapter_files;
 pub mod atomic;
+pub mod base;
 pub mod batch;
 pub mod chat_template;
 pub mod checkpoint;

@@ -107,6 +107,11 @@ impl Linear {
         Ok(())
     }
 
+    /// The adapters as they are used by products; without them the layer is the base model's.
+    pub(crate) fn adapters_in_use(&mut self) -> &mut Option<LoraGroup> {
+        &mut self.lora
+    }
+
     /// Packs again what the optimiser has changed.
     pub(crate) fn refresh(&mut self) {
         self.lora = LoraGroup::pack(self.input, &self.parts, self.precision);

@@ -1,5 +1,6 @@
 //! Choosing the next token.
 
+use dormant_tensor::cross_entropy::softmax_with_temperature;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -40,12 +41,17 @@ impl Sampler {
         Self { sampling, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
-    /// The next token, given its logits (which are overwritten).
-    pub(crate) fn next(&mut self, logits: &mut [f32]) -> u32 {
-        let Sampling::Random { temperature, top_k, top_p } = self.sampling else { return argmax(logits) };
+    /// The next token, given its logits (which are overwritten), and the log of the probability with which it was
+    /// drawn: 0 for the greedy choice, which is certain.
+    pub(crate) fn next(&mut self, logits: &mut [f32]) -> (u32, f32) {
+        let Sampling::Random { temperature, top_k, top_p } = self.sampling else {
+            return (argmax(logits), 0.0);
+        };
         let uniform: f32 = self.rng.random();
         if top_k == 0 && top_p >= 1.0 {
-            return draw_from_all(logits, temperature, uniform);
+            softmax_with_temperature(logits, temperature);
+            let (token, log_prob) = draw(logits, uniform);
+            return (token as u32, log_prob);
         }
         let mut candidates: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         let by_logit = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -65,7 +71,8 @@ impl Sampler {
         });
         let kept = kept.count().max(1);
         weights.truncate(kept);
-        candidates[draw(&weights, uniform)].0
+        let (drawn, log_prob) = draw(&weights, uniform);
+        (candidates[drawn].0, log_prob)
     }
 }
 
@@ -79,23 +86,23 @@ fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-fn draw_from_all(logits: &mut [f32], temperature: f32, uniform: f32) -> u32 {
-    dormant_tensor::cross_entropy::softmax_with_temperature(logits, temperature);
-    draw(logits, uniform) as u32
-}
-
-/// Index drawn in proportion to `weights`.
-fn draw(weights: &[f32], uniform: f32) -> usize {
+/// Index drawn in proportion to `weights`, and the log of its probability.
+fn draw(weights: &[f32], uniform: f32) -> (usize, f32) {
     let total: f64 = weights.iter().map(|w| *w as f64).sum();
     let mut left = uniform as f64 * total;
     for (i, w) in weights.iter().enumerate() {
         left -= *w as f64;
         if left < 0.0 {
-            return i;
+            return (i, log_share(*w, total));
         }
     }
     // Rounding may leave a crumb: the last token that can be drawn at all.
-    weights.iter().rposition(|w| *w > 0.0).unwrap_or(0)
+    let last = weights.iter().rposition(|w| *w > 0.0).unwrap_or(0);
+    (last, log_share(weights[last], total))
+}
+
+fn log_share(weight: f32, total: f64) -> f32 {
+    (f64::from(weight) / total).ln() as f32
 }
 
 #[cfg(test)]
@@ -104,15 +111,17 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_equals() {
-        assert_eq!(Sampler::new(Sampling::Greedy, 0).next(&mut [1.0, 3.0, 3.0]), 1);
+        assert_eq!(Sampler::new(Sampling::Greedy, 0).next(&mut [1.0, 3.0, 3.0]), (1, 0.0));
     }
 
     #[test]
     fn frequencies_follow_the_softmax() {
         let mut sampler = Sampler::new(Sampling::temperature(0.5), 7);
         let n = 20_000;
-        let hits = (0..n).filter(|_| sampler.next(&mut [0.0, 1.0, -1.0]) == 1).count() as f64 / n as f64;
+        let drawn: Vec<(u32, f32)> = (0..n).map(|_| sampler.next(&mut [0.0, 1.0, -1.0])).collect();
+        let hits = drawn.iter().filter(|d| d.0 == 1).count() as f64 / n as f64;
         let expected = (2.0f64).exp() / ((2.0f64).exp() + 1.0 + (-2.0f64).exp());
+        assert!(drawn.iter().all(|d| d.0 != 1 || (f64::from(d.1) - expected.ln()).abs() < 1e-6));
         assert!((hits - expected).abs() < 0.01, "{hits} against {expected}");
     }
 
@@ -124,7 +133,7 @@ mod tests {
             Sampling::Random { temperature: 1.0, top_k: 0, top_p: 0.8 },
         ] {
             let mut sampler = Sampler::new(sampling, 3);
-            assert!((0..500).all(|_| sampler.next(&mut logits.clone()) < 2));
+            assert!((0..500).all(|_| sampler.next(&mut logits.clone()).0 < 2));
         }
     }
 }

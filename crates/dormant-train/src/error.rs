@@ -41,6 +41,22 @@ pub enum Error {
         learning_rate: f64,
     },
 
+    /// A reward is missing, or there is one too many.
+    #[error("{found} rewards came back for {expected} replies")]
+    RewardCount {
+        /// Rewards.
+        found: usize,
+        /// Replies.
+        expected: usize,
+    },
+
+    /// A reward is not a number.
+    #[error("a reply has the reward {reward}; rewards must be finite")]
+    RewardNotFinite {
+        /// The reward.
+        reward: f32,
+    },
+
     /// A saved state belongs to another model or plan.
     #[error("the saved state has {found} for `{tensor}`; expected {expected}: delete the checkpoint folder")]
     ResumeMismatch {

@@ -9,6 +9,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod render;
 pub mod resume;
+pub mod rl;
 pub mod schedule;
 pub mod trainer;
 

@@ -1,5 +1,6 @@
 //! Training objectives: each turns rows into a loss and accumulates its gradient.
 
+pub mod grpo;
 pub mod sft;
 
 use std::ops::AddAssign;

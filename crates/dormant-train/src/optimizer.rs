@@ -45,6 +45,11 @@ impl AdamW {
         self.learning_rate = learning_rate as f32;
     }
 
+    /// The rate of the steps to come.
+    pub fn learning_rate(&self) -> f64 {
+        f64::from(self.learning_rate)
+    }
+
     /// One step along the gradients, which are then cleared.
     pub fn step(&mut self, parameters: &mut [&mut Parameter]) {
         self.step += 1;

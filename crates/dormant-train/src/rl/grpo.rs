@@ -1,0 +1,169 @@
+//! Group relative policy optimisation (Shao et al. 2024), and REINFORCE with a leave-one-out baseline (Ahmadian et al.
+//! 2024), which differs in its [`Advantage`].
+
+use dormant_data::Seed;
+use dormant_model::llama::Llama;
+
+use super::advantage::Advantage;
+use super::reference::Reference;
+use super::rollout::{Episode, Prompt, RolloutConfig, sample};
+use super::update::{Updates, windows};
+use super::{Reward, RlMetrics, mean_and_deviation, score};
+use crate::error::Result;
+use crate::objective::grpo::{self, PolicyConfig, PolicyLoss, PolicyToken};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::render::Rendered;
+
+/// How to learn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GrpoPlan {
+    /// Sampling.
+    pub rollout: RolloutConfig,
+    /// What a reward is compared with.
+    pub advantage: Advantage,
+    /// Clipping, and the weight of the divergence from the reference; the reference is asked only if it has one.
+    pub policy: PolicyConfig,
+    /// Optimiser steps per rollout.
+    pub updates: Updates,
+    /// Optimiser.
+    pub adamw: AdamWConfig,
+    /// Decides the draws and the order of the updates.
+    pub seed: Seed,
+}
+
+/// What learns, apart from the policy itself.
+#[derive(Clone, Debug)]
+pub struct Grpo {
+    /// How.
+    pub plan: GrpoPlan,
+    /// Where the policy began.
+    pub reference: Reference,
+    /// Moments of the policy's parameters. Its learning rate is for the caller to set.
+    pub optimizer: AdamW,
+}
+
+impl Grpo {
+    /// Begins at `policy`, which is the reference from then on.
+    pub fn new(plan: GrpoPlan, policy: &mut Llama) -> Self {
+        let optimizer = AdamW::new(plan.adamw, &policy.parameters_mut());
+        Self { plan, reference: Reference::of(policy), optimizer }
+    }
+
+    /// One step: sample, score, compare, update.
+    ///
+    /// # Errors
+    /// Prompts that do not fit the model; rewards that are missing or no numbers, and the errors of `reward`; a loss
+    /// that is not a number.
+    pub fn step(
+        &mut self,
+        policy: &mut Llama,
+        step: u64,
+        prompts: &[Prompt],
+        reward: &mut Reward<'_>,
+    ) -> Result<RlMetrics> {
+        let plan = self.plan;
+        let seed = plan.seed.derive("step").derive(&step.to_string());
+        let episodes = sample(policy, prompts, plan.rollout, seed.derive("sample"))?;
+        let rewards = score(reward, &episodes)?;
+        let advantages = plan.advantage.of(&rewards, plan.rollout.replies);
+        let references = self.reference_log_probs(policy, &episodes)?;
+        let tokens = policy_tokens(&episodes, &advantages, references.as_deref());
+
+        let mut total = PolicyLoss::default();
+        let mut grad_norm = 0.0f64;
+        for groups in plan.updates.plan(prompts.len(), seed.derive("updates")) {
+            let chosen: Vec<usize> = groups.iter().flat_map(|g| group(*g, plan.rollout.replies)).collect();
+            let loss = self.accumulate(policy, &chosen, &episodes, &tokens)?;
+            grad_norm = grad_norm.max(plan.updates.take(policy, &mut self.optimizer, &loss, step)?);
+            total += loss;
+        }
+        Ok(metrics(step, &episodes, &rewards, references.as_deref(), &total, grad_norm))
+    }
+
+    fn reference_log_probs(
+        &mut self,
+        policy: &mut Llama,
+        episodes: &[Episode],
+    ) -> Result<Option<Vec<Vec<f32>>>> {
+        if self.plan.policy.kl == 0.0 {
+            return Ok(None);
+        }
+        let rows: Vec<&Rendered> = episodes.iter().map(|e| &e.row).collect();
+        let tokens = self.plan.updates.tokens_per_window;
+        self.reference.log_probs(policy, &rows, tokens).map(Some)
+    }
+
+    /// Loss of the chosen episodes; its gradient is accumulated. An episode whose tokens all have a zero gradient
+    /// counts, but is not computed.
+    fn accumulate(
+        &self,
+        policy: &mut Llama,
+        chosen: &[usize],
+        episodes: &[Episode],
+        tokens: &[Vec<PolicyToken>],
+    ) -> Result<PolicyLoss> {
+        let config = self.plan.policy;
+        let teaches = |e: &usize| config.kl != 0.0 || tokens[*e].iter().any(|t| t.advantage != 0.0);
+        let (taught, idle): (Vec<usize>, Vec<usize>) = chosen.iter().partition(|e| teaches(e));
+        let rows: Vec<&Rendered> = taught.iter().map(|e| &episodes[*e].row).collect();
+        let idle = idle.iter().map(|e| tokens[*e].len() as u64).sum();
+        let mut total = PolicyLoss { tokens: idle, ..PolicyLoss::default() };
+        for window in windows(&rows, self.plan.updates.tokens_per_window) {
+            let tokens: Vec<PolicyToken> =
+                taught[window.clone()].iter().flat_map(|e| tokens[*e].iter().copied()).collect();
+            total += grpo::loss(policy, &rows[window], &tokens, config)?;
+        }
+        Ok(total)
+    }
+}
+
+/// Episodes of a group.
+fn group(index: usize, size: usize) -> std::ops::Range<usize> {
+    index * size..(index + 1) * size
+}
+
+fn policy_tokens(
+    episodes: &[Episode],
+    advantages: &[f32],
+    references: Option<&[Vec<f32>]>,
+) -> Vec<Vec<PolicyToken>> {
+    let of_episode = |(index, (episode, &advantage)): (usize, (&Episode, &f32))| {
+        let token = |(position, &old): (usize, &f32)| {
+            let reference = references.map(|r| r[index][position]);
+            PolicyToken { advantage, old, reference }
+        };
+        episode.log_probs.iter().enumerate().map(token).collect()
+    };
+    episodes.iter().zip(advantages).enumerate().map(of_episode).collect()
+}
+
+fn metrics(
+    step: u64,
+    episodes: &[Episode],
+    rewards: &[f32],
+    references: Option<&[Vec<f32>]>,
+    total: &PolicyLoss,
+    grad_norm: f64,
+) -> RlMetrics {
+    let (reward, reward_std) = mean_and_deviation(rewards);
+    let tokens: u64 = episodes.iter().map(|e| e.log_probs.len() as u64).sum();
+    let log_probs = || episodes.iter().flat_map(|e| &e.log_probs).map(|l| f64::from(*l));
+    let kl = references.map(|references| {
+        let reference = references.iter().flatten().map(|l| f64::from(*l));
+        let differences = log_probs().zip(reference).map(|(policy, reference)| reference - policy);
+        differences.map(|d| d.exp_m1() - d).sum::<f64>() / tokens as f64
+    });
+    RlMetrics {
+        step,
+        reward,
+        reward_std,
+        kl,
+        entropy: -log_probs().sum::<f64>() / tokens as f64,
+        length: tokens as f64 / episodes.len() as f64,
+        finished: episodes.iter().filter(|e| e.finished).count() as f64 / episodes.len() as f64,
+        loss: total.mean(),
+        grad_norm,
+        clipped: total.clipped as f64 / total.tokens.max(1) as f64,
+        tokens,
+    }
+}
