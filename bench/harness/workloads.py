@@ -93,6 +93,25 @@ def training(workload: str, data: Data, amount: Amount) -> Iterator[Case]:
         )  # fmt: skip
 
 
+def reinforcing(data: Data, amount: Amount) -> Iterator[Case]:
+    """TRL's defaults are bf16, checkpointing and 8 replies per backward pass."""
+    request = {"workload": "grpo", "prompts": data.prompts("short", 8), "replies": 8, "new_tokens": amount.new_tokens}
+    request |= {"steps": min(amount.steps, 3), "lr": 1e-5, "adapter": str(data.adapter)}
+    styles = {
+        "trl": {"precision": "bf16", "checkpointing": True, "micro_batch": 8},
+        "best": {"precision": "bf16", "checkpointing": False, "micro_batch": 64},
+    }
+    for title, style in styles.items():
+        yield Case(
+            "grpo", title, "warm_steps_per_second", "steps/s", check=None, new_process=True,
+            contestants=[
+                Contestant("dormant-auto", "dormant", request | {"precision": "auto"}),
+                Contestant("dormant-f32", "dormant", request | {"precision": "f32"}, exact=True),
+                Contestant(title, "torch", request | style),
+            ],
+        )  # fmt: skip
+
+
 def generating(request: dict, workload: str, title: str, metric: str, unit: str, **rest: object) -> Case:
     """A case for everybody who can generate."""
     contestants = [
@@ -135,9 +154,10 @@ def starting(data: Data, _amount: Amount) -> Iterator[Case]:
 def all_cases(data: Data, amount: Amount) -> Iterator[Case]:
     yield from training("lora-sft", data, amount)
     yield from training("full-sft", data, amount)
+    yield from reinforcing(data, amount)
     yield from sampling(data, amount)
     yield from scoring(data, amount)
     yield from starting(data, amount)
 
 
-WORKLOADS = ["lora-sft", "full-sft", "sample", "score", "load", "first-token"]
+WORKLOADS = ["lora-sft", "full-sft", "grpo", "sample", "score", "load", "first-token"]

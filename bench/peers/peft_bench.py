@@ -20,6 +20,10 @@ whole process. Times exclude loading. Defaults are in brackets.
 Answer: seconds, tokens (without padding) and loss of each step; tokens_per_second, and the same without the first step
 (`warm_…`); peak_rss_bytes of the process during the request.
 
+`grpo`: TRL's GRPOTrainer on `prompts`, `replies` each of `new_tokens` tokens, LoRA from `adapter`; `steps`, `lr`, `precision`,
+`checkpointing`, `micro_batch` (replies per backward pass). The reward is the share of even tokens. Answer: seconds and rewards of each
+step, and steps per second without the first.
+
 `sample`: `prompts` [[token, ...], ...] or `data` (rows cut at the first loss token) and `n`; `new_tokens` [32],
 `temperature` [0 = greedy], `stop` at the end token [false], `batch` [all], `precision`, `seed`.
 Answer: seconds, new_tokens, new_tokens_per_second, replies, peak_rss_bytes.
@@ -203,6 +207,40 @@ def trl_steps(folders: Folders, request: dict) -> list[dict]:
     return [{"seconds": seconds, "tokens": token_count(rows), "loss": loss} for seconds, rows, loss in steps]
 
 
+def grpo_steps(folders: Folders, request: dict) -> dict:
+    """The real GRPOTrainer. A step runs from before sampling to after the update."""
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from trl import GRPOConfig, GRPOTrainer
+
+    model = trainable(folders, request)
+    size = model.config.vocab_size
+    words = Tokenizer(models.WordLevel({str(token): token for token in range(size)}, "0"))  # a word is a token's number
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    stand_in = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0", eos_token="0", padding_side="left")
+    prompts, replies, micro = request["prompts"], request["replies"], request["micro_batch"]
+    config = GRPOConfig(
+        max_steps=request["steps"], per_device_train_batch_size=micro, num_generations=replies,
+        gradient_accumulation_steps=len(prompts) * replies // micro, max_completion_length=request["new_tokens"],
+        learning_rate=request["lr"], lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=request["clip"],
+        bf16=request["precision"] == "bf16", gradient_checkpointing=request["checkpointing"], use_cpu=True,
+        output_dir=tempfile.gettempdir(), save_strategy="no", report_to="none", logging_steps=1, disable_tqdm=True,
+        shuffle_dataset=False, seed=request["seed"],
+    )
+    rewards = []
+
+    def even_tokens(completion_ids: list[list[int]], **_kwargs: object) -> list[float]:
+        shares = [sum(token % 2 == 0 for token in reply) / max(len(reply), 1) for reply in completion_ids]
+        rewards.append(sum(shares) / len(shares))
+        return shares
+
+    clock = StepClock()
+    data = Dataset.from_list([{"prompt": " ".join(map(str, prompt))} for prompt in prompts])
+    GRPOTrainer(model, even_tokens, config, data, processing_class=stand_in, callbacks=[clock]).train()
+    warm = clock.seconds[1:]
+    return {"seconds": clock.seconds, "rewards": rewards, "warm_steps_per_second": len(warm) / sum(warm) if warm else None}
+
+
 def gemm_rate(shape: tuple[int, int, int], dtype: torch.dtype, limit: float) -> float:
     """GFLOP/s of the fastest product within `limit` seconds, of at least one."""
     rows, inner, columns = shape
@@ -292,6 +330,7 @@ class Peer:
         request = DEFAULTS | (BEST if request.get("style") == "best" else {}) | request
         work = {
             "lora-sft": self.train, "full-sft": self.train, "sample": self.sample, "score": self.score,
+            "grpo": lambda request: grpo_steps(self.folders, request),
             "load": self.load, "adapter": self.adapter, "gemm": self.gemm,
         }[request["workload"]]
         return {"request": request} | work(request)

@@ -10,6 +10,7 @@
 //! that fails is answered with `{"error": …}`.
 
 mod gemm;
+mod grpo;
 mod memory;
 mod model;
 mod request;
@@ -63,6 +64,7 @@ fn answer(model: &mut Model, line: &str) -> Result<Value> {
     let mut answer = match &request {
         Request::LoraSft(training) => train::answer(model, training, train::Method::Lora)?,
         Request::FullSft(training) => train::answer(model, training, train::Method::Full)?,
+        Request::Grpo(request) => grpo::answer(model, request)?,
         Request::Sample(sampling) => sample::answer(model, sampling)?,
         Request::Score(scoring) => score::answer(model, scoring)?,
         Request::Load { precision } => {

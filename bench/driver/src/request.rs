@@ -7,6 +7,7 @@ use dormant_train::render::Rendered;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::grpo::Grouped;
 
 /// One line of input, told apart by `workload`.
 #[derive(Debug, Deserialize)]
@@ -16,6 +17,8 @@ pub(crate) enum Request {
     LoraSft(Training),
     /// All weights.
     FullSft(Training),
+    /// Reinforcement learning with LoRA.
+    Grpo(Grouped),
     /// Replies.
     Sample(Sampling),
     /// Log-probabilities of the masked tokens.
