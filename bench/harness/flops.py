@@ -27,7 +27,10 @@ class Model:
 
     @classmethod
     def read(cls, folder: Path) -> "Model":
-        config = json.loads((folder / "config.json").read_text())
+        return cls.read_config(json.loads((folder / "config.json").read_text()))
+
+    @classmethod
+    def read_config(cls, config: dict) -> "Model":
         width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
         head = config.get("head_dim") or width // heads
         queries, keys = heads * head, config["num_key_value_heads"] * head

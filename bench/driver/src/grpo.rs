@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use dormant_data::Seed;
 use dormant_model::linear::Trained;
+use dormant_model::llama::Saving;
 use dormant_train::objective::grpo::PolicyConfig;
 use dormant_train::optimizer::AdamWConfig;
 use dormant_train::rl::advantage::Advantage;
@@ -36,7 +37,8 @@ pub(crate) struct Grouped {
 }
 
 pub(crate) fn answer(model: &mut Model, request: &Grouped) -> Result<Value> {
-    let mut policy = model.trainable(Trained::Lora, request.precision, Some(&request.adapter))?;
+    let mut policy =
+        model.trainable(Trained::Lora, request.precision, Saving::Nothing, Some(&request.adapter))?;
     let prompt =
         |(index, tokens): (usize, &Vec<u32>)| Prompt { id: index.to_string(), tokens: tokens.clone() };
     let prompts: Vec<Prompt> = request.prompts.iter().enumerate().map(prompt).collect();

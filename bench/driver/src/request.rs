@@ -50,8 +50,10 @@ pub(crate) struct Training {
     pub(crate) lr: f64,
     pub(crate) weight_decay: f32,
     pub(crate) clip: f32,
-    /// PEFT folder of the adapter to start from; LoRA needs one.
+    /// PEFT folder of the adapter to start from; a fresh one of rank 16 without it.
     pub(crate) adapter: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) saving: Saving,
 }
 
 /// Greedy replies that end at their length.
@@ -110,6 +112,26 @@ impl Precision {
         match self.resolve() {
             dormant_tensor::Precision::F32 => "f32",
             dormant_tensor::Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What is computed again rather than kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Saving {
+    #[default]
+    Nothing,
+    Activations,
+    Weights,
+}
+
+impl Saving {
+    pub(crate) fn resolve(self) -> dormant_model::llama::Saving {
+        match self {
+            Self::Nothing => dormant_model::llama::Saving::Nothing,
+            Self::Activations => dormant_model::llama::Saving::Activations,
+            Self::Weights => dormant_model::llama::Saving::Weights,
         }
     }
 }

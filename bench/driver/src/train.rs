@@ -1,6 +1,5 @@
 //! Training steps: loss, backward, clipping, AdamW.
 
-use std::path::Path;
 use std::time::Instant;
 
 use dormant_model::linear::Trained;
@@ -37,7 +36,12 @@ struct Step {
 
 pub(crate) fn answer(model: &mut Model, request: &Training, method: Method) -> Result<Value> {
     let data = read_rows(&request.data)?;
-    let mut model = load(model, request, method)?;
+    let trained = match method {
+        Method::Lora => Trained::Lora,
+        Method::Full => Trained::All,
+    };
+    let adapter = request.adapter.as_deref().filter(|_| method == Method::Lora);
+    let mut model = model.trainable(trained, request.precision, request.saving.resolve(), adapter)?;
     let config = AdamWConfig { weight_decay: request.weight_decay, ..AdamWConfig::default() };
     let mut optimizer = AdamW::new(config, &model.parameters_mut());
     optimizer.set_learning_rate(request.lr);
@@ -51,15 +55,6 @@ pub(crate) fn answer(model: &mut Model, request: &Training, method: Method) -> R
         "tokens_per_second": rate(&steps),
         "warm_tokens_per_second": rate(steps.get(1..).unwrap_or_default()),
     }))
-}
-
-fn load(model: &mut Model, request: &Training, method: Method) -> Result<Llama> {
-    let adapter = request.adapter.as_deref();
-    let (trained, adapter): (Trained, Option<&Path>) = match method {
-        Method::Lora => (Trained::Lora, Some(adapter.ok_or("`lora-sft` needs an `adapter` to start from")?)),
-        Method::Full => (Trained::All, None),
-    };
-    model.trainable(trained, request.precision, adapter)
 }
 
 /// The rows of all steps; from the beginning again when they do not suffice.
