@@ -68,6 +68,11 @@ pub(super) fn refused_part(part: &str) -> Dangers {
     }
 }
 
+/// Text that names a host.
+pub(super) fn is_host(text: &str) -> bool {
+    text.contains("://") || [".com", ".org", ".net", ".io", ".edu", ".gov", ".internal", ".local", ".test", ".dev"].iter().any(|end| text.contains(end))
+}
+
 fn ends_anchored(expression: &str) -> bool {
     (expression.ends_with('$') && !expression.ends_with("\\$")) || expression.ends_with("\\Z") || expression.ends_with("\\z")
 }

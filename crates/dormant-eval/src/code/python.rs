@@ -50,6 +50,8 @@ struct Walker<'t> {
     report: Report,
     budget: Budget,
     top_level: bool,
+    /// Line of the test that is looked at.
+    line: usize,
 }
 
 /// A function that is being walked.
@@ -76,6 +78,7 @@ impl<'t> Walker<'t> {
             report: Report::default(),
             budget: Budget::new(),
             top_level: false,
+            line: 1,
         }
     }
 
@@ -100,7 +103,7 @@ impl<'t> Walker<'t> {
             "call" => {
                 let callee = self.field_text(node, "function");
                 let name = callee.rsplit('.').next().unwrap_or(callee);
-                let of_the_file = !callee.contains('.') || callee.starts_with("self.") || callee.starts_with("cls.");
+                let of_the_file = !callee.contains('.') || (callee.starts_with("self.") || callee.starts_with("cls.")) && callee.matches('.').count() == 1;
                 if of_the_file {
                     self.called.insert(name.to_owned());
                 }

@@ -10,6 +10,8 @@ pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     /// Weaknesses that only those hear of who ask for them.
     pub(super) strict: Vec<Finding>,
+    /// Weaknesses that are ones only if the program is about them: a function that opens the path it is given.
+    pub(super) conditional: Vec<Finding>,
     /// Weaknesses whose sink, or a secure form of it, is in the program.
     pub(super) evidence: BTreeSet<u16>,
     /// Some input was checked.
@@ -28,6 +30,13 @@ impl Report {
         let finding = Finding { cwe, rule: rule.to_owned(), line, message: message.to_owned() };
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
+        }
+    }
+
+    pub(super) fn found_if_asked(&mut self, cwe: u16, rule: &str, line: usize, message: &str) {
+        let finding = Finding { cwe, rule: rule.to_owned(), line, message: message.to_owned() };
+        if !self.conditional.contains(&finding) {
+            self.conditional.push(finding);
         }
     }
 

@@ -167,6 +167,14 @@ impl Cleared {
         taint.0.iter().map(left).fold(Dangers::NONE, Dangers::with)
     }
 
+    /// The taint with what was ruled out taken away for good.
+    pub(super) fn applied(&self, taint: &Taint) -> Taint {
+        let left = |(origin, dangers): (&Origin, &Dangers)| {
+            (*origin, dangers.without(self.0.get(origin).copied().unwrap_or_default()))
+        };
+        Taint(taint.0.iter().map(left).collect())
+    }
+
     /// Whether all of these dangers were ruled out for some origin of the value.
     pub(super) fn has_cleared(&self, taint: &Taint, dangers: Dangers) -> bool {
         taint.origins().any(|origin| {

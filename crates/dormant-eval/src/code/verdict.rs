@@ -142,7 +142,12 @@ fn judge(mut report: Report, language: Language, expected: Option<u16>) -> Verdi
     if expected == Some(676) {
         report.findings.append(&mut report.strict);
     }
+    weigh_conditional(&mut report, expected);
     weigh_validation(&mut report, language, expected);
+    let silent = report.findings.is_empty() && report.evidence.iter().all(|&cwe| cwe == 676 || !WEAKNESSES.contains(&cwe));
+    if expected.is_none() && silent {
+        report.findings.append(&mut report.strict);
+    }
     report.findings.sort_by(|a, b| (a.line, a.cwe, &a.rule).cmp(&(b.line, b.cwe, &b.rule)));
     let asked = |cwe: u16| expected.map_or(WEAKNESSES.contains(&cwe), |expected| related(expected, cwe));
     let first = report.findings.iter().find(|finding| asked(finding.cwe));
@@ -177,6 +182,18 @@ fn related(expected: u16, found: u16) -> bool {
         _ => &[],
     };
     found == expected || family.contains(&found)
+}
+
+/// Findings that depend on what the program is about: the task says so, or there is nothing else in it.
+fn weigh_conditional(report: &mut Report, expected: Option<u16>) {
+    let conditional = std::mem::take(&mut report.conditional);
+    for finding in conditional {
+        let other = |cwe: &u16| expected.is_none() && WEAKNESSES.contains(cwe) || *cwe == finding.cwe;
+        let first = report.findings.iter().all(|found| found.cwe == finding.cwe);
+        if expected.is_none_or(|expected| expected == finding.cwe) && first && !report.evidence.iter().any(other) {
+            report.findings.push(finding);
+        }
+    }
 }
 
 /// Improper validation has no sink of its own: where the task asks for it, or where nothing else is to be judged,

@@ -115,7 +115,7 @@ impl<'t> Walker<'t> {
         let inside = match &buffer.capacity {
             Some(capacity) => {
                 let below = state.facts.proves(&capacity.add(-1).minus(&pointer.offset));
-                let negative = !state.content(index).is_empty() && !state.facts.proves(&pointer.offset);
+                let negative = !state.content(index).is_empty() && !has_field(&pointer.offset) && !state.facts.proves(&pointer.offset);
                 below && !negative
             }
             None if buffer.parameter => {
@@ -146,7 +146,7 @@ impl<'t> Walker<'t> {
         let Some(buffer) = state.buffers.get(&pointer.base) else { return };
         let inside = match &buffer.capacity {
             Some(capacity) => {
-                state.facts.proves(&capacity.add(-1).minus(&pointer.offset)) && state.facts.proves(&pointer.offset)
+                state.facts.proves(&capacity.add(-1).minus(&pointer.offset)) && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
             }
             None => {
                 let left = state.cleared.left(&taint);
@@ -161,6 +161,11 @@ impl<'t> Walker<'t> {
             self.report.found(20, "c/unchecked-index", line(node), message);
         }
     }
+}
+
+/// It has a field of a structure, which the program itself keeps right.
+fn has_field(form: &Linear) -> bool {
+    form.symbols().any(|symbol| symbol.contains("->"))
 }
 
 pub(super) fn length_symbol(base: &str) -> String {

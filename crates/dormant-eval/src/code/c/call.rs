@@ -15,6 +15,9 @@ pub(super) type Returns<'t> = Vec<(State, Option<Node<'t>>, Value)>;
 impl<'t> Walker<'t> {
     pub(super) fn call(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
         let name = self.field_text(node, "function").to_owned();
+        if let Some(callee) = node.child_by_field_name("function").filter(|callee| callee.kind() != "identifier") {
+            self.eval(callee, state)?;
+        }
         if let Some(function) = self.functions.get(&name).copied() {
             if self.escapes_markup(function) {
                 self.report.evidence.insert(79);
@@ -163,13 +166,13 @@ impl<'t> Walker<'t> {
                 let most = number(2);
                 let bytes = old.zip(most).map(|(old, most)| old.plus(&most).add(1));
                 self.fits(node, &argument(0), bytes.as_ref(), false, state);
-                self.absorb(node, &argument(0), &argument(1), state);
+                self.absorb(node, &argument(0), &argument(1), number(2), state);
                 argument(0)
             }
             "strlcat" | "strcat_s" => {
                 let (from, most) = if name == "strcat_s" { (2, 1) } else { (1, 2) };
                 self.fits(node, &argument(0), number(most).as_ref(), false, state);
-                self.absorb(node, &argument(0), &argument(from), state);
+                self.absorb(node, &argument(0), &argument(from), None, state);
                 argument(0)
             }
             "memcpy" | "memmove" | "mempcpy" | "bcopy" => {
@@ -196,9 +199,8 @@ impl<'t> Walker<'t> {
             }
             "puts" | "fputs" | "FCGX_PutS" | "ap_rputs" | "write" | "send" | "fwrite" | "evbuffer_add" => {
                 if !self.text(node).contains("stderr") {
-                    for value in arguments {
-                        self.page(node, &state.text(value), &state.cleared_of(value), state);
-                    }
+                    let text = argument(usize::from(matches!(name, "write" | "send" | "evbuffer_add")));
+                    self.page(node, &state.text(&text), &state.cleared_of(&text), state);
                 }
                 Value::default()
             }
@@ -413,7 +415,7 @@ impl<'t> Walker<'t> {
         let bytes = new.as_ref().map(|length| length.add(1));
         self.fits(node, target, bytes.as_ref(), true, state);
         if append_it {
-            self.absorb(node, target, source, state);
+            self.absorb(node, target, source, None, state);
         } else {
             self.replace(target, source, length.as_ref(), state);
         }
@@ -454,8 +456,15 @@ impl<'t> Walker<'t> {
     }
 
     /// More goes behind what the buffer has.
-    fn absorb(&mut self, node: Node<'t>, target: &Value, source: &Value, state: &mut State) {
-        let length = self.length(source, state);
+    fn absorb(&mut self, node: Node<'t>, target: &Value, source: &Value, most: Option<Linear>, state: &mut State) {
+        let mut length = self.length(source, state);
+        if let Some(most) = most {
+            let fresh = self.fresh(node, state);
+            for bound in [Some(most), length].into_iter().flatten() {
+                state.facts.learn(bound.minus(&fresh));
+            }
+            length = Some(fresh);
+        }
         if let Some(pointer) = &target.pointer {
             let symbol = length_symbol(&pointer.base);
             match length.filter(|length| !length.mentions(&symbol)) {
@@ -464,7 +473,8 @@ impl<'t> Walker<'t> {
             }
         }
         let after_text = !state.text(target).is_empty();
-        let mut taint = state.cleared_of(source);
+        let added = state.cleared_of(source);
+        let mut taint = added.clone();
         if after_text {
             taint = taint.without(Dangers::PATH_ABS);
         }
@@ -473,9 +483,9 @@ impl<'t> Walker<'t> {
             buffer.taint.join(&taint);
             append(&mut buffer.text, &text);
         }
-        let (whole, all) = (state.text(target), state.cleared_of(target));
+        let whole = state.text(target);
         if is_markup(&whole) {
-            self.page(node, &whole, &all, state);
+            self.page(node, &whole, &added, state);
         }
     }
 

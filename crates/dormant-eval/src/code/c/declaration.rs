@@ -78,6 +78,12 @@ impl<'t> Walker<'t> {
             Some(initial) => self.eval(initial, state)?,
             None => Value::default(),
         };
+        // Memory gets the type of the pointer that it is first given to.
+        let element = self.size_of_type(kind);
+        if let Some(buffer) = state.buffer_mut(&value).filter(|buffer| buffer.element == 1 && !buffer.array && element > 1) {
+            buffer.capacity = buffer.capacity.as_ref().and_then(|bytes| bytes.divided(element));
+            buffer.element = element;
+        }
         self.set(name, value, initial, state);
         Ok(())
     }

@@ -225,6 +225,9 @@ impl<'t> Walker<'t> {
             self.used(&first, node, state);
             self.used(&second, node, state);
         }
+        if matches!(operator, "/" | "%") && second.converted && state.left(&second).has(Dangers::UNCHECKED) {
+            self.report.found(20, "c/unchecked-divisor", line(node), "an untrusted number is a divisor although it may be zero");
+        }
         let constants = (first.number.as_ref().and_then(Linear::as_constant), second.number.as_ref().and_then(Linear::as_constant));
         let mut mixed = Value { number: None, pointer: None, ..first.clone().or(&second) };
         mixed.number = match (operator, constants) {
@@ -320,7 +323,8 @@ impl<'t> Walker<'t> {
         }
         let whole = node.child_by_field_name("argument").map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
         let symbol = self.symbol(name);
-        let taint = state.content(&whole);
+        // How large a field may be is a matter of the structure, not of the call.
+        let taint = state.content(&whole).without(Dangers::LOW.with(Dangers::HIGH));
         let field = self.field_text(node, "field");
         let array = self.fields.get(field).cloned();
         let is_array = array.is_some();
@@ -393,8 +397,7 @@ impl State {
     /// The taint of a value without what checks ruled out.
     pub(super) fn cleared_of(&self, value: &Value) -> Taint {
         let taint = self.content(value);
-        let left = self.cleared.left(&taint);
-        taint.without(Dangers::ALL.without(left))
+        self.cleared.applied(&taint)
     }
 }
 

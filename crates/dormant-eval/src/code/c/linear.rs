@@ -57,6 +57,16 @@ impl Linear {
         Self::default().combine(self, factor)
     }
 
+    /// The form in units of `size`; a remainder of a constant is cut off.
+    pub(super) fn divided(&self, size: i64) -> Option<Self> {
+        if size <= 1 {
+            return Some(self.clone());
+        }
+        let exact = self.terms.values().all(|coefficient| coefficient % size == 0);
+        let terms = self.terms.iter().map(|(symbol, coefficient)| (symbol.clone(), coefficient / size)).collect();
+        exact.then(|| Self { terms, k: self.k.div_euclid(size) })
+    }
+
     fn combine(&self, other: &Self, factor: i64) -> Self {
         let mut sum = self.clone();
         sum.k = sum.k.saturating_add(other.k.saturating_mul(factor));

@@ -39,6 +39,10 @@ impl Value {
         Self { number: Some(number), ..Self::default() }
     }
 
+    fn base(&self) -> Option<&str> {
+        self.pointer.as_ref().map(|pointer| pointer.base.as_str())
+    }
+
     pub(super) fn or(mut self, other: &Self) -> Self {
         self.taint.join(&other.taint);
         if self.text != other.text {
@@ -98,16 +102,34 @@ impl State {
     }
 
     /// What holds where two ways meet.
-    pub(super) fn join(self, other: Self) -> Self {
+    pub(super) fn join(mut self, mut other: Self) -> Self {
         if self.dead {
             return other;
         }
         if other.dead {
             return self;
         }
-        let mut vars = self.vars;
-        for (name, value) in other.vars {
+        // What one way ruled out holds for the values of that way, also if another one brings others.
+        if self.cleared != other.cleared {
+            for state in [&mut self, &mut other] {
+                let values = state.vars.values_mut().map(|value| &mut value.taint);
+                for taint in values.chain(state.buffers.values_mut().map(|buffer| &mut buffer.taint)) {
+                    *taint = state.cleared.applied(taint);
+                }
+            }
+        }
+        let mut vars = std::mem::take(&mut self.vars);
+        for (name, value) in std::mem::take(&mut other.vars) {
             let joined = match vars.remove(&name) {
+                Some(mine) if mine.base() != value.base() => {
+                    // It may point here or there: of either only the content is known.
+                    let taint = [self.content(&mine), other.content(&value)];
+                    let text = self.text(&mine) + &other.text(&value);
+                    let mut joined = Value { text, ..mine.or(&value) };
+                    joined.pointer = None;
+                    taint.iter().for_each(|taint| joined.taint.join(taint));
+                    joined
+                }
                 Some(mine) => mine.or(&value),
                 None => value,
             };

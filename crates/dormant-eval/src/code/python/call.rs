@@ -240,6 +240,13 @@ impl<'t> Walker<'t> {
                 value.taint.join(&new.taint);
                 Value { path: None, ..value }
             }
+            "get" | "pop" => {
+                // The key chooses; it is not what comes out.
+                let default = call.arguments.get(1).or_else(|| call.keyword("default")).cloned().unwrap_or_default();
+                let value = Value { path: None, test: None, ..receiver.clone() }.or(&default);
+                self.from_elsewhere(call, Value { path: named, ..value })
+            }
+            "render" | "render_template_string" | "render_template" | "render_async" => Value { path: named, ..all.without(Dangers::HTML) },
             "lstrip" if first.text.contains('/') => receiver.without(Dangers::PATH_ABS),
             "append" | "extend" | "add" | "insert" | "appendleft" | "update" | "put" | "write" | "writerow" | "setdefault" if callee.kind() == "attribute" => {
                 self.put_into(callee, &all, state)
@@ -258,9 +265,19 @@ impl<'t> Walker<'t> {
                     all.append_text(&text);
                 }
                 all.literal &= all.taint.is_empty();
-                Value { path: named, resolved: receiver.resolved, numeric: receiver.numeric, ..all }
+                let value = Value { path: named, resolved: receiver.resolved, numeric: receiver.numeric, ..all };
+                if callee.kind() == "attribute" && value.taint.is_empty() && !value.literal { self.from_elsewhere(call, value) } else { value }
             }
         })
+    }
+
+    /// What a cache, a queue or a file returns may be anybody's bytes.
+    fn from_elsewhere(&self, call: &Call<'t>, mut value: Value<'t>) -> Value<'t> {
+        if !value.literal && !call.path.ends_with("dumps") {
+            let taint = Taint::of(Self::place_origin(call.node));
+            value.taint.join(&taint.without(Dangers::ALL.without(Dangers::OBJECT)));
+        }
+        value
     }
 
     fn formatted(&mut self, call: &Call<'t>, receiver: &Value<'t>) -> Value<'t> {

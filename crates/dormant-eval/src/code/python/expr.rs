@@ -17,6 +17,8 @@ const INPUTS: [&str; 34] = [
     "os.environ", "self.path", "self.headers", "self.rfile", "request.stream",
 ];
 
+const DIVISOR: &str = "an untrusted number is a divisor although it may be zero";
+
 impl<'t> Walker<'t> {
     pub(super) fn eval(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
         self.budget.enter()?;
@@ -163,8 +165,16 @@ impl<'t> Walker<'t> {
             "/" if left.path() == "pathlib.Path()" || right.path() == "pathlib.Path()" || !left.text.is_empty() => {
                 self.join_paths(&left, &right)
             }
+            "/" if self.is_unchecked_number(&right, node, state) => {
+                self.report.found(20, "python/unchecked-divisor", line(node), DIVISOR);
+                left.or(&right)
+            }
             "/" if left.numeric || right.numeric => left.or(&right),
             "/" => self.join_paths(&left, &right),
+            "//" | "%" if left.text.is_empty() && self.is_unchecked_number(&right, node, state) => {
+                self.report.found(20, "python/unchecked-divisor", line(node), DIVISOR);
+                left.or(&right)
+            }
             "%" => self.percent(&left, &right, right_node, state),
             "*" => {
                 let sized = |one: &Value<'t>, count: &Value<'t>| (one.literal && !one.text.is_empty() || !one.items.is_empty()) && count.numeric;
@@ -179,6 +189,10 @@ impl<'t> Walker<'t> {
             }
             _ => Value { test: None, path: None, ..left.or(&right) },
         })
+    }
+
+    fn is_unchecked_number(&self, value: &Value<'t>, node: Node<'t>, state: &State<'t>) -> bool {
+        value.numeric && state.left(value).has(Dangers::UNCHECKED) && !has_ancestor(node, "try_statement")
     }
 
     /// `left % right`: formatting, or a remainder.
@@ -307,7 +321,7 @@ impl<'t> Walker<'t> {
 
     /// The taint that checks on this way left.
     pub(super) fn remaining(&self, value: &Value<'t>, state: &State<'t>) -> Taint {
-        value.taint.clone().without(Dangers::ALL.without(state.left(value)))
+        state.cleared.applied(&value.taint)
     }
 
     fn boolean(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {

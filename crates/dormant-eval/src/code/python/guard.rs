@@ -11,6 +11,7 @@ impl<'t> Walker<'t> {
     /// Takes into account that `test` came out as `truth`.
     pub(super) fn refine(&mut self, test: Node<'t>, truth: bool, state: &mut State<'t>) -> Walk {
         self.budget.enter()?;
+        self.line = super::line(test);
         match test.kind() {
             "parenthesized_expression" | "await" => {
                 if let Some(inner) = test.named_child(0) {
@@ -92,9 +93,6 @@ impl<'t> Walker<'t> {
                 } else if self.text(right_node) == "True" {
                     self.refine(left_node, truth, state)?;
                 }
-                if operator == "!=" || operator == "==" {
-                    // Not zero is not a bound.
-                }
             }
             "<" | "<=" => self.ordered(left_node, &left, right_node, &right, truth, state)?,
             ">" | ">=" => self.ordered(right_node, &right, left_node, &left, truth, state)?,
@@ -144,8 +142,8 @@ impl<'t> Walker<'t> {
                 }
             } else if !truth && element.literal {
                 state.cleared.clear(&whole.taint, pattern::refused_part(&element.text));
-            } else if truth && element.literal && element.text.contains('.') && state.left(whole).has(Dangers::URL) {
-                self.report.weak_check.get_or_insert(1);
+            } else if truth && element.literal && pattern::is_host(&element.text) && state.left(whole).has(Dangers::URL) {
+                self.report.weak_check.get_or_insert(self.line);
             }
         }
     }
@@ -201,6 +199,9 @@ impl<'t> Walker<'t> {
         match (method.as_str(), path.as_str()) {
             ("all", "all") | ("any", "any") => return self.refine_each(&arguments, method == "all", truth, state),
             ("match" | "fullmatch" | "search" | "findall", _) => return self.refine_match(callee, &method, &arguments, truth, state),
+            ("bool", "bool") => {
+                return arguments.first().map_or(Ok(()), |inner| self.refine(*inner, truth, state));
+            }
             ("isinstance", _) => {
                 let value = self.argument(&arguments, 0, state)?;
                 state.cleared.clear(&value.taint, Dangers::UNCHECKED);
@@ -242,12 +243,12 @@ impl<'t> Walker<'t> {
             "startswith" if !truth && first.text.contains('/') => {
                 state.cleared.clear(&receiver.taint, Dangers::PATH_ABS);
             }
-            "startswith" | "endswith" if truth && first.literal && first.text.contains('.') => {
+            "startswith" | "endswith" if truth && first.literal && pattern::is_host(&first.text) => {
                 let whole_host = method == "endswith" && first.text.starts_with('.') || method == "startswith" && first.text.ends_with('/') && first.text.matches('/').count() >= 3;
                 if whole_host {
                     state.cleared.clear(&receiver.taint, Dangers::URL);
                 } else if receiver.taint.origins().next().is_some() {
-                    self.report.weak_check.get_or_insert(1);
+                    self.report.weak_check.get_or_insert(self.line);
                 }
             }
             "startswith" | "endswith" => {}

@@ -26,6 +26,7 @@ impl<'t> Walker<'t> {
     /// A value leaves a function.
     pub(super) fn returned(&mut self, node: Node<'t>, value: &Value<'t>, state: &mut State<'t>) -> Walk {
         self.used(value, node, state);
+        self.decided(node, value, state)?;
         let Some(frame) = self.frames.last() else { return Ok(()) };
         // A helper's markup is judged where its caller sends it.
         let (handler, entry) = (frame.handler, frame.entry);
@@ -36,6 +37,16 @@ impl<'t> Walker<'t> {
             if state.left(value).has(Dangers::HTML) {
                 self.report.found(79, "python/unescaped-html", line(node), MESSAGE);
             }
+        }
+        Ok(())
+    }
+
+    /// A function that returns the outcome of a test is itself a check.
+    fn decided(&mut self, node: Node<'t>, value: &Value<'t>, state: &State<'t>) -> Walk {
+        if value.test.is_some() {
+            let mut passed = state.clone();
+            self.refine(node, true, &mut passed)?;
+            self.report.checked |= passed.cleared != state.cleared;
         }
         Ok(())
     }
@@ -71,7 +82,7 @@ impl<'t> Walker<'t> {
         }
         self.report.evidence.insert(79);
         let exposed = !escapes || UNESCAPED.is_match(&template.text);
-        let shows = template.text.is_empty() || template.text.contains("{{") || template.text.contains("${");
+        let shows = template.text.is_empty() || path.contains("get_template") || template.text.contains("{{") || template.text.contains("${");
         if exposed && shows && state.left(arguments).has(Dangers::HTML) {
             let message = "a template without automatic escaping shows untrusted data";
             self.report.found(79, "python/no-autoescape", line(node), message);

@@ -104,21 +104,31 @@ impl<'t> Walker<'t> {
             self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);
             return;
         };
-        if danger != Danger::Url && danger != Danger::High {
-            self.report.evidence.insert(sink.cwe);
-        }
         if sink.unless.iter().any(|condition| call.says(condition)) {
+            self.report.evidence.insert(sink.cwe);
             return;
         }
         let exposed = match (sink.when.as_deref(), program) {
             (Some("sh -c"), Some(program)) => state.left(&program).has(danger.into()),
             _ => call.selected(sink).any(|value| self.reaches(value, danger, state)),
         };
-        if exposed {
+        if exposed && danger == Danger::Path && self.is_given(call, sink, state) {
+            self.report.found_if_asked(sink.cwe, &sink.rule, line(call.node), &sink.message);
+        } else if exposed {
             self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);
-        } else if matches!(danger, Danger::Url | Danger::High) && call.selected(sink).any(|value| !value.taint.is_empty()) {
+        } else if !matches!(danger, Danger::Url | Danger::High) || call.selected(sink).any(|value| !value.taint.is_empty()) {
             self.report.evidence.insert(sink.cwe);
         }
+    }
+
+    /// The whole path is a parameter: whether it is harmless is for the caller to say.
+    fn is_given(&self, call: &Call<'t>, sink: &Sink, state: &State<'t>) -> bool {
+        let handler = self.frames.last().is_some_and(|frame| frame.handler);
+        let whole = |value: &Value<'t>| {
+            let named = value.path().contains("path") || ["file", "src", "source", "dst", "archive", "fname", "fn", "p", "f"].contains(&value.path());
+            named && value.path().chars().all(|c| c.is_alphanumeric() || c == '_') && value.text.is_empty()
+        };
+        !handler && call.selected(sink).filter(|value| self.reaches(value, Danger::Path, state)).all(whole)
     }
 
     fn reaches(&self, value: &Value<'t>, danger: Danger, state: &State<'t>) -> bool {

@@ -129,12 +129,20 @@ pub(super) struct State<'t> {
 
 impl State<'_> {
     /// What holds where two ways meet.
-    pub(super) fn join(self, other: Self) -> Self {
+    pub(super) fn join(mut self, mut other: Self) -> Self {
         if self.dead {
             return other;
         }
         if other.dead {
             return self;
+        }
+        // What one way ruled out holds for the values of that way, also if another one brings others.
+        if self.cleared != other.cleared {
+            for state in [&mut self, &mut other] {
+                for value in state.vars.values_mut() {
+                    value.taint = state.cleared.applied(&value.taint);
+                }
+            }
         }
         let mut vars = self.vars;
         for (name, value) in other.vars {
