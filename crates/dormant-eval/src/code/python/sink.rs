@@ -100,14 +100,14 @@ impl<'t> Walker<'t> {
         if !applies {
             return;
         }
-        let Some(danger) = sink.danger else {
-            self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);
-            return;
-        };
         if sink.unless.iter().any(|condition| call.says(condition)) {
             self.report.evidence.insert(sink.cwe);
             return;
         }
+        let Some(danger) = sink.danger else {
+            self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);
+            return;
+        };
         let exposed = match (sink.when.as_deref(), program) {
             (Some("sh -c"), Some(program)) => state.left(&program).has(danger.into()),
             _ => call.selected(sink).any(|value| self.reaches(value, danger, state)),
