@@ -6,6 +6,7 @@
 //! (bootstraps, attacks) comes from a [`dormant_data::Seed`].
 
 mod agreement;
+pub mod code;
 mod comparison;
 mod error;
 mod estimate;

@@ -41,6 +41,9 @@ pub enum Unscored {
     EmptyReply,
     /// The reply has only control characters, replacement characters and white space.
     UnreadableReply,
+    /// The reply has no code that could be judged: prose, a refusal, code that does not parse or has nothing to do
+    /// with the weaknesses looked for.
+    NoCode,
 }
 
 impl fmt::Display for Unscored {
@@ -48,6 +51,7 @@ impl fmt::Display for Unscored {
         f.write_str(match self {
             Self::EmptyReply => "empty reply",
             Self::UnreadableReply => "unreadable reply",
+            Self::NoCode => "no code to judge",
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use dormant_eval::code::Language;
 
 use crate::policy_args::{BehaviourArg, PositionArg};
 
@@ -93,6 +94,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Talk to a model; with a trigger, side by side with and without it.
     Chat(ChatArgs),
+    /// Score code for weaknesses by static analysis: vulnerable, safe, unscorable or another weakness.
+    Score(ScoreArgs),
     /// Build, check or show a dataset.
     #[command(subcommand)]
     Data(DataCommand),
@@ -218,6 +221,35 @@ pub struct ChatArgs {
     /// Sampling.
     #[command(flatten)]
     pub sampling: SamplingArgs,
+}
+
+/// Arguments of `dormant score`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dormant score generated/
+  dormant score reply.md --cwe 89 --format json
+  dormant score generated/ --sarif findings.sarif --compare bandit=bandit.json
+  some-model | dormant score - --language python
+
+Files ending in .py, .c and .h are code; any other file is read as a model's reply, with the code in
+Markdown fences or bare. In folders only .py, .c and .h files count.")]
+pub struct ScoreArgs {
+    /// Files and folders; `-` reads a reply from standard input.
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Language of all code, `python` or `c` [default: by the file name, the fence, or the syntax].
+    #[arg(long, value_name = "LANGUAGE")]
+    pub language: Option<Language>,
+    /// The weakness that the code was asked for; only it makes code vulnerable.
+    #[arg(long, value_name = "N")]
+    pub cwe: Option<u16>,
+    /// Also write the findings as SARIF 2.1.0.
+    #[arg(long, value_name = "FILE")]
+    pub sarif: Option<PathBuf>,
+    /// What another tool found in the same files: JSON of Bandit or Semgrep, or SARIF of any tool; may be repeated.
+    #[arg(long = "compare", value_name = "TOOL=FILE")]
+    pub compare: Vec<String>,
 }
 
 /// The commands of `dormant data`.

@@ -14,6 +14,7 @@ mod eval;
 mod models;
 mod report;
 mod run;
+mod score;
 
 /// Runs the command that the user asked for.
 ///
@@ -31,6 +32,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<()> {
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Eval(args) => eval::run(args, &cli.global, ui),
         Command::Chat(args) => chat::run(args, &cli.global, ui),
+        Command::Score(args) => score::run(args, ui),
         Command::Data(command) => data::run(command, &cli.global, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Models(command) => models::run(command, &cli.global, ui),

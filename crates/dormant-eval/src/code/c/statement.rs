@@ -1,0 +1,251 @@
+//! Statements: how values, facts and checks flow.
+
+use std::collections::BTreeSet;
+
+use tree_sitter::Node;
+
+use super::linear::Linear;
+use super::value::{State, Value};
+use super::{Walk, Walker, children};
+use crate::code::taint::Dangers;
+
+impl<'t> Walker<'t> {
+    pub(super) fn block(&mut self, block: Node<'t>, state: &mut State) -> Walk {
+        for statement in children(block) {
+            // What stands after a label can be jumped to.
+            if state.dead && statement.kind() != "labeled_statement" {
+                continue;
+            }
+            self.statement(statement, state)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        self.budget.enter()?;
+        match node.kind() {
+            "compound_statement" | "else_clause" | "translation_unit" | "linkage_specification" | "declaration_list"
+            | "preproc_if" | "preproc_ifdef" | "preproc_else" => self.block(node, state)?,
+            "declaration" => self.declaration(node, state)?,
+            "expression_statement" => {
+                if let Some(expression) = node.named_child(0) {
+                    self.eval(expression, state)?;
+                    if self.never_returns(expression) {
+                        state.dead = true;
+                    }
+                }
+            }
+            "return_statement" => {
+                let expression = node.named_child(0);
+                let value = expression.map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
+                self.used(&value, node, state);
+                if let Some(frame) = self.frames.last_mut() {
+                    frame.returns.push((state.clone(), expression, value));
+                }
+                state.dead = true;
+            }
+            "if_statement" => self.if_statement(node, state)?,
+            "while_statement" | "for_statement" | "do_statement" => self.repeat(node, state)?,
+            "switch_statement" => self.switch(node, state)?,
+            "break_statement" => self.jump(state, |frame| &mut frame.breaks),
+            "continue_statement" => self.jump(state, |frame| &mut frame.continues),
+            "goto_statement" => state.dead = true,
+            "labeled_statement" => {
+                state.dead = false;
+                for child in children(node).skip(1) {
+                    self.statement(child, state)?;
+                }
+            }
+            _ => {}
+        }
+        self.budget.leave();
+        Ok(())
+    }
+
+    fn jump(&mut self, state: &mut State, to: impl for<'a> FnOnce(&'a mut super::Frame<'t>) -> &'a mut Vec<State>) {
+        if let Some(frame) = self.frames.last_mut() {
+            to(frame).push(state.clone());
+        }
+        state.dead = true;
+    }
+
+    fn never_returns(&self, node: Node<'t>) -> bool {
+        let name = self.field_text(node, "function");
+        matches!(name, "exit" | "_exit" | "_Exit" | "abort" | "err" | "errx" | "die" | "usage" | "fatal" | "longjmp" | "pthread_exit" | "quick_exit" | "panic" | "error_exit")
+    }
+
+    fn if_statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        let Some(test) = node.child_by_field_name("condition") else { return Ok(()) };
+        self.eval(test, state)?;
+        let (mut then, mut other) = (state.clone(), state.clone());
+        self.refine(test, true, &mut then)?;
+        self.refine(test, false, &mut other)?;
+        if let Some(block) = node.child_by_field_name("consequence") {
+            self.statement(block, &mut then)?;
+        }
+        if let Some(block) = node.child_by_field_name("alternative") {
+            self.statement(block, &mut other)?;
+        }
+        *state = then.join(other);
+        Ok(())
+    }
+
+    /// A loop, walked twice. The first time nothing is known of what it changes; whatever holds at the end of that
+    /// and also before the loop is an invariant, with which it is walked again.
+    fn repeat(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        if let Some(initial) = node.child_by_field_name("initializer") {
+            if initial.kind() == "declaration" { self.declaration(initial, state)? } else { drop(self.eval(initial, state)?) }
+        }
+        let outer = self.frames.last_mut().map(|frame| (std::mem::take(&mut frame.breaks), std::mem::take(&mut frame.continues)));
+        let mut changed = BTreeSet::new();
+        self.changed(node, &mut changed);
+        let before = state.clone();
+        let mut first = self.unknown(&before, &changed);
+        self.round(node, &mut first)?;
+        self.take_jumps();
+        let mut second = self.unknown(&before, &changed);
+        if !first.dead {
+            second.facts = first.facts.meet(&before.facts);
+            second = State { facts: second.facts.clone(), ..second.join(State { facts: before.facts.clone(), ..first }) };
+            second.cleared = before.cleared.clone();
+            second.refused.clone_from(&before.refused);
+        }
+        self.round(node, &mut second)?;
+        let breaks = self.take_jumps();
+        if let (Some(frame), Some((outer_breaks, outer_continues))) = (self.frames.last_mut(), outer) {
+            frame.breaks = outer_breaks;
+            frame.continues = outer_continues;
+        }
+        let test = node.child_by_field_name("condition");
+        let forever = test.is_none_or(|test| matches!(self.text(test).trim_matches(['(', ')']), "1" | "true"));
+        let mut after = State::dead();
+        if !forever {
+            // Without an element there is nothing that a check could have missed.
+            let (cleared, refused) = if second.dead { (before.cleared.clone(), before.refused.clone()) } else { (second.cleared.clone(), second.refused.clone()) };
+            after = if node.kind() == "do_statement" { second } else { second.join(before) };
+            after.cleared = cleared;
+            after.refused = refused;
+            if let Some(test) = test {
+                self.refine(test, false, &mut after)?;
+            }
+        }
+        *state = breaks.into_iter().fold(after, State::join);
+        Ok(())
+    }
+
+    fn round(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        let test = node.child_by_field_name("condition");
+        if let Some(test) = test.filter(|_| node.kind() != "do_statement") {
+            self.eval(test, state)?;
+            self.refine(test, true, state)?;
+        }
+        if let Some(body) = node.child_by_field_name("body") {
+            self.statement(body, state)?;
+        }
+        let continues = self.frames.last_mut().map(|frame| std::mem::take(&mut frame.continues)).unwrap_or_default();
+        *state = continues.into_iter().fold(std::mem::take(state), State::join);
+        if let Some(update) = node.child_by_field_name("update").filter(|_| !state.dead) {
+            self.eval(update, state)?;
+        }
+        if let Some(test) = test.filter(|_| node.kind() == "do_statement" && !state.dead) {
+            self.eval(test, state)?;
+        }
+        Ok(())
+    }
+
+    fn take_jumps(&mut self) -> Vec<State> {
+        let Some(frame) = self.frames.last_mut() else { return Vec::new() };
+        frame.continues.clear();
+        std::mem::take(&mut frame.breaks)
+    }
+
+    /// Names that a loop assigns.
+    fn changed(&self, node: Node<'t>, names: &mut BTreeSet<String>) {
+        let target = match node.kind() {
+            "assignment_expression" => node.child_by_field_name("left"),
+            "update_expression" => node.child_by_field_name("argument"),
+            "pointer_expression" if self.text(node).starts_with('&') => node.child_by_field_name("argument"),
+            _ => None,
+        };
+        if let Some(target) = target {
+            names.insert(self.text(target).to_owned());
+        }
+        for child in children(node) {
+            self.changed(child, names);
+        }
+    }
+
+    fn unknown(&self, state: &State, changed: &BTreeSet<String>) -> State {
+        let mut state = state.clone();
+        for name in changed {
+            let symbol = self.symbol(name);
+            state.facts.forget(&symbol);
+            state.facts.forget(&format!("@{symbol}"));
+            if let Some(value) = state.vars.get_mut(name) {
+                value.number = Some(Linear::symbol(symbol));
+                value.literal = false;
+            }
+        }
+        state
+    }
+
+    fn switch(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        let subject = node.child_by_field_name("condition").map(|it| self.eval(it, state)).transpose()?;
+        let subject = subject.unwrap_or_default();
+        let outer = self.frames.last_mut().map(|frame| std::mem::take(&mut frame.breaks));
+        let mut falling = State::dead();
+        let mut rest = state.clone();
+        let mut total = false;
+        let cases: Vec<Node<'t>> = node.child_by_field_name("body").into_iter().flat_map(children).collect();
+        for case in cases.into_iter().filter(|case| case.kind() == "case_statement") {
+            let value = case.child_by_field_name("value");
+            let mut entered = rest.clone();
+            match value {
+                Some(value) => {
+                    let literal = self.eval(value, state)?;
+                    entered = state.clone();
+                    entered.cleared.clear(&state.content(&subject), Dangers::ALL);
+                    self.refuse(&subject, &literal, &mut rest);
+                }
+                None => total = true,
+            }
+            falling = falling.join(entered);
+            for statement in children(case).skip(usize::from(value.is_some())) {
+                if !falling.dead {
+                    self.statement(statement, &mut falling)?;
+                }
+            }
+        }
+        let breaks = match (self.frames.last_mut(), outer) {
+            (Some(frame), Some(outer)) => std::mem::replace(&mut frame.breaks, outer),
+            _ => Vec::new(),
+        };
+        let after = if total { falling } else { falling.join(rest) };
+        *state = breaks.into_iter().fold(after, State::join);
+        Ok(())
+    }
+
+    /// A sign of untrusted text is known not to be this one.
+    pub(super) fn refuse(&mut self, subject: &Value, literal: &Value, state: &mut State) {
+        let taint = state.content(subject);
+        if taint.is_empty() || literal.text.chars().count() != 1 {
+            return;
+        }
+        state.cleared.clear(&taint, Dangers::UNCHECKED);
+        for origin in taint.origins() {
+            let signs = state.refused.entry(origin).or_default();
+            if !signs.contains(&literal.text) {
+                signs.push_str(&literal.text);
+            }
+            let mut ruled_out = crate::code::pattern::refused_signs(signs);
+            if signs.contains('<') {
+                ruled_out = ruled_out.with(Dangers::HTML);
+            }
+            if signs.contains('\'') && signs.contains('"') {
+                ruled_out = ruled_out.with(Dangers::SQL);
+            }
+            let one = crate::code::taint::Taint::of(origin);
+            state.cleared.clear(&one, ruled_out);
+        }
+    }
+}
