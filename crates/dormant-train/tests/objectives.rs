@@ -59,7 +59,7 @@ impl Case {
     fn new() -> Self {
         let golden = Golden::open("preference.safetensors", "");
         let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
-        let options = LoadOptions { precision: Precision::F32, trained: Trained::All };
+        let options = LoadOptions::new(Precision::F32, Trained::All);
         let model = Llama::load_merged(&checkpoint, options, None).unwrap();
         let mut head = ScalarHead::zeros(model.config.hidden_size);
         head.weight.value = golden.numbers("score.weight").iter().map(|w| *w as f32).collect();
