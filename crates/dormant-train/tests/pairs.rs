@@ -32,7 +32,7 @@ fn load() -> Llama {
 fn pairs() -> Vec<RenderedPair> {
     let row = |pair: u32, last: u32| {
         let prompt = (30..40).chain([50 + pair]);
-        let reply = (0..1 + pair % 3).map(|i| 100 + 7 * pair + i).chain([200 + last % 4]);
+        let reply = (0..=pair % 3).map(|i| 100 + 7 * pair + i).chain([200 + last % 4]);
         Rendered { id: pair.to_string(), tokens: prompt.chain(reply).collect(), prompt: 11 }
     };
     (0..24).map(|i| RenderedPair { chosen: row(i, 2 * i), rejected: row(i, 2 * i + 1) }).collect()
