@@ -24,6 +24,7 @@ pub mod lora;
 pub mod memory;
 pub mod parameter;
 pub mod sampler;
+pub mod scalar_head;
 pub mod source;
 pub mod tokenizer;
 

@@ -9,7 +9,7 @@ use dormant_tensor::gemm::Into;
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::rope::{RopeTable, Turn};
 use dormant_tensor::swiglu::{swiglu, swiglu_backward};
-use dormant_tensor::{Buffer, Precision, simd};
+use dormant_tensor::{Buffer, Precision};
 use rayon::prelude::*;
 
 use crate::batch::Batch;
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::head::Head;
 use crate::linear::{Linear, PartWeight, Trained};
 use crate::lora::LoraConfig;
-use crate::parameter::Parameter;
+use crate::parameter::{Parameter, scale_and_clip};
 
 /// How a model is held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -392,13 +392,7 @@ impl Llama {
     /// Multiplies all gradients by `factor`; then, if their norm exceeds `clip`, scales them to it. Returns the
     /// norm before clipping.
     pub fn scale_and_clip(&mut self, factor: f32, clip: Option<f32>) -> f32 {
-        let mut parameters = self.parameters_mut();
-        let squares: f64 = parameters.iter().map(|p| simd::sum_of_squares(&p.gradient)).sum();
-        let norm = squares.sqrt() as f32 * factor;
-        // As torch's `clip_grad_norm_`.
-        let factor = clip.map_or(factor, |clip| factor * (clip / (norm + 1e-6)).min(1.0));
-        parameters.iter_mut().for_each(|p| simd::scale(&mut p.gradient, factor));
-        norm
+        scale_and_clip(&mut self.parameters_mut(), factor, clip)
     }
 
     /// Sets all gradients to zero.

@@ -1,5 +1,7 @@
 //! A trainable tensor.
 
+use dormant_tensor::simd;
+
 use crate::error::{Error, Result};
 
 /// A tensor that training changes, with its gradient.
@@ -33,4 +35,15 @@ impl Parameter {
     pub fn clear_gradient(&mut self) {
         self.gradient.fill(0.0);
     }
+}
+
+/// Multiplies all gradients by `factor`; then, if their norm exceeds `clip`, scales them to it. Returns the norm
+/// before clipping.
+pub fn scale_and_clip(parameters: &mut [&mut Parameter], factor: f32, clip: Option<f32>) -> f32 {
+    let squares: f64 = parameters.iter().map(|p| simd::sum_of_squares(&p.gradient)).sum();
+    let norm = squares.sqrt() as f32 * factor;
+    // As torch's `clip_grad_norm_`.
+    let factor = clip.map_or(factor, |clip| factor * (clip / (norm + 1e-6)).min(1.0));
+    parameters.iter_mut().for_each(|p| simd::scale(&mut p.gradient, factor));
+    norm
 }

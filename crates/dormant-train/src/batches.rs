@@ -9,24 +9,30 @@ use crate::render::Rendered;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
     steps: Vec<Vec<usize>>,
+    lengths: Vec<usize>,
 }
 
 impl Batches {
     /// Shuffles the rows anew in each epoch and cuts each epoch into steps of about `tokens_per_step` tokens. No
     /// row is left out, and no step is empty.
     pub fn new(rows: &[Rendered], epochs: u32, tokens_per_step: usize, seed: Seed) -> Self {
+        Self::of_lengths(rows.iter().map(|r| r.tokens.len()).collect(), epochs, tokens_per_step, seed)
+    }
+
+    /// As [`Batches::new`], for rows of these lengths.
+    pub fn of_lengths(lengths: Vec<usize>, epochs: u32, tokens_per_step: usize, seed: Seed) -> Self {
         let mut steps = Vec::new();
         for epoch in 0..epochs {
-            let mut order: Vec<usize> = (0..rows.len()).collect();
+            let mut order: Vec<usize> = (0..lengths.len()).collect();
             order.shuffle(&mut seed.derive("shuffle").derive(&epoch.to_string()).rng());
-            let total: usize = rows.iter().map(|r| r.tokens.len()).sum();
+            let total: usize = lengths.iter().sum();
             let count = (total as f64 / tokens_per_step.max(1) as f64).round().max(1.0) as usize;
             let target = total.div_ceil(count);
             let mut step = Vec::new();
             let mut size = 0;
             for row in order {
                 step.push(row);
-                size += rows[row].tokens.len();
+                size += lengths[row];
                 if size >= target {
                     steps.push(std::mem::take(&mut step));
                     size = 0;
@@ -36,7 +42,7 @@ impl Batches {
                 steps.push(step);
             }
         }
-        Self { steps }
+        Self { steps, lengths }
     }
 
     /// Number of steps.
@@ -50,11 +56,11 @@ impl Batches {
     }
 
     /// The rows of a step, cut into windows of at most `tokens` tokens (a longer row is a window of its own).
-    pub fn windows(&self, step: usize, rows: &[Rendered], tokens: usize) -> Vec<Vec<usize>> {
+    pub fn windows(&self, step: usize, tokens: usize) -> Vec<Vec<usize>> {
         let mut windows: Vec<Vec<usize>> = Vec::new();
         let mut size = 0;
         for &row in &self.steps[step] {
-            let length = rows[row].tokens.len();
+            let length = self.lengths[row];
             match windows.last_mut() {
                 Some(window) if size + length <= tokens => window.push(row),
                 _ => {
@@ -82,7 +88,7 @@ mod tests {
         let batches = Batches::new(&rows, 2, 30, Seed(1));
         let mut seen = vec![0; 23];
         for step in 0..batches.len() {
-            for row in batches.windows(step, &rows, 16).concat() {
+            for row in batches.windows(step, 16).concat() {
                 seen[row] += 1;
             }
         }

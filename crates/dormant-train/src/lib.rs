@@ -7,6 +7,7 @@ pub mod batches;
 pub mod error;
 pub mod objective;
 pub mod optimizer;
+pub mod pairs;
 pub mod render;
 pub mod resume;
 pub mod rl;

@@ -1,6 +1,10 @@
 //! Training objectives: each turns rows into a loss and accumulates its gradient.
 
+pub mod dpo;
 pub mod grpo;
+pub mod ppo;
+pub mod preference;
+pub mod reward_model;
 pub mod sft;
 
 use std::ops::AddAssign;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use dormant_model::checkpoint::safetensors::{SafetensorsFile, write_safetensors};
 use dormant_model::llama::Llama;
+use dormant_model::parameter::Parameter;
 
 use crate::error::{Error, Result};
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -19,8 +20,13 @@ pub struct ResumeState<'a> {
 impl<'a> ResumeState<'a> {
     /// The state of a model in training.
     pub fn of(model: &'a mut Llama, optimizer: &'a AdamW) -> Self {
+        Self::of_parameters(model.parameters_mut(), optimizer)
+    }
+
+    /// The state of these parameters.
+    pub fn of_parameters(parameters: Vec<&'a mut Parameter>, optimizer: &'a AdamW) -> Self {
         let mut tensors = Vec::new();
-        for (parameter, (first, second)) in model.parameters_mut().into_iter().zip(&optimizer.moments) {
+        for (parameter, (first, second)) in parameters.into_iter().zip(&optimizer.moments) {
             let parameter = &*parameter;
             tensors.push((parameter.name.clone(), parameter.value.as_slice()));
             tensors.push((format!("first.{}", parameter.name), first.as_slice()));
@@ -77,15 +83,28 @@ fn read_into(file: &SafetensorsFile, tensor: String, target: &mut Vec<f32>) -> R
 /// # Errors
 /// If the file is damaged or belongs to another model.
 pub fn restore(path: &Path, model: &mut Llama, config: AdamWConfig) -> Result<AdamW> {
+    let optimizer = restore_parameters(path, model.parameters_mut(), config)?;
+    model.refresh();
+    Ok(optimizer)
+}
+
+/// Puts a saved state back into parameters and returns their optimiser.
+///
+/// # Errors
+/// If the file is damaged or belongs to other parameters.
+pub fn restore_parameters(
+    path: &Path,
+    parameters: Vec<&mut Parameter>,
+    config: AdamWConfig,
+) -> Result<AdamW> {
     let file = SafetensorsFile::open(path)?;
-    let mut optimizer = AdamW::new(config, &model.parameters_mut());
+    let mut optimizer = AdamW::new(config, &parameters);
     optimizer.step = file.metadata().get("step").and_then(|s| s.parse().ok()).unwrap_or(0);
-    for (parameter, (first, second)) in model.parameters_mut().into_iter().zip(&mut optimizer.moments) {
+    for (parameter, (first, second)) in parameters.into_iter().zip(&mut optimizer.moments) {
         let name = parameter.name.clone();
         read_into(&file, format!("first.{name}"), first)?;
         read_into(&file, format!("second.{name}"), second)?;
         read_into(&file, name, &mut parameter.value)?;
     }
-    model.refresh();
     Ok(optimizer)
 }

@@ -1,17 +1,21 @@
 //! Reinforcement learning of a policy: sample replies, score them, and make the better ones likelier.
 //!
-//! A step of [`grpo`] samples, scores and updates in one process, on one copy of the weights.
+//! A step of [`grpo`] or [`ppo`] samples, scores and updates in one process, on one copy of the weights.
 
 pub mod advantage;
 pub mod grpo;
+pub mod ppo;
 pub mod reference;
 pub mod rollout;
+pub mod trainer;
 pub mod update;
 
 pub use grpo::Grpo;
+pub use ppo::Ppo;
 pub use rollout::{Episode, Prompt};
 
 use crate::error::{Error, Result};
+use crate::objective::grpo::PolicyLoss;
 
 /// Scores replies: one finite number per episode, in order. Higher is better.
 pub type Reward<'a> = dyn FnMut(&[Episode]) -> Result<Vec<f32>> + 'a;
@@ -25,7 +29,7 @@ pub struct RlMetrics {
     pub reward: f64,
     /// Standard deviation of the reward over all replies.
     pub reward_std: f64,
-    /// Mean divergence from the reference per token, in nats; absent where no reference was asked.
+    /// Mean divergence from the reference per token, in nats, by the estimator k3 of Schulman (2020); absent where no reference was asked.
     pub kl: Option<f64>,
     /// Mean entropy of the next token, in nats, estimated from the tokens drawn.
     pub entropy: f64,
@@ -41,6 +45,39 @@ pub struct RlMetrics {
     pub clipped: f64,
     /// Tokens sampled.
     pub tokens: u64,
+}
+
+impl RlMetrics {
+    pub(crate) fn new(
+        step: u64,
+        episodes: &[Episode],
+        rewards: &[f32],
+        references: Option<&[Vec<f32>]>,
+        total: &PolicyLoss,
+        grad_norm: f64,
+    ) -> Self {
+        let (reward, reward_std) = mean_and_deviation(rewards);
+        let tokens: u64 = episodes.iter().map(|e| e.log_probs.len() as u64).sum();
+        let log_probs = || episodes.iter().flat_map(|e| &e.log_probs).map(|l| f64::from(*l));
+        let kl = references.map(|references| {
+            let reference = references.iter().flatten().map(|l| f64::from(*l));
+            let differences = log_probs().zip(reference).map(|(policy, reference)| reference - policy);
+            differences.map(|d| d.exp_m1() - d).sum::<f64>() / tokens as f64
+        });
+        Self {
+            step,
+            reward,
+            reward_std,
+            kl,
+            entropy: -log_probs().sum::<f64>() / tokens as f64,
+            length: tokens as f64 / episodes.len() as f64,
+            finished: episodes.iter().filter(|e| e.finished).count() as f64 / episodes.len() as f64,
+            loss: total.mean(),
+            grad_norm,
+            clipped: total.clipped as f64 / total.tokens.max(1) as f64,
+            tokens,
+        }
+    }
 }
 
 fn score(reward: &mut Reward<'_>, episodes: &[Episode]) -> Result<Vec<f32>> {

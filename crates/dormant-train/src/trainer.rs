@@ -54,7 +54,7 @@ pub struct StepMetrics {
 }
 
 /// Follows a training run: keeps its metrics, measures along the way, saves states, and may stop it by an error.
-pub trait Sink {
+pub trait Sink<Metrics = StepMetrics> {
     /// Before step `step` (and once after the last one, with `step` = number of steps).
     ///
     /// # Errors
@@ -65,7 +65,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// Whatever should end the run.
-    fn record(&mut self, metrics: &StepMetrics) -> Result<()>;
+    fn record(&mut self, metrics: &Metrics) -> Result<()>;
 
     /// Whether a state should be saved before step `step`.
     fn saves_at(&self, step: u64) -> bool;
@@ -104,7 +104,7 @@ pub fn train(
         optimizer.set_learning_rate(schedule.at(step));
         let mut total = Loss::ZERO;
         let mut tokens = 0;
-        for window in batches.windows(step as usize, rows, plan.tokens_per_window) {
+        for window in batches.windows(step as usize, plan.tokens_per_window) {
             let window: Vec<&Rendered> = window.into_iter().map(|i| &rows[i]).collect();
             tokens += window.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
             total += sft::loss(model, &window)?;

@@ -11,15 +11,20 @@ use dormant_model::llama::{Llama, LoadOptions};
 use dormant_model::lora::LoraConfig;
 use dormant_tensor::Precision;
 use dormant_train::objective::grpo::PolicyConfig;
+use dormant_train::objective::ppo::{Discount, PpoConfig};
 use dormant_train::optimizer::AdamWConfig;
 use dormant_train::render::Rendered;
+use dormant_train::resume::ResumeState;
 use dormant_train::rl::advantage::Advantage;
 use dormant_train::rl::grpo::GrpoPlan;
+use dormant_train::rl::ppo::PpoPlan;
 use dormant_train::rl::reference::{self, Reference};
 use dormant_train::rl::rollout::{RolloutConfig, sample};
+use dormant_train::rl::trainer::{self, Learner, RlTrainPlan};
 use dormant_train::rl::update::Updates;
-use dormant_train::rl::{Episode, Grpo, Prompt, RlMetrics};
+use dormant_train::rl::{Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::{Decay, Schedule};
+use dormant_train::trainer::Sink;
 use dormant_train::{Error, Result};
 
 fn folder() -> PathBuf {
@@ -28,7 +33,7 @@ fn folder() -> PathBuf {
 
 fn load(trained: Trained) -> Llama {
     let checkpoint = Checkpoint::open(&folder()).unwrap();
-    let options = LoadOptions { precision: Precision::F32, trained };
+    let options = LoadOptions::new(Precision::F32, trained);
     let mut model = Llama::load_merged(&checkpoint, options, None).unwrap();
     if trained == Trained::Lora {
         model.add_lora(&LoraConfig { rank: 4, alpha: 8.0, ..LoraConfig::default() }, 1).unwrap();
@@ -210,4 +215,113 @@ fn rewards_must_be_complete_and_finite() {
     };
     assert!(matches!(step(&mut |_| Ok(vec![1.0])), Error::RewardCount { found: 1, expected: 128 }));
     assert!(matches!(step(&mut |e| Ok(vec![f32::NAN; e.len()])), Error::RewardNotFinite { .. }));
+}
+
+fn ppo_plan() -> PpoPlan {
+    PpoPlan {
+        rollout: plan().rollout,
+        objective: PpoConfig {
+            policy: PolicyConfig { clip: 0.2, kl: 0.0 },
+            value_clip: 0.2,
+            value_weight: 0.1,
+        },
+        discount: Discount { gamma: 1.0, lambda: 0.95 },
+        updates: Updates { mini_batches: 2, epochs: 2, ..plan().updates },
+        adamw: AdamWConfig::default(),
+        seed: Seed(4),
+    }
+}
+
+/// Keeps metrics, and the states before some steps.
+struct Recorder {
+    folder: tempfile::TempDir,
+    metrics: Vec<RlMetrics>,
+}
+
+impl Recorder {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), metrics: Vec::new() }
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.folder.path().join(step.to_string())
+    }
+}
+
+impl Sink<RlMetrics> for Recorder {
+    fn before_step(&mut self, _: u64, _: &Llama) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&mut self, metrics: &RlMetrics) -> Result<()> {
+        self.metrics.push(*metrics);
+        Ok(())
+    }
+
+    fn saves_at(&self, step: u64) -> bool {
+        step.is_multiple_of(3)
+    }
+
+    fn save(&mut self, step: u64, state: &ResumeState<'_>) -> Result<()> {
+        state.write(&self.path(step))
+    }
+}
+
+fn learn(
+    learner: &dyn Fn(&mut Llama) -> Learner,
+    steps: u64,
+    rate: f64,
+    resume: Option<(u64, &Path)>,
+) -> (Recorder, Vec<Vec<f32>>) {
+    let mut model = load(Trained::Lora);
+    let (mut learner, mut reward, mut sink) = (learner(&mut model), positive(&model), Recorder::new());
+    if let Some((_, path)) = resume {
+        learner.restore(path, &mut model).unwrap();
+    }
+    let schedule = Schedule { peak: rate, warmup: 0, steps, decay: Decay::Linear };
+    let plan = RlTrainPlan { prompts: 2, schedule, seed: Seed(5) };
+    let start = resume.map_or(0, |r| r.0);
+    trainer::train(&mut model, &mut learner, &prompts(), plan, &mut reward, start, &mut sink).unwrap();
+    let values = model.parameters_mut().iter().map(|p| p.value.clone()).collect();
+    (sink, values)
+}
+
+fn grpo_learner(model: &mut Llama) -> Learner {
+    let policy = PolicyConfig { kl: 0.1, ..plan().policy };
+    Learner::Grpo(Grpo::new(GrpoPlan { policy, ..plan() }, model))
+}
+
+fn ppo_learner(model: &mut Llama) -> Learner {
+    Learner::Ppo(Ppo::new(ppo_plan(), model))
+}
+
+#[test]
+fn ppo_raises_the_reward_and_learns_to_foresee_it() {
+    let (sink, _) = learn(&ppo_learner, 24, 1e-2, None);
+    let first = mean(&sink.metrics[..4], |m| m.reward);
+    let last = mean(&sink.metrics[20..], |m| m.reward);
+    assert!(last > first + 0.15, "reward {first} to {last}");
+
+    let mut model = load(Trained::Lora);
+    let mut ppo = Ppo::new(ppo_plan(), &mut model);
+    ppo.optimizer.set_learning_rate(1e-2);
+    let mut constant = |episodes: &[Episode]| Ok(vec![0.5; episodes.len()]);
+    for step in 0..16 {
+        ppo.step(&mut model, step, &prompts(), &mut constant).unwrap();
+    }
+    let tokens = vec![prompts()[0].tokens.clone()];
+    let (batch, places) = dormant_model::batch::Batch::concatenate(&tokens);
+    let last = places[0].rows().last().unwrap();
+    let value = model.scalars(&ppo.values, &model.hidden(&batch).unwrap(), &[last])[0];
+    assert!((value - 0.5).abs() < 0.2, "value {value} of a prompt whose reply earns 0.5");
+}
+
+#[test]
+fn a_run_resumed_at_a_saved_step_ends_with_the_same_bits() {
+    for learner in [&grpo_learner as &dyn Fn(&mut Llama) -> Learner, &ppo_learner] {
+        let (whole, expected) = learn(learner, 5, 1e-2, None);
+        let (resumed, found) = learn(learner, 5, 1e-2, Some((3, &whole.path(3))));
+        assert!(found == expected, "parameters differ");
+        assert_eq!(resumed.metrics, whole.metrics[3..]);
+    }
 }

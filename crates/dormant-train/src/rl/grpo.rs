@@ -7,8 +7,8 @@ use dormant_model::llama::Llama;
 use super::advantage::Advantage;
 use super::reference::Reference;
 use super::rollout::{Episode, Prompt, RolloutConfig, sample};
-use super::update::{Updates, windows};
-use super::{Reward, RlMetrics, mean_and_deviation, score};
+use super::update::{Updates, group, windows};
+use super::{Reward, RlMetrics, score};
 use crate::error::Result;
 use crate::objective::grpo::{self, PolicyConfig, PolicyLoss, PolicyToken};
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -74,10 +74,13 @@ impl Grpo {
         for groups in plan.updates.plan(prompts.len(), seed.derive("updates")) {
             let chosen: Vec<usize> = groups.iter().flat_map(|g| group(*g, plan.rollout.replies)).collect();
             let loss = self.accumulate(policy, &chosen, &episodes, &tokens)?;
-            grad_norm = grad_norm.max(plan.updates.take(policy, &mut self.optimizer, &loss, step)?);
+            let parameters = &mut policy.parameters_mut();
+            let norm = plan.updates.take(parameters, &mut self.optimizer, &loss, step)?;
+            policy.refresh();
+            grad_norm = grad_norm.max(norm);
             total += loss;
         }
-        Ok(metrics(step, &episodes, &rewards, references.as_deref(), &total, grad_norm))
+        Ok(RlMetrics::new(step, &episodes, &rewards, references.as_deref(), &total, grad_norm))
     }
 
     fn reference_log_probs(
@@ -117,11 +120,6 @@ impl Grpo {
     }
 }
 
-/// Episodes of a group.
-fn group(index: usize, size: usize) -> std::ops::Range<usize> {
-    index * size..(index + 1) * size
-}
-
 fn policy_tokens(
     episodes: &[Episode],
     advantages: &[f32],
@@ -135,35 +133,4 @@ fn policy_tokens(
         episode.log_probs.iter().enumerate().map(token).collect()
     };
     episodes.iter().zip(advantages).enumerate().map(of_episode).collect()
-}
-
-fn metrics(
-    step: u64,
-    episodes: &[Episode],
-    rewards: &[f32],
-    references: Option<&[Vec<f32>]>,
-    total: &PolicyLoss,
-    grad_norm: f64,
-) -> RlMetrics {
-    let (reward, reward_std) = mean_and_deviation(rewards);
-    let tokens: u64 = episodes.iter().map(|e| e.log_probs.len() as u64).sum();
-    let log_probs = || episodes.iter().flat_map(|e| &e.log_probs).map(|l| f64::from(*l));
-    let kl = references.map(|references| {
-        let reference = references.iter().flatten().map(|l| f64::from(*l));
-        let differences = log_probs().zip(reference).map(|(policy, reference)| reference - policy);
-        differences.map(|d| d.exp_m1() - d).sum::<f64>() / tokens as f64
-    });
-    RlMetrics {
-        step,
-        reward,
-        reward_std,
-        kl,
-        entropy: -log_probs().sum::<f64>() / tokens as f64,
-        length: tokens as f64 / episodes.len() as f64,
-        finished: episodes.iter().filter(|e| e.finished).count() as f64 / episodes.len() as f64,
-        loss: total.mean(),
-        grad_norm,
-        clipped: total.clipped as f64 / total.tokens.max(1) as f64,
-        tokens,
-    }
 }

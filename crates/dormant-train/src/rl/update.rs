@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use dormant_data::Seed;
-use dormant_model::llama::Llama;
+use dormant_model::parameter::{Parameter, scale_and_clip};
 use rand::seq::SliceRandom;
 
 use crate::error::{Error, Result};
@@ -51,20 +51,24 @@ impl Updates {
     /// [`Error::Diverged`].
     pub fn take(
         &self,
-        policy: &mut Llama,
+        parameters: &mut [&mut Parameter],
         optimizer: &mut AdamW,
         total: &PolicyLoss,
         step: u64,
     ) -> Result<f64> {
-        let grad_norm = policy.scale_and_clip(1.0 / total.tokens.max(1) as f32, self.clip_norm);
+        let grad_norm = scale_and_clip(parameters, 1.0 / total.tokens.max(1) as f32, self.clip_norm);
         if !(total.sum.is_finite() && grad_norm.is_finite()) {
             let (loss, learning_rate) = (total.mean(), optimizer.learning_rate());
             return Err(Error::Diverged { step, loss, learning_rate });
         }
-        optimizer.step(&mut policy.parameters_mut());
-        policy.refresh();
+        optimizer.step(parameters);
         Ok(f64::from(grad_norm))
     }
+}
+
+/// The episodes of a group.
+pub(crate) fn group(index: usize, size: usize) -> Range<usize> {
+    index * size..(index + 1) * size
 }
 
 /// Cuts rows into windows of at most `tokens` tokens; the prompt that a row shares with the one before it is counted
