@@ -18,19 +18,57 @@ pub struct Buffer {
 /// Floats of a cache line, to which buffers are aligned.
 const LINE: usize = 16;
 
-type Lists = [Vec<Vec<f32>>; usize::BITS as usize];
+/// Free memory by size, and how much there is.
+struct Arena {
+    /// All in list `i` have room for 2^i floats. Pages that nobody has touched cost nothing.
+    free: [Vec<Vec<f32>>; usize::BITS as usize],
+    /// Floats in the lists.
+    idle: usize,
+    /// Floats handed out.
+    live: usize,
+}
 
-/// Free memory by size: all in list `i` have room for 2^i floats. Pages that nobody has touched cost nothing.
-static FREE: Mutex<Lists> = Mutex::new([const { Vec::new() }; usize::BITS as usize]);
+static ARENA: Mutex<Arena> =
+    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0 });
 
 /// A panic elsewhere leaves the lists whole: they are only pushed to and popped from.
-fn free() -> MutexGuard<'static, Lists> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+fn arena() -> MutexGuard<'static, Arena> {
+    ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives the free memory back to the system, as after a workload of another kind.
 pub fn release() {
-    free().iter_mut().for_each(Vec::clear);
+    arena().shrink(0);
+}
+
+impl Arena {
+    /// Memory for at least 2^`class` floats.
+    fn take(&mut self, class: u32) -> Vec<f32> {
+        self.live += 1 << class;
+        if let Some(kept) = self.free[class as usize].pop() {
+            self.idle -= 1 << class;
+            return kept;
+        }
+        // Other sizes are wanted now: batches have grown or shrunk. What is left over would be held for nothing.
+        self.shrink(self.live / 8);
+        Vec::with_capacity((1 << class) + LINE)
+    }
+
+    fn put_back(&mut self, values: Vec<f32>) {
+        let class = (values.capacity() - LINE).ilog2();
+        self.live -= 1 << class;
+        self.idle += 1 << class;
+        self.free[class as usize].push(values);
+    }
+
+    /// Keeps at most `idle` free floats.
+    fn shrink(&mut self, idle: usize) {
+        for (class, list) in self.free.iter_mut().enumerate().rev() {
+            while self.idle > idle && list.pop().is_some() {
+                self.idle -= 1 << class;
+            }
+        }
+    }
 }
 
 impl Buffer {
@@ -39,9 +77,7 @@ impl Buffer {
         if len == 0 {
             return Self::default();
         }
-        let size = len.next_power_of_two();
-        let kept = free()[size.trailing_zeros() as usize].pop();
-        let mut values = kept.unwrap_or_else(|| Vec::with_capacity(size + LINE));
+        let mut values = arena().take(len.next_power_of_two().ilog2());
         let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         // No more than needed is ever touched, and thus resident.
         if values.len() < start + len {
@@ -72,8 +108,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if !self.values.is_empty() {
-            let values = std::mem::take(&mut self.values);
-            free()[(values.capacity() - LINE).ilog2() as usize].push(values);
+            arena().put_back(std::mem::take(&mut self.values));
         }
     }
 }

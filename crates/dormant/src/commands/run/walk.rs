@@ -1,6 +1,7 @@
 //! Walks a plan: runs what is not done, in order.
 
 use dormant_data::Dataset;
+use dormant_tensor::arena;
 
 use crate::base::BaseModel;
 use crate::error::Result;
@@ -51,6 +52,8 @@ impl Walk<'_> {
         }
         dir.begin(&spec.kind)?;
         let tokens = work(&self.context(spec, &dir))?;
+        // The next stage needs memory of other sizes.
+        arena::release();
         let elapsed = dir.elapsed();
         let RunInputs { digests, base } = self.inputs;
         let manifest =
