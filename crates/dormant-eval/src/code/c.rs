@@ -210,6 +210,7 @@ impl<'t> Walker<'t> {
                 capacity: None,
                 element: self.size_of_type(parameter.kind),
                 taint: value.taint.clone(),
+                unsigned: is_unsigned(parameter.kind),
                 parameter: true,
                 ..Buffer::default()
             };
