@@ -98,7 +98,7 @@ impl<'t> Walker<'t> {
             && !self.rules.trusted.is_match(name)
             && !has_role_of_a_module(node);
         if given {
-            value.taint = Taint::of(self.text_origin(name));
+            value.taint = Taint::of(self.source.find(name).unwrap_or_default() as Origin);
         }
         value
     }
