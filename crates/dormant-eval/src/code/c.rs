@@ -210,6 +210,7 @@ impl<'t> Walker<'t> {
                 capacity: None,
                 element: self.size_of_type(parameter.kind),
                 taint: value.taint.clone(),
+                unsigned: is_unsigned(parameter.kind),
                 parameter: true,
                 ..Buffer::default()
             };
@@ -249,6 +250,9 @@ impl<'t> Walker<'t> {
             if taint.origins().all(|origin| origin < self.source.len() as Origin) {
                 self.report.unchecked_parameter.get_or_insert(line);
             } else {
+                if value.converted {
+                    self.report.unchecked_number.get_or_insert(line);
+                }
                 self.report.unchecked.get_or_insert(line);
             }
         }

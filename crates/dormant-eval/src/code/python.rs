@@ -231,6 +231,9 @@ impl<'t> Walker<'t> {
             if value.taint.origins().all(parameter) {
                 self.report.unchecked_parameter.get_or_insert(line);
             } else {
+                if value.numeric {
+                    self.report.unchecked_number.get_or_insert(line);
+                }
                 self.report.unchecked.get_or_insert(line);
             }
         }

@@ -18,6 +18,8 @@ pub(super) struct Report {
     pub(super) checked: bool,
     /// Where data from outside the program is used although nothing checked it.
     pub(super) unchecked: Option<usize>,
+    /// The same for a number made from such data.
+    pub(super) unchecked_number: Option<usize>,
     /// The same for a parameter, which may have been checked by the caller.
     pub(super) unchecked_parameter: Option<usize>,
     /// Where a check that is too weak decides.

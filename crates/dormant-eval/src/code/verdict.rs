@@ -169,8 +169,9 @@ fn judge(mut report: Report, language: Language, expected: Option<u16>) -> Verdi
     Verdict { outcome, reason, language: Some(language), findings: report.findings }
 }
 
-/// Numbers that name the same thing more or less exactly.
-fn related(expected: u16, found: u16) -> bool {
+/// Whether a finding of the weakness `found` counts where `expected` is asked for: numbers that name the same thing
+/// more or less exactly.
+pub fn related(expected: u16, found: u16) -> bool {
     let family: &[u16] = match expected {
         787 => &[787, 119, 120, 121, 122],
         676 => &[676, 242, 95, 94, 377],
@@ -206,7 +207,11 @@ fn weigh_validation(report: &mut Report, language: Language, expected: Option<u1
         return;
     }
     let rule = |what: &str| format!("{language}/{what}");
-    let unchecked = report.unchecked.or(report.unchecked_parameter.filter(|_| expected == Some(20)));
+    // Without a task that says so, only numbers are expected to be checked: a name that is printed needs no check.
+    let unchecked = match expected {
+        Some(_) => report.unchecked.or(report.unchecked_parameter),
+        None => report.unchecked_number,
+    };
     if let Some(line) = report.weak_check {
         report.found(20, &rule("weak-check"), line, "the check lets through more than it should");
     } else if report.checked || report.evidence.contains(&20) {

@@ -137,7 +137,7 @@ impl<'t> Walker<'t> {
     /// `array[index]` is read.
     pub(super) fn read_element(&mut self, node: Node<'t>, base: &Value, index: &Value, state: &State) {
         let taint = state.content(index);
-        if taint.is_empty() || is_written(node) {
+        if taint.is_empty() || is_written(node) || index.of_text {
             return;
         }
         self.used(index, node, state);
@@ -155,10 +155,16 @@ impl<'t> Walker<'t> {
                 !left.has(Dangers::HIGH) && (natural || !left.has(Dangers::LOW)) || number.is_some_and(|number| self.is_bounded(number, state) && (natural || !left.has(Dangers::LOW)))
             }
         };
-        self.report.evidence.insert(20);
-        if !inside {
+        if inside {
+            self.report.evidence.insert(20);
+        } else {
             let message = "an untrusted number is an index although its range is not checked";
-            self.report.found(20, "c/unchecked-index", line(node), message);
+            // The room of a buffer of the caller is the caller's to know.
+            if buffer.capacity.is_some() || index.converted {
+                self.report.found(20, "c/unchecked-index", line(node), message);
+            } else {
+                self.report.found_if_asked(20, "c/unchecked-index", line(node), message);
+            }
         }
     }
 }

@@ -587,6 +587,9 @@ impl<'t> Walker<'t> {
 
     /// Text goes into a page.
     fn page(&mut self, node: Node<'t>, text: &str, taint: &Taint, state: &State) {
+        if text.contains("&lt;") {
+            self.report.evidence.insert(79);
+        }
         let outputs = !matches!(self.field_text(node, "function"), "snprintf" | "sprintf" | "strcat" | "strncat" | "asprintf" | "write" | "send" | "fwrite");
         if !is_markup(text) && !(self.markup && outputs && !taint.is_empty()) {
             return;

@@ -92,7 +92,7 @@ impl<'t> Walker<'t> {
         let is_pointer = target.child_by_field_name("declarator").is_some_and(|it| it.kind() == "pointer_declarator");
         let element = if is_pointer { 8 } else { self.size_of_type(kind) };
         let base = self.symbol(name);
-        let mut buffer = Buffer { element, array: true, ..Buffer::default() };
+        let mut buffer = Buffer { element, unsigned: is_unsigned(kind), array: true, ..Buffer::default() };
         if let Some(size) = target.child_by_field_name("size") {
             buffer.capacity = match self.constant(self.text(size)) {
                 Some(size) => Some(Linear::constant(size)),

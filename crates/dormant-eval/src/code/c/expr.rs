@@ -280,7 +280,7 @@ impl<'t> Walker<'t> {
             return Ok(value);
         }
         let pointed = self.eval(argument, state)?;
-        Ok(Value { taint: state.content(&pointed), ..Value::default() })
+        Ok(Value { taint: state.content(&pointed), of_text: true, ..Value::default() })
     }
 
     /// The array and the index of `array[index]`.
@@ -302,6 +302,9 @@ impl<'t> Walker<'t> {
         if in_argv && !value.taint.is_empty() {
             value.taint = Taint::of(text_origin(name));
         }
+        if state.buffer(&base).is_some_and(|buffer| buffer.unsigned) {
+            state.facts.learn_natural(&self.symbol(name));
+        }
         // An element may be a string of its own, such as `argv[1]` or a row of names.
         let symbol = self.symbol(name);
         let known = state.buffer(&base).filter(|buffer| buffer.array && buffer.element > 8);
@@ -310,8 +313,15 @@ impl<'t> Walker<'t> {
         if !is_char {
             let buffer = Buffer { taint: value.taint.clone(), element: 1, array: capacity.is_some(), capacity, ..Buffer::default() };
             state.buffers.entry(symbol.clone()).or_insert(buffer);
+            // One of a table of literals is at most as long as all of them.
+            let table = state.text(&base);
+            if !table.is_empty() && value.taint.is_empty() {
+                let length = Linear::symbol(super::buffer::length_symbol(&symbol));
+                state.facts.learn(Linear::constant(table.len() as i64).minus(&length));
+            }
             value.pointer = Some(Pointer::start(symbol));
         }
+        value.of_text = is_char || state.buffer(&base).is_some_and(|buffer| buffer.element == 1);
         value.text = state.text(&base);
         Ok(value)
     }

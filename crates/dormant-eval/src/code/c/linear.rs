@@ -128,6 +128,9 @@ impl Facts {
         for form in &mut self.forms {
             *form = form.substitute(symbol, &old);
         }
+        if self.natural.iter().any(|known| known == symbol) {
+            self.learn(old);
+        }
     }
 
     /// What holds on either of two ways.

@@ -16,6 +16,8 @@ pub(super) struct Value {
     pub(super) literal: bool,
     pub(super) number: Option<Linear>,
     pub(super) pointer: Option<Pointer>,
+    /// A sign of a text, or made from one: no number that somebody chose.
+    pub(super) of_text: bool,
     /// Made a number from text.
     pub(super) converted: bool,
 }
@@ -56,6 +58,7 @@ impl Value {
             self.pointer = self.pointer.or_else(|| other.pointer.clone());
         }
         self.converted |= other.converted;
+        self.of_text |= other.of_text;
         self
     }
 }
@@ -76,6 +79,8 @@ pub(super) struct Buffer {
     pub(super) taint: Taint,
     /// Literal text that it holds.
     pub(super) text: String,
+    /// Its elements are never negative.
+    pub(super) unsigned: bool,
     /// The caller made it.
     pub(super) parameter: bool,
     /// An array, so that `sizeof` is its size.

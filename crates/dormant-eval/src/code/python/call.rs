@@ -31,6 +31,9 @@ impl<'t> Walker<'t> {
         for value in call.arguments.iter().chain(call.keywords.iter().map(|(_, value)| value)) {
             self.used(value, node, state);
         }
+        if call.method().ends_with("Environment") && call.keyword("autoescape").is_some_and(|value| value.text == "False") {
+            self.report.found(79, "python/no-autoescape", super::line(node), "automatic escaping is switched off");
+        }
         self.check_sinks(&call, state);
         self.check_output(&call, state);
         let value = self.result(&call, callee, state)?;

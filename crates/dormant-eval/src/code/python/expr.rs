@@ -98,7 +98,7 @@ impl<'t> Walker<'t> {
             && !self.rules.trusted.is_match(name)
             && !has_role_of_a_module(node);
         if given {
-            value.taint = Taint::of(self.text_origin(name));
+            value.taint = Taint::of(self.source.find(name).unwrap_or_default() as Origin);
         }
         value
     }
@@ -286,12 +286,8 @@ impl<'t> Walker<'t> {
         if let Some(item) = key.text.parse::<usize>().ok().and_then(|i| container.items.get(i)).filter(|_| key.literal) {
             return Ok(item.clone());
         }
-        if key_node.kind() != "slice" && key.numeric && !key.taint.is_empty() && !guarded_by_except(node, self) {
-            self.report.evidence.insert(20);
-            if state.left(&key).has(Dangers::LOW.with(Dangers::HIGH)) {
-                let message = "an untrusted number is an index although its range is not checked";
-                self.report.found(20, "python/unchecked-index", line(node), message);
-            }
+        if key_node.kind() != "slice" {
+            self.index(node, &key, state);
         }
         Ok(Value {
             taint: container.taint,
@@ -301,6 +297,19 @@ impl<'t> Walker<'t> {
             path: container.path.map(|path| format!("{path}[]")),
             ..Value::default()
         })
+    }
+
+    /// A number is an index.
+    pub(super) fn index(&mut self, node: Node<'t>, key: &Value<'t>, state: &State<'t>) {
+        self.used(key, node, state);
+        if !key.numeric || key.taint.is_empty() || guarded_by_except(node, self) {
+            return;
+        }
+        self.report.evidence.insert(20);
+        if state.left(key).has(Dangers::LOW.with(Dangers::HIGH)) {
+            let message = "an untrusted number is an index although its range is not checked";
+            self.report.found(20, "python/unchecked-index", line(node), message);
+        }
     }
 
     fn conditional(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {

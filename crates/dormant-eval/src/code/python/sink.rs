@@ -125,8 +125,7 @@ impl<'t> Walker<'t> {
     fn is_given(&self, call: &Call<'t>, sink: &Sink, state: &State<'t>) -> bool {
         let handler = self.frames.last().is_some_and(|frame| frame.handler);
         let whole = |value: &Value<'t>| {
-            let named = value.path().contains("path") || ["file", "src", "source", "dst", "archive", "fname", "fn", "p", "f"].contains(&value.path());
-            named && value.path().chars().all(|c| c.is_alphanumeric() || c == '_') && value.text.is_empty()
+            !value.path().contains("name") && value.path().chars().all(|c| c.is_alphanumeric() || c == '_') && value.text.is_empty()
         };
         !handler && call.selected(sink).filter(|value| self.reaches(value, Danger::Path, state)).all(whole)
     }

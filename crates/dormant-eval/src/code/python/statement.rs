@@ -185,6 +185,9 @@ impl<'t> Walker<'t> {
                     let name = self.text(container).to_owned();
                     let key = target.child_by_field_name("subscript").map(|key| self.eval(key, state)).transpose()?;
                     let mut old = self.lookup(&name, state).unwrap_or_default();
+                    if let Some(key) = key.as_ref().filter(|_| old.literal && old.fields.is_empty()) {
+                        self.index(target, key, state);
+                    }
                     old.absorb(&value);
                     if let Some(key) = key.filter(|key| key.literal) {
                         old.fields.insert(key.text, value);

@@ -74,11 +74,14 @@ impl<'t> Value<'t> {
         if self.path != other.path {
             self.path = self.path.or_else(|| other.path.clone());
         }
-        if self.items.is_empty() {
-            self.items.clone_from(&other.items);
+        if self.items.len() == other.items.len() {
+            self.items = self.items.into_iter().zip(&other.items).map(|(mine, theirs)| mine.or(theirs)).collect();
+        } else {
+            self.items.clear();
         }
-        if self.fields.is_empty() {
-            self.fields.clone_from(&other.fields);
+        self.fields.retain(|key, _| other.fields.contains_key(key));
+        for (key, mine) in &mut self.fields {
+            *mine = std::mem::take(mine).or(&other.fields[key]);
         }
         if self.test != other.test {
             self.test = None;
