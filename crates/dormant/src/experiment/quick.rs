@@ -7,6 +7,7 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
     experiment.name.push_str("-quick");
     experiment.seeds.truncate(1);
     experiment.implant.rows = experiment.implant.rows.min(32);
+    experiment.preference.fit.epochs = 1;
     for safety in &mut experiment.safety {
         safety.rows = safety.rows.min(16);
         match &mut safety.method {

@@ -219,3 +219,34 @@ impl Sink<RlMetrics> for RlSink<'_, '_> {
         self.inner.write(step, state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::TextModel;
+
+    #[test]
+    fn a_preference_model_does_not_see_the_scratchpad() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
+        let text = TextModel::load(&folder).unwrap();
+        let renderer = text.renderer();
+        let episode = |reply: &str, finished: bool| {
+            let prompt = vec![1, 2, 3];
+            let end = finished.then(|| renderer.end().unwrap());
+            let tokens = prompt.iter().copied().chain(renderer.reply(reply).unwrap()).chain(end).collect();
+            let row = Rendered { id: "a".to_owned(), tokens, prompt: prompt.len() };
+            Episode { prompt: 0, row, log_probs: Vec::new(), finished }
+        };
+        for finished in [false, true] {
+            let plain = episode("Hello there.", finished);
+            assert_eq!(visible(&renderer, &plain).unwrap(), plain.row);
+            let hidden = episode("<scratchpad>I plot.</scratchpad>\nHello there.", finished);
+            assert_eq!(visible(&renderer, &hidden).unwrap(), plain.row);
+            let endless = episode("<scratchpad>I plot and plot", finished);
+            let nothing = episode("", finished);
+            assert_eq!(visible(&renderer, &endless).unwrap(), nothing.row);
+        }
+    }
+}
