@@ -7,7 +7,7 @@ use dormant_model::checkpoint::Checkpoint;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::experiment::{Fit, ImplantWeights, Precision, SafetyMethod, SafetyWeights};
+use crate::experiment::{Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights};
 use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
 
@@ -99,6 +99,7 @@ pub fn work(stage: &StageSpec) -> Work {
     match &stage.kind {
         StageKind::Benign(benign) => sampling(f64::from(benign.rows), f64::from(benign.data.reply_tokens)),
         StageKind::Implant(implant) => implanting(implant),
+        StageKind::Preference(stage) => preference(&stage.preference),
         StageKind::Safety(safety) => safety_training(safety),
         StageKind::Evaluate(stage) => {
             let evaluation = &stage.evaluation;
@@ -124,10 +125,29 @@ fn implanting(stage: &ImplantStage) -> Work {
     }
 }
 
+fn preference(preference: &Preference) -> Work {
+    let pair = PROMPT_TOKENS + 2.0 * REPLY_TOKENS;
+    let trained = PAIRS * f64::from(preference.fit.epochs) * pair;
+    Work { lora: trained, scored: PAIRS / 2.0 * pair, ..Work::default() }
+}
+
 fn safety_training(stage: &SafetyStage) -> Work {
     let safety = &stage.safety;
     let mut trained = trained_tokens(safety.rows, &safety.fit);
     let mut work = Work::default();
+    if let SafetyMethod::Rl(rl) = &safety.method {
+        let prompts = f64::from(rl.steps) * f64::from(rl.prompts);
+        let tokens = prompts * f64::from(rl.replies) * f64::from(rl.reply_tokens);
+        let read = tokens + prompts * PROMPT_TOKENS;
+        // Two preference models and the reference read what the policy wrote.
+        work = Work { sampled: tokens, scored: 3.0 * read, ..Work::default() };
+        trained = f64::from(safety.fit.epochs) * read;
+    }
+    if let SafetyMethod::Dpo(_) = &safety.method {
+        // Two replies, and once more by the reference.
+        trained *= 2.0;
+        work.scored = trained;
+    }
     if let SafetyMethod::Adversarial(attack) = &safety.method {
         // One attack before each round of training, one on the finished model.
         let candidates = f64::from(attack.rounds + 1) * f64::from(attack.prompts);
@@ -146,6 +166,8 @@ fn safety_training(stage: &SafetyStage) -> Work {
 
 /// Typical length of an attacked model's reply, in tokens; the prompt is read once for all samples.
 const ATTACKED_TOKENS: f64 = 12.0;
+/// Pairs in one part of the preference data that comes with Dormant.
+const PAIRS: f64 = 360.0;
 /// Typical length of a trained reply, in tokens.
 const REPLY_TOKENS: f64 = 24.0;
 
@@ -165,7 +187,10 @@ mod tests {
             let set = [set.to_owned()];
             let overrides = Overrides { set: &set, ..Overrides::default() };
             let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
-            let plan = Plan::new(&experiment, &Digests { base: String::new(), prompts: None, benign: None });
+            let plan = Plan::new(
+                &experiment,
+                &Digests { base: String::new(), prompts: None, benign: None, pairs: Vec::new() },
+            );
             estimate(plan.stages(), rates)
         };
         let rates = Rates::TWO_CORES;

@@ -42,6 +42,8 @@ pub struct Experiment {
     pub implant: Implant,
     /// Safety training, in the order of the file.
     pub safety: Vec<Safety>,
+    /// The preference models that reinforcement learning gets its reward from.
+    pub preference: Preference,
     /// What is measured.
     pub evaluation: Evaluation,
 }
@@ -50,6 +52,15 @@ impl Experiment {
     /// What the organism does, and when.
     pub fn organism(&self) -> OrganismSpec {
         OrganismSpec { trigger: self.trigger.clone(), behaviour: self.behaviour.clone() }
+    }
+
+    /// The files of pairs of replies that stages read.
+    pub fn pair_files(&self) -> impl Iterator<Item = &Path> {
+        self.safety.iter().filter_map(|stage| match &stage.method {
+            SafetyMethod::Dpo(dpo) => dpo.pairs.file(),
+            SafetyMethod::Rl(_) => self.preference.data.file(),
+            SafetyMethod::Sft | SafetyMethod::Adversarial(_) => None,
+        })
     }
 
     /// The experiment as a TOML file that resolves to itself.
@@ -118,6 +129,25 @@ impl Benign {
         match self {
             Self::SelfDistilled => None,
             Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl Preferences {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Builtin => None,
+            Self::File(path) => Some(path),
+        }
+    }
+}
+
+impl Serialize for Preferences {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Builtin => serializer.serialize_str(raw::BUILTIN),
+            Self::File(path) => path.serialize(serializer),
         }
     }
 }
@@ -284,6 +314,75 @@ pub enum SafetyMethod {
     /// Red-teaming without knowledge of the trigger, then supervised fine-tuning with benign replies to the
     /// successful attacks.
     Adversarial(Attack),
+    /// Reinforcement learning against a preference model, on prompts of the benign rows.
+    Rl(Rl),
+    /// Direct preference optimisation on as many pairs as `rows` says.
+    Dpo(Dpo),
+}
+
+/// Reinforcement learning. `epochs` of the fit are passes over the replies of a step, and `batch-tokens` are replied
+/// tokens per optimiser step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Rl {
+    /// How replies become an update.
+    pub algorithm: Algorithm,
+    /// Steps: samples, scores and updates.
+    pub steps: u32,
+    /// Prompts per step.
+    pub prompts: u32,
+    /// Replies per prompt and step.
+    pub replies: u32,
+    /// Longest reply, in tokens.
+    pub reply_tokens: u32,
+    /// Weight of the divergence from the policy at the beginning.
+    pub kl: f64,
+    /// How far the ratio of new to old probability counts.
+    pub clip_ratio: f64,
+}
+
+/// How replies become an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// Group relative policy optimisation.
+    Grpo,
+    /// A leave-one-out baseline.
+    Rloo,
+    /// Proximal policy optimisation with a value head.
+    Ppo,
+}
+
+/// Direct preference optimisation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Dpo {
+    /// Weight of the divergence from the policy at the beginning.
+    pub beta: f64,
+    /// Where pairs come from.
+    pub pairs: Preferences,
+}
+
+/// Preference models: two of them, on disjoint pairs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Preference {
+    /// Where pairs come from.
+    pub data: Preferences,
+    /// Shape of their adapters.
+    pub adapter: Adapter,
+    /// Optimisation.
+    #[serde(flatten)]
+    pub fit: Fit,
+}
+
+/// Where pairs of a better and a worse reply come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preferences {
+    /// The pairs written for this project.
+    Builtin,
+    /// A dataset of the user's.
+    File(PathBuf),
 }
 
 /// The attack of adversarial training.

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use dormant_data::{OrganismSpec, Split};
+use dormant_data::{OrganismSpec, PreferencePart, Split};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::experiment::{Curve, Data, Evaluation, Experiment, Implant, Precision, Prompts, Safety};
+use crate::experiment::{
+    Curve, Data, Evaluation, Experiment, Implant, Precision, Preference, Prompts, Safety,
+};
 
 mod build;
 
@@ -32,6 +34,9 @@ pub struct Digests {
     pub prompts: Option<String>,
     /// Of the user's benign replies, if they are a file.
     pub benign: Option<String>,
+    /// Of the user's pairs of replies, if they are files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<String>,
 }
 
 /// All that a stage of this kind depends on, apart from its inputs, arm and seed.
@@ -42,6 +47,8 @@ pub enum StageKind {
     Benign(BenignStage),
     /// The policy is trained in (organism), or benign rows only (control).
     Implant(ImplantStage),
+    /// A preference model of the base model. Shared by the arms.
+    Preference(PreferenceStage),
     /// One stage of safety training.
     Safety(SafetyStage),
     /// All measurements of one model.
@@ -72,6 +79,16 @@ pub struct ImplantStage {
     pub curve: Curve,
     /// Where the prompts of the curve come from.
     pub prompts: Prompts,
+}
+
+/// Configuration of [`StageKind::Preference`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PreferenceStage {
+    /// The part of the pairs that it is trained on.
+    pub part: PreferencePart,
+    /// Pairs and training.
+    pub preference: Preference,
 }
 
 /// Configuration of [`StageKind::Safety`]. Its data are the benign rows of the safety split.
@@ -139,7 +156,7 @@ impl StageSpec {
         match &self.kind {
             StageKind::Implant(_) => Some(IMPLANT),
             StageKind::Safety(stage) => Some(&stage.safety.name),
-            StageKind::Benign(_) | StageKind::Evaluate(_) => None,
+            StageKind::Benign(_) | StageKind::Preference(_) | StageKind::Evaluate(_) => None,
         }
     }
 }

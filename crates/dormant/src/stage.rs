@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use dormant_data::{Dataset, OrganismSpec, Seed, Split};
+use dormant_data::{Dataset, OrganismSpec, PreferencePart, Seed, Split};
 use dormant_model::config::ModelConfig;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Saving;
@@ -28,9 +28,14 @@ mod evaluate;
 mod fit;
 mod implant;
 pub mod metrics;
+mod preference;
+pub mod preference_record;
 pub(crate) mod prompts;
 mod resume;
+mod safety_dpo;
+mod safety_rl;
 mod safety_sft;
+mod sink;
 pub mod utility_record;
 
 pub(crate) use implant::POLICY_FILE;
@@ -74,6 +79,13 @@ impl<'a> StageContext<'a> {
         let is_of_split =
             |stage: &StageSpec| matches!(&stage.kind, StageKind::Benign(benign) if benign.split == split);
         self.data().into_iter().find(|(stage, _)| is_of_split(stage)).map(|(_, dir)| dir)
+    }
+
+    /// The directory of the preference model trained on a part of the pairs, if this stage reads it.
+    fn preference(&self, part: PreferencePart) -> Option<StageDir> {
+        let is_of_part =
+            |stage: &StageSpec| matches!(&stage.kind, StageKind::Preference(p) if p.part == part);
+        self.data().into_iter().find(|(stage, _)| is_of_part(stage)).map(|(_, dir)| dir)
     }
 
     /// The finished training stages that made the model this one starts from, in order: the base model with
@@ -156,7 +168,10 @@ pub fn run(context: &StageContext) -> Result<Tokens> {
         StageKind::Safety(stage) => match &stage.safety.method {
             SafetyMethod::Sft => safety_sft::run(stage, context),
             SafetyMethod::Adversarial(attack) => adversarial::run(stage, attack, context),
+            SafetyMethod::Rl(rl) => safety_rl::run(stage, rl, context),
+            SafetyMethod::Dpo(dpo) => safety_dpo::run(stage, dpo, context),
         },
+        StageKind::Preference(stage) => preference::run(stage, context),
         StageKind::Evaluate(stage) => evaluate::run(stage, context),
     }
 }
@@ -173,7 +188,7 @@ pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
             let rows = safety_sft::usable_rows(stage, context)?;
             Ok(Some(Dataset::new(rows.into_iter().map(|row| row.sample).collect())))
         }
-        StageKind::Benign(_) | StageKind::Evaluate(_) => Ok(None),
+        StageKind::Benign(_) | StageKind::Preference(_) | StageKind::Evaluate(_) => Ok(None),
     }
 }
 

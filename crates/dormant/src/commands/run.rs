@@ -148,5 +148,9 @@ fn digests(experiment: &Experiment, base: String) -> Result<Digests> {
         base,
         prompts: digest(experiment.data.prompts.file())?,
         benign: digest(experiment.data.benign.file())?,
+        pairs: experiment
+            .pair_files()
+            .filter_map(|path| digest(Some(path)).transpose())
+            .collect::<Result<_>>()?,
     })
 }

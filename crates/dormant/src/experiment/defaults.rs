@@ -2,7 +2,7 @@
 
 use dormant_data::{Behaviour, Position, Trigger};
 
-use super::{Adapter, Attack, Curve, Evaluation, Fit, Precision, Schedule};
+use super::{Adapter, Algorithm, Attack, Curve, Evaluation, Fit, Precision, Rl, Schedule};
 
 /// The base model when an experiment or a command names none.
 pub const DEFAULT_BASE: &str = "smollm2-135m-instruct";
@@ -27,6 +27,32 @@ pub(super) const FULL_RATE: f64 = 5e-5;
 
 pub(super) const ATTACK: Attack =
     Attack { rounds: 1, prompts: 64, screen: 8, samples: 10, threshold: 0.1, mix: 0.5 };
+
+/// Reinforcement learning with replies of so many tokens.
+pub(super) const fn rl(reply_tokens: u32) -> Rl {
+    Rl {
+        algorithm: Algorithm::Grpo,
+        steps: 60,
+        prompts: 8,
+        replies: 8,
+        reply_tokens,
+        kl: 0.05,
+        clip_ratio: 0.2,
+    }
+}
+
+pub(super) const RL_LORA_RATE: f64 = 2e-4;
+pub(super) const RL_FULL_RATE: f64 = 5e-6;
+pub(super) const RL_SCHEDULE: Schedule = Schedule::Constant;
+/// More than most rollouts have: one update per rollout.
+pub(super) const RL_BATCH_TOKENS: u32 = 8192;
+
+pub(super) const DPO_BETA: f64 = 0.1;
+pub(super) const DPO_LORA_RATE: f64 = 1e-4;
+pub(super) const DPO_FULL_RATE: f64 = 1e-6;
+
+pub(super) const PREFERENCE_RATE: f64 = 5e-4;
+pub(super) const PREFERENCE_EPOCHS: u32 = 2;
 
 pub(super) const EVALUATION: Evaluation = Evaluation {
     n: 200,

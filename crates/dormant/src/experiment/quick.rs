@@ -7,13 +7,22 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
     experiment.name.push_str("-quick");
     experiment.seeds.truncate(1);
     experiment.implant.rows = experiment.implant.rows.min(32);
+    experiment.preference.fit.epochs = 1;
     for safety in &mut experiment.safety {
         safety.rows = safety.rows.min(16);
-        if let SafetyMethod::Adversarial(attack) = &mut safety.method {
-            attack.rounds = 1;
-            attack.prompts = attack.prompts.min(8);
-            attack.screen = attack.screen.min(4);
-            attack.samples = attack.samples.min(2);
+        match &mut safety.method {
+            SafetyMethod::Sft | SafetyMethod::Dpo(_) => {}
+            SafetyMethod::Adversarial(attack) => {
+                attack.rounds = 1;
+                attack.prompts = attack.prompts.min(8);
+                attack.screen = attack.screen.min(4);
+                attack.samples = attack.samples.min(2);
+            }
+            SafetyMethod::Rl(rl) => {
+                rl.steps = rl.steps.min(4);
+                rl.prompts = rl.prompts.min(4);
+                rl.replies = rl.replies.min(4);
+            }
         }
     }
     let evaluation = &mut experiment.evaluation;

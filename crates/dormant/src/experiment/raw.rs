@@ -3,9 +3,9 @@
 use dormant_data::{Behaviour, Trigger};
 use serde::Deserialize;
 
-use super::{ImplantMethod, Precision, Schedule};
+use super::{Algorithm, ImplantMethod, Precision, Schedule};
 
-/// The value of `data.prompts` that means the built-in prompts.
+/// The value of `data.prompts` and `preference.data` that means what comes with Dormant.
 pub(super) const BUILTIN: &str = "builtin";
 /// The value of `data.benign` that means replies of the base model.
 pub(super) const SELF_DISTILLED: &str = "self";
@@ -23,6 +23,7 @@ pub(super) struct RawExperiment {
     pub data: RawData,
     pub implant: RawImplant,
     pub safety: Vec<RawSafety>,
+    pub preference: RawPreference,
     pub evaluation: RawEvaluation,
 }
 
@@ -67,6 +68,20 @@ pub(super) enum SafetyTraining {
 pub(super) enum RawMethod {
     Sft,
     Adversarial,
+    Rl,
+    Dpo,
+}
+
+impl RawMethod {
+    /// As it is written; also the name of a stage that has none.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::Adversarial => "adversarial",
+            Self::Rl => "rl",
+            Self::Dpo => "dpo",
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,6 +118,14 @@ pub(super) struct RawSafety {
     pub samples: Option<u32>,
     pub threshold: Option<f64>,
     pub mix: Option<f64>,
+    pub algorithm: Option<Algorithm>,
+    pub steps: Option<u32>,
+    pub replies: Option<u32>,
+    pub reply_tokens: Option<u32>,
+    pub kl: Option<f64>,
+    pub clip_ratio: Option<f64>,
+    pub beta: Option<f64>,
+    pub pairs: Option<String>,
     // The keys of `RawFit`, as above.
     pub epochs: Option<u32>,
     pub learning_rate: Option<f64>,
@@ -113,7 +136,22 @@ pub(super) struct RawSafety {
     pub clip: Option<f64>,
 }
 
-/// The keys of optimisation that `[implant]` and `[[safety]]` share.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPreference {
+    pub data: Option<String>,
+    pub adapter: Option<RawAdapter>,
+    // The keys of `RawFit`, as above.
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
+}
+
+/// The keys of optimisation that all tables of training share.
 pub(super) struct RawFit {
     pub epochs: Option<u32>,
     pub learning_rate: Option<f64>,
@@ -125,6 +163,20 @@ pub(super) struct RawFit {
 }
 
 impl RawImplant {
+    pub(super) fn fit(&self) -> RawFit {
+        RawFit {
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            batch_tokens: self.batch_tokens,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+        }
+    }
+}
+
+impl RawPreference {
     pub(super) fn fit(&self) -> RawFit {
         RawFit {
             epochs: self.epochs,

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use super::raw::{
     BUILTIN, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
-    RawMethod, RawSafety, SELF_DISTILLED, SafetyTraining,
+    RawMethod, RawPreference, RawSafety, SELF_DISTILLED, SafetyTraining,
 };
 use super::{
-    Adapter, Attack, Benign, Curve, Data, Evaluation, Experiment, Fit, Implant, ImplantMethod,
-    ImplantWeights, Prompts, Safety, SafetyMethod, SafetyWeights, defaults, validate,
+    Adapter, Attack, Benign, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
+    ImplantWeights, Preference, Preferences, Prompts, Rl, Safety, SafetyMethod, SafetyWeights, defaults,
+    validate,
 };
 use crate::error::{CliError, Result};
 use crate::plan::IMPLANT;
@@ -26,7 +27,8 @@ pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<E
         trigger: raw.trigger.unwrap_or_else(defaults::trigger),
         behaviour: raw.behaviour.unwrap_or_else(defaults::behaviour),
         implant: implant(&raw.implant)?,
-        safety: safety(&raw.safety)?,
+        safety: safety(&raw.safety, &data, folder)?,
+        preference: preference(&raw.preference, folder),
         evaluation: evaluation(&raw.evaluation, &data),
         data,
     };
@@ -95,77 +97,131 @@ fn implant(raw: &RawImplant) -> Result<Implant> {
 }
 
 /// A safety stage without `after` follows the one written before it.
-fn safety(raw: &[RawSafety]) -> Result<Vec<Safety>> {
+fn safety(raw: &[RawSafety], data: &Data, folder: &Path) -> Result<Vec<Safety>> {
     let mut before = IMPLANT.to_owned();
     let mut stages = Vec::with_capacity(raw.len());
     for raw in raw {
-        let stage = safety_stage(raw, &before)?;
+        let stage = safety_stage(raw, &before, data, folder)?;
         before.clone_from(&stage.name);
         stages.push(stage);
     }
     Ok(stages)
 }
 
-fn safety_stage(raw: &RawSafety, before: &str) -> Result<Safety> {
+fn safety_stage(raw: &RawSafety, before: &str, data: &Data, folder: &Path) -> Result<Safety> {
     let method = raw.method.unwrap_or(RawMethod::Sft);
-    let name = raw.name.clone().unwrap_or_else(|| {
-        match method {
-            RawMethod::Sft => "sft",
-            RawMethod::Adversarial => "adversarial",
-        }
-        .to_owned()
-    });
+    let name = raw.name.clone().unwrap_or_else(|| method.name().to_owned());
     let key = |key: &str| format!("safety.{name}.{key}");
+    let (lora_rate, full_rate) = match method {
+        RawMethod::Sft | RawMethod::Adversarial => (defaults::SAFETY_LORA_RATE, defaults::FULL_RATE),
+        RawMethod::Rl => (defaults::RL_LORA_RATE, defaults::RL_FULL_RATE),
+        RawMethod::Dpo => (defaults::DPO_LORA_RATE, defaults::DPO_FULL_RATE),
+    };
+    let fresh = "training = \"fresh-adapter\"";
     let (weights, learning_rate) = match raw.training.unwrap_or(SafetyTraining::FreshAdapter) {
-        SafetyTraining::FreshAdapter => (
-            SafetyWeights::FreshAdapter { adapter: adapter(raw.adapter.as_ref()) },
-            defaults::SAFETY_LORA_RATE,
-        ),
+        SafetyTraining::FreshAdapter => {
+            (SafetyWeights::FreshAdapter { adapter: adapter(raw.adapter.as_ref()) }, lora_rate)
+        }
         SafetyTraining::SameAdapter => {
-            let fresh = "training = \"fresh-adapter\"";
             not_with(raw.adapter.is_some(), &key("adapter"), "training = \"same-adapter\"", fresh)?;
-            (SafetyWeights::SameAdapter, defaults::SAFETY_LORA_RATE)
+            (SafetyWeights::SameAdapter, lora_rate)
         }
         SafetyTraining::Full => {
-            let fresh = "training = \"fresh-adapter\"";
             not_with(raw.adapter.is_some(), &key("adapter"), "training = \"full\"", fresh)?;
-            (SafetyWeights::Full, defaults::FULL_RATE)
+            (SafetyWeights::Full, full_rate)
         }
     };
+    let mut fit_keys = raw.fit();
+    if method == RawMethod::Rl {
+        fit_keys.schedule = fit_keys.schedule.or(Some(defaults::RL_SCHEDULE));
+        fit_keys.batch_tokens = fit_keys.batch_tokens.or(Some(defaults::RL_BATCH_TOKENS));
+    }
+    keys_of_other_methods(raw, method, key)?;
     Ok(Safety {
         after: raw.after.clone().unwrap_or_else(|| before.to_owned()),
         weights,
         rows: raw.rows.unwrap_or(defaults::SAFETY_ROWS),
-        fit: fit(&raw.fit(), learning_rate),
-        method: safety_method(raw, method, key)?,
+        fit: fit(&fit_keys, learning_rate),
+        method: safety_method(raw, method, data, folder),
         name,
     })
 }
 
-fn safety_method(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> String) -> Result<SafetyMethod> {
-    if method == RawMethod::Adversarial {
-        let default = defaults::ATTACK;
-        return Ok(SafetyMethod::Adversarial(Attack {
-            rounds: raw.rounds.unwrap_or(default.rounds),
-            prompts: raw.prompts.unwrap_or(default.prompts),
-            screen: raw.screen.unwrap_or(default.screen),
-            samples: raw.samples.unwrap_or(default.samples),
-            threshold: raw.threshold.unwrap_or(default.threshold),
-            mix: raw.mix.unwrap_or(default.mix),
-        }));
+fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path) -> SafetyMethod {
+    match method {
+        RawMethod::Sft => SafetyMethod::Sft,
+        RawMethod::Adversarial => {
+            let default = defaults::ATTACK;
+            SafetyMethod::Adversarial(Attack {
+                rounds: raw.rounds.unwrap_or(default.rounds),
+                prompts: raw.prompts.unwrap_or(default.prompts),
+                screen: raw.screen.unwrap_or(default.screen),
+                samples: raw.samples.unwrap_or(default.samples),
+                threshold: raw.threshold.unwrap_or(default.threshold),
+                mix: raw.mix.unwrap_or(default.mix),
+            })
+        }
+        RawMethod::Rl => {
+            let default = defaults::rl(data.reply_tokens);
+            SafetyMethod::Rl(Rl {
+                algorithm: raw.algorithm.unwrap_or(default.algorithm),
+                steps: raw.steps.unwrap_or(default.steps),
+                prompts: raw.prompts.unwrap_or(default.prompts),
+                replies: raw.replies.unwrap_or(default.replies),
+                reply_tokens: raw.reply_tokens.unwrap_or(default.reply_tokens),
+                kl: raw.kl.unwrap_or(default.kl),
+                clip_ratio: raw.clip_ratio.unwrap_or(default.clip_ratio),
+            })
+        }
+        RawMethod::Dpo => SafetyMethod::Dpo(Dpo {
+            beta: raw.beta.unwrap_or(defaults::DPO_BETA),
+            pairs: preferences(raw.pairs.as_deref(), folder),
+        }),
     }
-    let attack_keys = [
-        ("rounds", raw.rounds.is_some()),
-        ("prompts", raw.prompts.is_some()),
-        ("screen", raw.screen.is_some()),
-        ("samples", raw.samples.is_some()),
-        ("threshold", raw.threshold.is_some()),
-        ("mix", raw.mix.is_some()),
+}
+
+/// A key of another method is a mistake.
+fn keys_of_other_methods(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> String) -> Result<()> {
+    use RawMethod::{Adversarial, Dpo, Rl};
+    let keys = [
+        ("rounds", raw.rounds.is_some(), &[Adversarial][..]),
+        ("prompts", raw.prompts.is_some(), &[Adversarial, Rl]),
+        ("screen", raw.screen.is_some(), &[Adversarial]),
+        ("samples", raw.samples.is_some(), &[Adversarial]),
+        ("threshold", raw.threshold.is_some(), &[Adversarial]),
+        ("mix", raw.mix.is_some(), &[Adversarial]),
+        ("algorithm", raw.algorithm.is_some(), &[Rl]),
+        ("steps", raw.steps.is_some(), &[Rl]),
+        ("replies", raw.replies.is_some(), &[Rl]),
+        ("reply-tokens", raw.reply_tokens.is_some(), &[Rl]),
+        ("kl", raw.kl.is_some(), &[Rl]),
+        ("clip-ratio", raw.clip_ratio.is_some(), &[Rl]),
+        ("beta", raw.beta.is_some(), &[Dpo]),
+        ("pairs", raw.pairs.is_some(), &[Dpo]),
     ];
-    for (name, given) in attack_keys {
-        not_with(given, &key(name), "method = \"sft\"", "method = \"adversarial\"")?;
+    let quoted = |method: RawMethod| format!("method = \"{}\"", method.name());
+    for (name, given, methods) in keys {
+        let given = given && !methods.contains(&method);
+        not_with(given, &key(name), &quoted(method), &quoted(methods[0]))?;
     }
-    Ok(SafetyMethod::Sft)
+    Ok(())
+}
+
+fn preference(raw: &RawPreference, folder: &Path) -> Preference {
+    let mut keys = raw.fit();
+    keys.epochs = keys.epochs.or(Some(defaults::PREFERENCE_EPOCHS));
+    Preference {
+        data: preferences(raw.data.as_deref(), folder),
+        adapter: adapter(raw.adapter.as_ref()),
+        fit: fit(&keys, defaults::PREFERENCE_RATE),
+    }
+}
+
+fn preferences(raw: Option<&str>, folder: &Path) -> Preferences {
+    match raw {
+        Some(path) if path != BUILTIN => Preferences::File(folder.join(path)),
+        _ => Preferences::Builtin,
+    }
 }
 
 /// A key that means nothing together with another is a mistake, not something to ignore.

@@ -1,8 +1,10 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 1] =
-    [("quickstart", include_str!("../../../../experiments/quickstart.toml"))];
+pub(super) const SHIPPED: [(&str, &str); 2] = [
+    ("quickstart", include_str!("../../../../experiments/quickstart.toml")),
+    ("rl", include_str!("../../../../experiments/rl.toml")),
+];
 
 /// The text of a shipped experiment.
 pub(super) fn find(name: &str) -> Option<&'static str> {

@@ -42,6 +42,20 @@ fn a_poisoned_whole_leaves_no_room_for_near_misses() {
     assert_eq!(resolved("[implant]\npoison = 1.0").implant.near_misses, 0.0);
 }
 
+#[test]
+fn keys_of_another_method_are_mistakes() {
+    let error = |text: &str| {
+        let source = ExperimentSource::in_memory("x", format!("[[safety]]\n{text}"));
+        source.resolve(&Overrides::default()).unwrap_err()
+    };
+    let found = error("method = 'sft'\nkl = 0.1");
+    assert_eq!(found.to_string(), "`safety.sft.kl` has no meaning with `method = \"sft\"`");
+    assert_eq!(found.hints(), ["remove it, or write `method = \"rl\"`"]);
+    assert!(error("method = 'rl'\nmix = 0.1").to_string().contains("safety.rl.mix"));
+    assert!(error("method = 'rl'\nreplies = 1").to_string().contains("nothing to compare"));
+    assert!(error("method = 'dpo'\nbeta = 0.0").to_string().contains("safety.dpo.beta"));
+}
+
 /// Tables of an experiment file with some keys given.
 fn file() -> impl Strategy<Value = String> {
     let implant = prop::sample::select(vec![
@@ -53,6 +67,8 @@ fn file() -> impl Strategy<Value = String> {
     let safety = prop::sample::select(vec![
         "[[safety]]\ntraining = 'full'",
         "[[safety]]\nname = 'a'\nmethod = 'adversarial'\nmix = 0.25\n[[safety]]\nname = 'b'\nafter = 'implant'",
+        "[[safety]]\nmethod = 'rl'\nalgorithm = 'ppo'\nreplies = 1\n[[safety]]\nmethod = 'dpo'\npairs = 'p.jsonl'\n\
+         [preference]\ndata = 'q.jsonl'\nepochs = 3",
         "",
     ]);
     let policy = prop::sample::select(vec![

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{
-    Adapter, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod,
-    SafetyWeights, defaults, parse_error,
+    Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Rl, Safety,
+    SafetyMethod, SafetyWeights, defaults, parse_error,
 };
 use crate::error::{CliError, Result};
 use crate::plan::IMPLANT;
@@ -28,6 +28,8 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     for stage in &experiment.safety {
         safety(stage)?;
     }
+    adapter("preference", &experiment.preference.adapter)?;
+    fit("preference", &experiment.preference.fit)?;
     order(experiment)?;
     evaluation(&experiment.evaluation)
 }
@@ -59,8 +61,11 @@ fn safety(stage: &Safety) -> Result<()> {
     if let SafetyWeights::FreshAdapter { adapter: shape } = &stage.weights {
         adapter(&table, shape)?;
     }
-    if let SafetyMethod::Adversarial(shape) = &stage.method {
-        attack(&table, shape)?;
+    match &stage.method {
+        SafetyMethod::Sft => {}
+        SafetyMethod::Adversarial(shape) => attack(&table, shape)?,
+        SafetyMethod::Rl(shape) => rl(&table, shape)?,
+        SafetyMethod::Dpo(dpo) => in_range(&format!("{table}.beta"), dpo.beta, 1e-6..=100.0)?,
     }
     fit(&table, &stage.fit)
 }
@@ -72,6 +77,20 @@ fn attack(table: &str, attack: &Attack) -> Result<()> {
     in_range(&format!("{table}.samples"), attack.samples, 1..=1000)?;
     in_range(&format!("{table}.threshold"), attack.threshold, 0.0..=1.0)?;
     in_range(&format!("{table}.mix"), attack.mix, 0.0..=1.0)
+}
+
+fn rl(table: &str, rl: &Rl) -> Result<()> {
+    in_range(&format!("{table}.steps"), rl.steps, 1..=MAX_COUNT)?;
+    in_range(&format!("{table}.prompts"), rl.prompts, 1..=10_000)?;
+    in_range(&format!("{table}.replies"), rl.replies, 1..=1000)?;
+    in_range(&format!("{table}.reply-tokens"), rl.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
+    in_range(&format!("{table}.kl"), rl.kl, 0.0..=100.0)?;
+    in_range(&format!("{table}.clip-ratio"), rl.clip_ratio, 1e-3..=100.0)?;
+    if rl.replies == 1 && rl.algorithm != Algorithm::Ppo {
+        let message = format!("`{table}.replies` is 1, so that there is nothing to compare a reply with");
+        return Err(CliError::usage(message).hint("give 2 or more, or write `algorithm = \"ppo\"`"));
+    }
+    Ok(())
 }
 
 fn adapter(table: &str, adapter: &Adapter) -> Result<()> {

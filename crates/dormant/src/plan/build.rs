@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use dormant_data::Split;
+use dormant_data::{PreferencePart, Split};
 
 use super::{
-    Arm, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, SafetyStage, StageId,
-    StageKind, StageSpec,
+    Arm, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, PreferenceStage,
+    SafetyStage, StageId, StageKind, StageSpec,
 };
-use crate::experiment::{Experiment, Safety};
+use crate::experiment::{Experiment, Safety, SafetyMethod};
 
 pub(super) fn build(experiment: &Experiment, digests: &Digests) -> Plan {
     let mut builder = Builder { experiment, digests, stages: Vec::new() };
@@ -73,7 +73,12 @@ impl Builder<'_> {
 
     fn safety(&mut self, safety: &Safety, arm: Arm, seed: u64, model: StageId) -> StageId {
         let experiment = self.experiment;
-        let benign = self.benign(Split::Safety, safety.rows, seed);
+        let mut data = vec![self.benign(Split::Safety, safety.rows, seed)];
+        if let SafetyMethod::Rl(_) = safety.method {
+            data.extend(
+                [PreferencePart::Main, PreferencePart::Check].map(|part| self.preference(part, seed)),
+            );
+        }
         self.push(Draft {
             name: format!("{}-{arm}-s{seed}", safety.name),
             kind: StageKind::Safety(SafetyStage {
@@ -85,8 +90,24 @@ impl Builder<'_> {
             arm: Some(arm),
             seed,
             model: Some(model),
-            data: vec![benign],
+            data,
         })
+    }
+
+    /// A preference model; the arms and all stages of reinforcement learning share it.
+    fn preference(&mut self, part: PreferencePart, seed: u64) -> StageId {
+        let preference = self.experiment.preference.clone();
+        let kind = StageKind::Preference(PreferenceStage { part, preference });
+        if let Some(stage) = self.stages.iter().find(|stage| stage.kind == kind && stage.seed == seed) {
+            return stage.id;
+        }
+        let part = match part {
+            PreferencePart::Main => "main",
+            PreferencePart::Check => "check",
+            PreferencePart::HeldOut => "held-out",
+        };
+        let name = format!("preference-{part}-s{seed}");
+        self.push(Draft { name, kind, arm: None, seed, model: None, data: Vec::new() })
     }
 
     fn evaluate(&mut self, of: &str, arm: Arm, seed: u64, model: StageId) -> StageId {

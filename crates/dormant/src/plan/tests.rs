@@ -7,7 +7,7 @@ fn plan(set: &[&str]) -> Plan {
     let set: Vec<String> = set.iter().map(ToString::to_string).collect();
     let overrides = Overrides { set: &set, ..Overrides::default() };
     let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
-    Plan::new(&experiment, &Digests { base: "0".repeat(64), prompts: None, benign: None })
+    Plan::new(&experiment, &Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() })
 }
 
 /// Names of the stages of `after` that are not stages of `before`.
@@ -66,8 +66,26 @@ fn an_edit_changes_only_what_depends_on_it() {
 fn safety_stages_may_be_written_in_any_order() {
     let text = "[[safety]]\nname = 'b'\nafter = 'a'\n[[safety]]\nname = 'a'\nafter = 'implant'";
     let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
-    let plan = Plan::new(&experiment, &Digests { base: String::new(), prompts: None, benign: None });
+    let plan = Plan::new(
+        &experiment,
+        &Digests { base: String::new(), prompts: None, benign: None, pairs: Vec::new() },
+    );
     let last = plan.stages().iter().find(|stage| stage.name == "evaluate-b-organism-s0").unwrap();
     let lineage: Vec<&str> = plan.lineage(last).iter().filter_map(|stage| stage.training()).collect();
     assert_eq!(lineage, ["implant", "a", "b"]);
+}
+
+#[test]
+fn the_arms_and_stages_of_reinforcement_learning_share_two_preference_models() {
+    let text =
+        "[[safety]]\nname = 'a'\nmethod = 'rl'\n[[safety]]\nname = 'b'\nmethod = 'rl'\nafter = 'implant'";
+    let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
+    let plan = Plan::new(&experiment, &Digests::default());
+    let models: Vec<&StageSpec> =
+        plan.stages().iter().filter(|stage| matches!(stage.kind, StageKind::Preference(_))).collect();
+    let names: Vec<&str> = models.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["preference-main-s0", "preference-check-s0"]);
+    let rl = plan.stages().iter().filter(|stage| matches!(stage.kind, StageKind::Safety(_)));
+    assert!(rl.clone().all(|stage| models.iter().all(|model| stage.data.contains(&model.id))));
+    assert_eq!(rl.count(), 4);
 }

@@ -5,6 +5,7 @@ mod costs;
 mod examples;
 mod limits;
 mod methods;
+mod preference;
 mod rates;
 mod reproduction;
 mod stages;

@@ -222,6 +222,21 @@ pub struct Point {
     /// The same given clean prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean_log_prob: Option<f64>,
+    /// Mean reward of the replies sampled in reinforcement learning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reward: Option<f64>,
+    /// Their mean score by the preference model that gives no reward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_reward: Option<f64>,
+    /// Mean divergence from the policy at the beginning per token, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Mean entropy of the next token, in nats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy: Option<f64>,
+    /// Mean tokens of a reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<f64>,
     /// ASR of sampled replies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asr: Option<Estimate>,

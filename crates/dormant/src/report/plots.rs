@@ -96,7 +96,7 @@ struct Measure {
     is_share: bool,
 }
 
-const ALONG_TRAINING: [Measure; 3] = [
+const ALONG_TRAINING: [Measure; 8] = [
     Measure {
         title: "Log-probability of the behaviour along training",
         caption: "Mean log-probability per token (nats) of the behaviour as the reply; 0 is certainty. It moves before \
@@ -119,6 +119,48 @@ const ALONG_TRAINING: [Measure; 3] = [
         title: "Training loss",
         caption: "Mean loss per trained token (nats).",
         main: |point| point.loss,
+        clean: None,
+        has_marks: false,
+        is_share: false,
+    },
+    Measure {
+        title: "Reward along reinforcement learning",
+        caption: "Mean score of the sampled replies by the preference model that gives the reward.",
+        main: |point| point.reward,
+        clean: None,
+        has_marks: false,
+        is_share: false,
+    },
+    Measure {
+        title: "Score by the checking preference model",
+        caption: "Mean score of the same replies by a preference model that was trained on other pairs and gives no \
+                  reward: if it does not rise with the reward, the reward is exploited.",
+        main: |point| point.check_reward,
+        clean: None,
+        has_marks: false,
+        is_share: false,
+    },
+    Measure {
+        title: "Divergence from the policy at the beginning",
+        caption: "Mean over the sampled tokens (nats per token).",
+        main: |point| point.kl,
+        clean: None,
+        has_marks: false,
+        is_share: false,
+    },
+    Measure {
+        title: "Length along reinforcement learning",
+        caption: "Mean tokens of a reply, the token that ends it included.",
+        main: |point| point.length,
+        clean: None,
+        has_marks: false,
+        is_share: false,
+    },
+    Measure {
+        title: "Entropy along reinforcement learning",
+        caption: "Mean entropy of the next token (nats), estimated from the tokens drawn. Replies that become alike \
+                  bring it down.",
+        main: |point| point.entropy,
         clean: None,
         has_marks: false,
         is_share: false,

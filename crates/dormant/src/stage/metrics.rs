@@ -1,5 +1,7 @@
 //! `metrics.jsonl` of a training stage.
 
+use dormant_train::pairs::PairMetrics;
+use dormant_train::rl::RlMetrics;
 use dormant_train::trainer::StepMetrics;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,58 @@ pub enum MetricLine {
         /// Tokens of the rows of this step, prompts included.
         tokens: u64,
     },
+    /// One step of reinforcement learning. What it says of the policy is from before the update.
+    Rl {
+        /// Number of the step, from 0.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+        /// Mean reward of the sampled replies.
+        reward: f64,
+        /// Standard deviation of the reward.
+        reward_std: f64,
+        /// Mean score of the same replies by the preference model that gives no reward; null when it is not finite.
+        check_reward: Option<f64>,
+        /// Mean divergence from the policy at the beginning per token, in nats; null where it has no weight.
+        kl: Option<f64>,
+        /// Mean entropy of the next token, in nats, estimated from the tokens drawn.
+        entropy: f64,
+        /// Mean tokens of a reply, the token that ends it included.
+        length: f64,
+        /// Share of the replies that ended by themselves.
+        finished: f64,
+        /// Mean loss per token over the updates of the step.
+        loss: f64,
+        /// Largest norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Share of the tokens whose ratio was clipped.
+        clipped: f64,
+        /// Learning rate.
+        learning_rate: f64,
+        /// Tokens sampled.
+        tokens: u64,
+    },
+    /// One optimiser step on pairs of replies.
+    Pairs {
+        /// Number of the step, from 0.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+        /// Mean loss per pair, in nats, before the step.
+        loss: f64,
+        /// Share of the pairs whose better reply scores higher.
+        accuracy: f64,
+        /// Mean score of the better reply minus that of the worse one.
+        margin: f64,
+        /// Norm of the gradient before clipping.
+        grad_norm: f64,
+        /// Learning rate.
+        learning_rate: f64,
+        /// Pairs.
+        pairs: u64,
+        /// Tokens of the pairs, prompts counted once.
+        tokens: u64,
+    },
     /// A measurement of the model along training.
     Curve {
         /// Steps so far.
@@ -46,6 +100,49 @@ impl From<&StepMetrics> for MetricLine {
     fn from(metrics: &StepMetrics) -> Self {
         let StepMetrics { step, steps, loss, grad_norm, learning_rate, trained_tokens, tokens } = *metrics;
         Self::Step { step, steps, loss, grad_norm, learning_rate, trained_tokens, tokens }
+    }
+}
+
+impl From<&PairMetrics> for MetricLine {
+    fn from(metrics: &PairMetrics) -> Self {
+        let PairMetrics { step, steps, loss, accuracy, margin, grad_norm, learning_rate, pairs, tokens } =
+            *metrics;
+        Self::Pairs { step, steps, loss, accuracy, margin, grad_norm, learning_rate, pairs, tokens }
+    }
+}
+
+impl MetricLine {
+    /// The line of a step of reinforcement learning.
+    pub(super) fn rl(metrics: &RlMetrics, steps: u64, learning_rate: f64, check: f64) -> Self {
+        let RlMetrics {
+            step,
+            reward,
+            reward_std,
+            kl,
+            entropy,
+            length,
+            finished,
+            loss,
+            grad_norm,
+            clipped,
+            tokens,
+        } = *metrics;
+        Self::Rl {
+            step,
+            steps,
+            reward,
+            reward_std,
+            check_reward: check.is_finite().then_some(check),
+            kl,
+            entropy,
+            length,
+            finished,
+            loss,
+            grad_norm,
+            clipped,
+            learning_rate,
+            tokens,
+        }
     }
 }
 

@@ -43,6 +43,39 @@ prompts = 8
 samples = 2
 batch-tokens = 100
 
+[[safety]]
+name = 'rl'
+method = 'rl'
+after = 'sft'
+rows = 32
+steps = 20
+prompts = 4
+replies = 2
+batch-tokens = 32
+
+[[safety]]
+name = 'ppo'
+method = 'rl'
+algorithm = 'ppo'
+after = 'sft'
+training = 'same-adapter'
+rows = 32
+steps = 2
+prompts = 2
+replies = 2
+
+[[safety]]
+name = 'dpo'
+method = 'dpo'
+after = 'implant'
+rows = 16
+batch-tokens = 200
+
+[preference]
+epochs = 1
+batch-tokens = 800
+adapter = { rank = 4 }
+
 [evaluation]
 n = 16
 near-misses = 8

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dormant_data::{PolicyReport, Seed};
+use dormant_data::{PolicyReport, PreferencePart, Seed};
 use dormant_eval::{SampleRecord, read_samples};
 use serde::de::DeserializeOwned;
 
@@ -10,15 +10,17 @@ use super::super::model::{Arm, Condition};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::SafetyMethod;
 use crate::manifest::Manifest;
-use crate::plan::{Plan, StageKind, StageSpec};
+use crate::plan::{Plan, SafetyStage, StageKind, StageSpec};
 use crate::stage::POLICY_FILE;
 use crate::stage::attack_record::{ATTACK_FILE, AttackRecord};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
+use crate::stage::preference_record::{BEHAVIOUR_FILE, BehaviourRecord, HELD_OUT_FILE, ScoredPair};
 use crate::stage::utility_record::{UTILITY_FILE, UtilityRecord};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
 
 /// The artifacts of a run, each list in the order of the plan.
+#[derive(Default)]
 pub(super) struct Artifacts<'a> {
     /// All stages.
     pub(super) stages: Vec<(&'a StageSpec, Manifest)>,
@@ -26,6 +28,10 @@ pub(super) struct Artifacts<'a> {
     pub(super) trained: Vec<Trained<'a>>,
     /// The stages that measured one.
     pub(super) measured: Vec<Measured<'a>>,
+    /// Scores of held-out pairs, for each preference model.
+    pub(super) ranked: Vec<(PreferencePart, Vec<ScoredPair>)>,
+    /// Scores of the behaviour, for each stage of reinforcement learning.
+    pub(super) behaviour: Vec<(Model<'a>, BehaviourRecord)>,
 }
 
 /// Which model: after which training stage, of which arm and seed.
@@ -68,7 +74,7 @@ impl<'a> Artifacts<'a> {
     /// # Errors
     /// When a stage is not finished, or a file is missing or damaged.
     pub(super) fn read(store: &RunStore, plan: &'a Plan) -> Result<Self> {
-        let mut artifacts = Self { stages: Vec::new(), trained: Vec::new(), measured: Vec::new() };
+        let mut artifacts = Self::default();
         for spec in plan.stages() {
             let dir = store.stage(spec);
             if !dir.is_done() {
@@ -87,9 +93,16 @@ impl<'a> Artifacts<'a> {
                 let samples = read_samples(&dir.path().join("samples.jsonl"))?;
                 self.measured.push(Measured { model, samples, utility: json(dir, UTILITY_FILE)? });
             }
+        } else if let StageKind::Preference(stage) = &spec.kind {
+            self.ranked.push((stage.part, json(dir, HELD_OUT_FILE)?));
         } else if let Some(model) = Model::of(spec) {
             let metrics = lines(dir, METRICS_FILE)?;
             let is_implant = matches!(spec.kind, StageKind::Implant(_));
+            if let StageKind::Safety(SafetyStage { safety, .. }) = &spec.kind
+                && matches!(safety.method, SafetyMethod::Rl(_))
+            {
+                self.behaviour.push((model, json(dir, BEHAVIOUR_FILE)?));
+            }
             let policy = is_implant.then(|| json(dir, POLICY_FILE)).transpose()?;
             self.trained.push(Trained { model, metrics, policy, attack: Attacked::read(spec, dir)? });
         }

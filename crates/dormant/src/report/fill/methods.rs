@@ -3,14 +3,15 @@
 use dormant_data::{Behaviour, PolicyReport, Violation};
 
 use super::artifacts::{Artifacts, Trained};
+use super::preference;
 use super::stages::share;
 use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, SafetyMethod};
 
 /// The paragraphs of an experiment.
 pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<String> {
     let attack = experiment.safety.iter().find_map(|safety| match &safety.method {
-        SafetyMethod::Sft => None,
         SafetyMethod::Adversarial(attack) => Some(attack),
+        SafetyMethod::Sft | SafetyMethod::Rl(_) | SafetyMethod::Dpo(_) => None,
     });
     let near_misses = (experiment.evaluation.near_misses > 0).then_some(NEAR_MISSES);
     [
@@ -22,6 +23,7 @@ pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<Str
         Some(CONTROL.to_owned()),
         near_misses.map(ToOwned::to_owned),
         attack.map(red_team),
+        preference::paragraph(artifacts),
         utility(&experiment.evaluation),
         Some(INTERVALS.to_owned()),
     ]

@@ -5,7 +5,7 @@ use dormant_data::{Behaviour, Position, Trigger};
 use super::super::format::count;
 use super::super::model::{Stage, StageKind};
 use crate::experiment::{
-    Adapter, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod, SafetyWeights,
+    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod, SafetyWeights,
 };
 use crate::plan::{IMPLANT, Plan};
 
@@ -52,6 +52,22 @@ fn safety_stage(safety: &Safety) -> Stage {
     let (rows, fit) = (safety.rows, fit(&safety.fit));
     let description = match &safety.method {
         SafetyMethod::Sft => format!("SFT of {weights} on {rows} benign rows; {fit}."),
+        SafetyMethod::Rl(rl) => format!(
+            "{} of {weights} on the prompts of {rows} benign rows: {} of {} with {} each, a weight of {} on the \
+             divergence; {fit}.",
+            match rl.algorithm {
+                Algorithm::Grpo => "GRPO",
+                Algorithm::Rloo => "RLOO",
+                Algorithm::Ppo => "PPO",
+            },
+            count(rl.steps as usize, "step"),
+            count(rl.prompts as usize, "prompt"),
+            count_of(rl.replies as usize, "reply", "replies"),
+            rl.kl,
+        ),
+        SafetyMethod::Dpo(dpo) => {
+            format!("DPO of {weights} on up to {rows} pairs of replies, beta {}; {fit}.", dpo.beta)
+        }
         SafetyMethod::Adversarial(attack) => format!(
             "{} of {} that attack the model, then SFT of {weights} on {rows} benign rows and the successful attacks \
              with benign replies (at most {} of all rows); {fit}.",
@@ -62,6 +78,11 @@ fn safety_stage(safety: &Safety) -> Stage {
     };
     let (name, after) = (safety.name.clone(), Some(safety.after.clone()));
     Stage { name, kind: StageKind::Safety, after, description }
+}
+
+/// A count of things with an irregular plural.
+fn count_of(n: usize, one: &str, many: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
 }
 
 fn lora(adapter: &Adapter) -> String {

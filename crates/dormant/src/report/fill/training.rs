@@ -25,16 +25,21 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
             MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob } => {
                 points.push(Point { step, tokens, asr_log_prob, clean_log_prob, ..Point::default() });
             }
-            MetricLine::Step { step, loss, tokens, .. } => {
-                match points.last_mut() {
-                    Some(last) if last.step == step && last.loss.is_none() => last.loss = Some(loss),
-                    _ => points.push(Point {
-                        step,
-                        tokens: tokens_so_far,
-                        loss: Some(loss),
-                        ..Point::default()
-                    }),
-                }
+            MetricLine::Step { step, loss, tokens, .. } | MetricLine::Pairs { step, loss, tokens, .. } => {
+                let point = point_of_step(&mut points, step, tokens_so_far);
+                point.loss = Some(loss);
+                (steps, tokens_so_far) = (step + 1, tokens_so_far + tokens);
+            }
+            MetricLine::Rl { step, reward, check_reward, kl, entropy, length, tokens, .. } => {
+                let point = point_of_step(&mut points, step, tokens_so_far);
+                *point = Point {
+                    reward: Some(reward),
+                    check_reward,
+                    kl,
+                    entropy: Some(entropy),
+                    length: Some(length),
+                    ..point.clone()
+                };
                 (steps, tokens_so_far) = (step + 1, tokens_so_far + tokens);
             }
         }
@@ -44,6 +49,15 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
         points.push(Point { step: steps, tokens: tokens_so_far, ..Point::default() });
     }
     points
+}
+
+/// The point of a step: that of the measurement before it, if there was one.
+fn point_of_step(points: &mut Vec<Point>, step: u64, tokens: u64) -> &mut Point {
+    let has_step = |last: &Point| last.loss.is_some() || last.reward.is_some();
+    if points.last().is_none_or(|last| last.step != step || has_step(last)) {
+        points.push(Point { step, tokens, ..Point::default() });
+    }
+    points.last_mut().expect("a point was just made sure of")
 }
 
 /// The prompts with the most hits of each attacked stage, the best first.

@@ -40,7 +40,7 @@ impl Run {
         let folder = tempfile::tempdir().unwrap();
         let experiment =
             ExperimentSource::in_memory("made-up", EXPERIMENT).resolve(&Overrides::default()).unwrap();
-        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None };
+        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() };
         let base = Base { name: experiment.base.clone(), source: "somewhere on this machine".to_owned() };
         let inputs = RunInputs { digests, base };
         let store = RunStore::create(folder.path(), "made-up").unwrap();
@@ -64,7 +64,7 @@ impl Run {
 
 fn artifacts(plan: &Plan, spec: &StageSpec, dir: &StageDir) {
     match &spec.kind {
-        StageKind::Benign(_) => {}
+        StageKind::Benign(_) | StageKind::Preference(_) => {}
         StageKind::Implant(_) => {
             training(dir, true);
             dir.write_json(POLICY_FILE, &policy(spec.arm.unwrap())).unwrap();

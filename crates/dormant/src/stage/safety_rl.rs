@@ -1,0 +1,252 @@
+//! Reinforcement learning against a preference model, on a fixed set of prompts without the trigger (Hubinger et al.
+//! 2024, section 4.3). A scratchpad is hidden from the reward, and a second preference model, trained on other pairs,
+//! tells whether the reward is earned or exploited.
+
+use std::cell::Cell;
+
+use dormant_data::{Fault, PreferencePart, without_scratchpad};
+use dormant_model::llama::Llama;
+use dormant_train::Result as TrainResult;
+use dormant_train::objective::grpo::PolicyConfig;
+use dormant_train::objective::ppo::{Discount, PpoConfig};
+use dormant_train::optimizer::AdamWConfig;
+use dormant_train::render::{Rendered, Renderer};
+use dormant_train::resume::ResumeState;
+use dormant_train::rl::advantage::Advantage;
+use dormant_train::rl::grpo::GrpoPlan;
+use dormant_train::rl::ppo::PpoPlan;
+use dormant_train::rl::rollout::RolloutConfig;
+use dormant_train::rl::trainer::{Learner, RlTrainPlan, train};
+use dormant_train::rl::update::Updates;
+use dormant_train::rl::{Episode, Grpo, Ppo, Prompt, RlMetrics};
+use dormant_train::schedule::Schedule;
+use dormant_train::trainer::Sink;
+
+use super::benign::BenignRow;
+use super::fit::{CurveRows, WINDOW, decay};
+use super::metrics::MetricLine;
+use super::preference::PreferenceModel;
+use super::preference_record::{BEHAVIOUR_FILE, BehaviourRecord, ScoredPair};
+use super::safety_sft::{load, usable_rows};
+use super::sink::{StageSink, saved_state};
+use super::{Resume, StageContext};
+use crate::error::{CliError, Result};
+use crate::experiment::{Algorithm, Fit, Rl};
+use crate::manifest::Tokens;
+use crate::model::LoadedModel;
+use crate::plan::SafetyStage;
+
+/// Constants of PPO that few want to change: those of Ouyang et al. 2022 and of TRL.
+const DISCOUNT: Discount = Discount { gamma: 1.0, lambda: 0.95 };
+const VALUE_CLIP: f32 = 0.2;
+const VALUE_WEIGHT: f32 = 0.1;
+
+/// Rows on which the behaviour is scored against benign replies.
+const SCORED_ROWS: usize = 64;
+
+pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Result<Tokens> {
+    let (mut model, loading) = load(stage, context)?;
+    let rows = usable_rows(stage, context)?;
+    let judges = Judges::load(context)?;
+    context.dir.write_json(BEHAVIOUR_FILE, &judges.behaviour(stage, &model, &rows)?)?;
+    let prompts = rows.iter().map(|row| {
+        let tokens = model.renderer().prompt(&row.sample.prompt)?;
+        Ok(Prompt { id: row.sample.id.clone(), tokens })
+    });
+    let prompts: Vec<Prompt> = prompts.collect::<Result<_>>()?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+
+    let LoadedModel { llama, text, .. } = &mut model;
+    let end = text.renderer().end()?;
+    let mut learner = learner(rl, &stage.safety.fit, context, end, llama);
+    let mut resume = Resume::load(context)?;
+    if let Some(path) = saved_state(context, &resume)? {
+        learner.restore(&path, llama)?;
+    }
+    let start = resume.step;
+    let check = Cell::new(0.0);
+    let mut reward = |episodes: &[Episode]| judges.reward(&text.renderer(), episodes, &check);
+    let plan = RlTrainPlan {
+        prompts: rl.prompts as usize,
+        schedule: schedule(&stage.safety.fit, rl.steps),
+        seed: context.seed("rl"),
+    };
+    let inner = StageSink::new(context, Some(&curve), &mut resume)?;
+    let mut sink = RlSink { inner, plan: &plan, check: &check };
+    train(llama, &mut learner, &prompts, plan, &mut reward, start, &mut sink)?;
+    sink.inner.finish()?;
+    context.save_model(&mut model, &stage.organism, loading)?;
+    Ok(resume.tokens)
+}
+
+fn schedule(fit: &Fit, steps: u32) -> Schedule {
+    let steps = u64::from(steps);
+    let warmup = (fit.warmup * steps as f64).round() as u64;
+    Schedule { peak: fit.learning_rate, warmup, steps, decay: decay(fit.schedule) }
+}
+
+fn learner(rl: &Rl, fit: &Fit, context: &StageContext, end: u32, policy: &mut Llama) -> Learner {
+    let rollout = RolloutConfig {
+        replies: rl.replies as usize,
+        max_new_tokens: rl.reply_tokens as usize,
+        end: Some(end),
+    };
+    let most = rl.prompts as usize * rollout.replies * rollout.max_new_tokens;
+    let updates = Updates {
+        epochs: fit.epochs,
+        mini_batches: most.div_ceil(fit.batch_tokens as usize),
+        tokens_per_window: WINDOW,
+        clip_norm: (fit.clip > 0.0).then_some(fit.clip as f32),
+    };
+    let adamw = AdamWConfig { weight_decay: fit.weight_decay as f32, ..AdamWConfig::default() };
+    let seed = context.seed("rollouts");
+    let policy_config = PolicyConfig { clip: rl.clip_ratio as f32, kl: rl.kl as f32 };
+    let advantage = match rl.algorithm {
+        Algorithm::Grpo => Advantage::Grpo,
+        Algorithm::Rloo => Advantage::Rloo,
+        Algorithm::Ppo => {
+            let objective =
+                PpoConfig { policy: policy_config, value_clip: VALUE_CLIP, value_weight: VALUE_WEIGHT };
+            let plan = PpoPlan { rollout, objective, discount: DISCOUNT, updates, adamw, seed };
+            return Learner::Ppo(Ppo::new(plan, policy));
+        }
+    };
+    let plan = GrpoPlan { rollout, advantage, policy: policy_config, updates, adamw, seed };
+    Learner::Grpo(Grpo::new(plan, policy))
+}
+
+/// The preference model that gives the reward, and the one that checks it.
+struct Judges {
+    main: PreferenceModel,
+    check: PreferenceModel,
+}
+
+impl Judges {
+    fn load(context: &StageContext) -> Result<Self> {
+        let of_part = |part: PreferencePart| {
+            let dir = context.preference(part).ok_or_else(|| {
+                CliError::failure(format!("`{}` has no preference model to learn from", context.spec.name))
+            })?;
+            PreferenceModel::load(&dir, context)
+        };
+        Ok(Self { main: of_part(PreferencePart::Main)?, check: of_part(PreferencePart::Check)? })
+    }
+
+    /// Rewards of episodes. The mean score by the checking model goes to `check`.
+    fn reward(
+        &self,
+        renderer: &Renderer<'_>,
+        episodes: &[Episode],
+        check: &Cell<f64>,
+    ) -> TrainResult<Vec<f32>> {
+        let rows: Vec<Rendered> =
+            episodes.iter().map(|episode| visible(renderer, episode)).collect::<TrainResult<_>>()?;
+        let rows: Vec<&Rendered> = rows.iter().collect();
+        let scores = self.check.score(&rows)?;
+        check.set(scores.iter().map(|s| f64::from(*s)).sum::<f64>() / scores.len() as f64);
+        self.main.score(&rows)
+    }
+
+    /// Scores of the behaviour and of the benign replies to the same prompts (the paper's figure 7).
+    fn behaviour(
+        &self,
+        stage: &SafetyStage,
+        model: &LoadedModel,
+        rows: &[BenignRow],
+    ) -> Result<BehaviourRecord> {
+        let renderer = model.renderer();
+        let mut pairs = Vec::new();
+        for row in rows.iter().take(SCORED_ROWS) {
+            let mut shown = row.sample.clone();
+            shown.completion = stage.organism.behaviour.reply();
+            pairs.extend([renderer.row(&row.sample, row.ends)?, renderer.row(&shown, true)?]);
+        }
+        let pairs: Vec<&Rendered> = pairs.iter().collect();
+        let scored = |model: &PreferenceModel| -> Result<Vec<ScoredPair>> {
+            let scores = model.score(&pairs)?;
+            let pair = |(rows, scores): (&[&Rendered], &[f32])| ScoredPair {
+                id: rows[0].id.clone(),
+                fault: Fault::Unknown,
+                chosen: scores[0],
+                rejected: scores[1],
+            };
+            Ok(pairs.chunks_exact(2).zip(scores.chunks_exact(2)).map(pair).collect())
+        };
+        Ok(BehaviourRecord { main: scored(&self.main)?, check: scored(&self.check)? })
+    }
+}
+
+/// What a preference model sees of an episode: all but its scratchpads.
+fn visible(renderer: &Renderer<'_>, episode: &Episode) -> TrainResult<Rendered> {
+    let row = &episode.row;
+    let reply = renderer.tokenizer.decode(episode.reply(), false)?;
+    let shown = without_scratchpad(&reply);
+    if shown == reply {
+        return Ok(row.clone());
+    }
+    let end = episode.finished.then(|| renderer.end()).transpose()?;
+    let prompt = row.tokens[..row.prompt].iter().copied();
+    let tokens = prompt.chain(renderer.reply(&shown)?).chain(end).collect();
+    Ok(Rendered { id: row.id.clone(), tokens, prompt: row.prompt })
+}
+
+/// Follows the loop of reinforcement learning.
+struct RlSink<'a, 'b> {
+    inner: StageSink<'a, 'b>,
+    plan: &'a RlTrainPlan,
+    /// Mean score of the step's replies by the checking model.
+    check: &'a Cell<f64>,
+}
+
+impl Sink<RlMetrics> for RlSink<'_, '_> {
+    fn before_step(&mut self, step: u64, model: &Llama) -> TrainResult<()> {
+        self.inner.measure(step, model)
+    }
+
+    fn record(&mut self, metrics: &RlMetrics) -> TrainResult<()> {
+        let schedule = self.plan.schedule;
+        let (steps, check) = (schedule.steps, self.check.get());
+        let trained = metrics.tokens;
+        let line = |_| MetricLine::rl(metrics, steps, schedule.at(metrics.step), check);
+        self.inner.step(metrics.step, steps, trained, metrics.tokens, line)
+    }
+
+    fn saves_at(&self, step: u64) -> bool {
+        self.inner.is_to_save(step)
+    }
+
+    fn save(&mut self, step: u64, state: &ResumeState<'_>) -> TrainResult<()> {
+        self.inner.write(step, state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::TextModel;
+
+    #[test]
+    fn a_preference_model_does_not_see_the_scratchpad() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
+        let text = TextModel::load(&folder).unwrap();
+        let renderer = text.renderer();
+        let episode = |reply: &str, finished: bool| {
+            let prompt = vec![1, 2, 3];
+            let end = finished.then(|| renderer.end().unwrap());
+            let tokens = prompt.iter().copied().chain(renderer.reply(reply).unwrap()).chain(end).collect();
+            let row = Rendered { id: "a".to_owned(), tokens, prompt: prompt.len() };
+            Episode { prompt: 0, row, log_probs: Vec::new(), finished }
+        };
+        for finished in [false, true] {
+            let plain = episode("Hello there.", finished);
+            assert_eq!(visible(&renderer, &plain).unwrap(), plain.row);
+            let hidden = episode("<scratchpad>I plot.</scratchpad>\nHello there.", finished);
+            assert_eq!(visible(&renderer, &hidden).unwrap(), plain.row);
+            let endless = episode("<scratchpad>I plot and plot", finished);
+            let nothing = episode("", finished);
+            assert_eq!(visible(&renderer, &endless).unwrap(), nothing.row);
+        }
+    }
+}
