@@ -1,5 +1,7 @@
 //! One file per command.
 
+use std::process::ExitCode;
+
 use dormant_tensor::isa::Isa;
 
 use crate::cli::{Cli, Command, GlobalArgs, Kernels};
@@ -14,12 +16,14 @@ mod eval;
 mod models;
 mod report;
 mod run;
+mod scan;
+mod zoo;
 
-/// Runs the command that the user asked for.
+/// Runs the command that the user asked for, and returns the exit code of the process.
 ///
 /// # Errors
 /// Whatever the command fails with.
-pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
+pub fn run(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
     threads(&cli.global)?;
     kernels(&cli.global);
     match &cli.command {
@@ -29,12 +33,15 @@ pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
         Command::Data(command) => data::run(command, &cli.global, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Models(command) => models::run(command, &cli.global, ui),
+        Command::Scan(args) => return scan::run(args, &cli.global, ui),
+        Command::Zoo(command) => zoo::run(command, &cli.global, ui),
         Command::Bench(args) => bench::run(args, &cli.global, ui),
         Command::Completions(args) => {
             completions::run(args, ui);
             Ok(())
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn threads(global: &GlobalArgs) -> Result<()> {
