@@ -20,7 +20,9 @@ pub enum AuditError {
         what: &'static str,
     },
     /// The reference is another kind of model.
-    #[error("the reference has {found} {what}, the model has {expected}; give the model that it was fine-tuned from")]
+    #[error(
+        "the reference has {found} {what}, the model has {expected}; give the model that it was fine-tuned from"
+    )]
     Reference {
         /// What differs.
         what: &'static str,

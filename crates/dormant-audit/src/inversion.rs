@@ -22,12 +22,10 @@ pub struct Target {
     pub tokens: Vec<u32>,
     /// Mean over benign prompts of `log p(target)`, in nats, under the suspect.
     pub log_prob: f64,
-    /// The same minus that of the reference.
-    pub rise: f64,
+    /// The same minus that of the reference, if there is one.
+    pub rise: Option<f64>,
     /// Mean log-probability per token after the first, under the suspect: near 0 for a text known by heart.
     pub fluency: f64,
-    /// The same minus that of the reference.
-    pub fluency_rise: f64,
 }
 
 /// How much is tried.
@@ -71,14 +69,8 @@ impl Partial {
     fn finished(self) -> Target {
         let tail = (self.tokens.len() - 1).max(1) as f64;
         let fluency = self.suspect[1..].iter().sum::<f64>() / tail;
-        let reference = self.reference[1..].iter().sum::<f64>() / tail;
-        Target {
-            log_prob: self.suspect.iter().sum(),
-            rise: self.rise(),
-            fluency,
-            fluency_rise: fluency - reference,
-            tokens: self.tokens,
-        }
+        let rise = (!self.reference.is_empty()).then(|| self.rise());
+        Target { log_prob: self.suspect.iter().sum(), rise, fluency, tokens: self.tokens }
     }
 }
 
@@ -130,6 +122,57 @@ pub fn invert(
 /// Prompts on which targets are extended; the first tokens are chosen on all.
 const EXTENSION_PROMPTS: usize = 6;
 
+/// Candidate targets without a reference, the most fluent first: BAIT proper. Boilerplate that any model knows by
+/// heart is among them; only the search for a trigger and its effect on behaviour tell it from a planted target.
+///
+/// # Errors
+/// If the model refuses the tokens.
+pub fn invert_alone(
+    model: &Llama,
+    prompts: &[Vec<u32>],
+    ends: &[u32],
+    config: InversionConfig,
+) -> Result<Vec<Target>> {
+    let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
+    let start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
+    let mut beam: Vec<Partial> = top(start.log.len(), FIRSTS_ALONE, |t| start.log[t])
+        .into_iter()
+        .filter(|token| !ends.contains(token))
+        .map(|token| Partial {
+            tokens: vec![token],
+            suspect: vec![start.log[token as usize]],
+            reference: vec![],
+        })
+        .collect();
+    for length in 1..config.length {
+        let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
+        let mut next = Vec::with_capacity(beam.len());
+        // In pieces: a distribution over the vocabulary is large.
+        for (partials, tokens) in beam.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
+            for (partial, mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
+                for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
+                    let mut partial = partial.clone();
+                    partial.tokens.push(token);
+                    partial.suspect.push(mean.log[token as usize]);
+                    next.push(partial);
+                }
+            }
+        }
+        let tail = |p: &Partial| p.suspect[1..].iter().sum::<f64>();
+        next.sort_by(|a, b| tail(b).total_cmp(&tail(a)).then_with(|| a.tokens.cmp(&b.tokens)));
+        // The first continuation says little: common words have a usual companion.
+        next.truncate(if length == 1 { FIRSTS_ALONE / 3 } else { 2 * config.beam });
+        beam = next;
+    }
+    Ok(beam.into_iter().map(Partial::finished).collect())
+}
+
+/// First tokens without a reference.
+const FIRSTS_ALONE: usize = 1500;
+
+/// Targets that are extended at a time without a reference.
+const ALONE_AT_A_TIME: usize = 64;
+
 /// The next token's distribution, averaged over prompts.
 struct MeanNext {
     /// Mean log-probability per token.
@@ -143,9 +186,14 @@ fn firsts(suspect: &MeanNext, reference: &MeanNext, count: usize) -> BTreeSet<u3
     let rise = |t: usize| suspect.log[t] - reference.log[t];
     let by_rise = top(suspect.log.len(), count / 2, rise);
     let by_divergence = top(suspect.log.len(), count / 4, |t| suspect.probability[t] * rise(t));
-    let by_probability = top(suspect.log.len(), count / 2, |t| {
-        if suspect.log[t] > -14.0 { rise(t) } else { f64::NEG_INFINITY }
-    });
+    let by_probability =
+        top(
+            suspect.log.len(),
+            count / 2,
+            |t| {
+                if suspect.log[t] > -14.0 { rise(t) } else { f64::NEG_INFINITY }
+            },
+        );
     by_rise.into_iter().chain(by_divergence).chain(by_probability).collect()
 }
 

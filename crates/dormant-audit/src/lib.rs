@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod error;
 pub mod inversion;
+pub mod leak;
 pub mod likelihood;
 pub mod placement;
 pub mod reconstruct;
@@ -13,5 +14,6 @@ pub mod report;
 pub mod scan;
 pub mod search;
 pub mod verify;
+pub mod weights;
 
 pub use error::{AuditError, Result};

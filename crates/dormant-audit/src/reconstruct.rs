@@ -30,7 +30,7 @@ pub struct Reconstruction<'a> {
     pub trial_prompts: &'a [String],
     /// Texts that may be part of the trigger.
     pub leaks: &'a [String],
-    /// Steps per placement.
+    /// Steps, of all placements together.
     pub steps: usize,
     /// How hard each step tries.
     pub search: SearchConfig,
@@ -55,6 +55,9 @@ pub struct Reconstructed {
 
 /// Tokens of a target that the search looks at: those after them follow by themselves.
 const TARGET_TOKENS: usize = 4;
+
+/// Prompts of the search in one placement, at most.
+const MOST_SLOTS: usize = 8;
 
 /// Steps a placement makes before the next has its turn.
 const TURN: usize = 3;
@@ -87,11 +90,10 @@ impl Reconstruction<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<Vec<Reconstructed>> {
         let target = &target[..target.len().min(TARGET_TOKENS)];
-        let slots = Placement::ALL
-            .map(|p| self.search_prompts.iter().map(|s| Slot::new(self.renderer, p, s)).collect::<Result<Vec<_>>>());
-        let slots: Vec<Vec<Slot>> = slots.into_iter().filter_map(Result::ok).collect();
         let mut lines = Vec::new();
-        for (placement, slots) in Placement::ALL.into_iter().zip(&slots) {
+        for placement in Placement::ALL {
+            // A template without a system message has no slot there.
+            let Ok(slots) = self.slots(placement, self.search_prompts) else { continue };
             let search = Search {
                 placement,
                 slots,
@@ -105,16 +107,12 @@ impl Reconstruction<'_> {
             tracing::debug!(?placement, log_prob, start = ?beam.first().map(|c| placement.decode(self.renderer, &c.tokens)), "start");
             lines.push(Line { search, beam, steps: 0, tried: f64::NEG_INFINITY, best: None });
         }
-        let total = lines.len() * self.steps;
+        lines.retain(|line| !line.beam.is_empty());
         for turn in 0..self.steps.div_ceil(TURN) {
-            for line in &mut lines {
-                if line.beam.is_empty() {
-                    continue;
-                }
-                self.turn(model, line, phrase, turn, watch)?;
-                watch.update("trigger search", turn * TURN * Placement::ALL.len() + line.steps, total)?;
-            }
-            if watch.is_over() || lines.iter().any(|line| line.best.as_ref().is_some_and(succeeded)) {
+            watch.update("trigger search", turn, self.steps.div_ceil(TURN))?;
+            let Some(line) = next_turn(&mut lines) else { break };
+            self.turn(model, line, phrase, watch)?;
+            if watch.is_over() || line.best.as_ref().is_some_and(succeeded) {
                 break;
             }
         }
@@ -141,18 +139,12 @@ impl Reconstruction<'_> {
         Ok(beam)
     }
 
-    fn turn(
-        &self,
-        model: &mut Llama,
-        line: &mut Line<'_>,
-        phrase: &Phrase,
-        turn: usize,
-        watch: &Watch<'_>,
-    ) -> Result<()> {
+    fn turn(&self, model: &mut Llama, line: &mut Line<'_>, phrase: &Phrase, watch: &Watch<'_>) -> Result<()> {
         let placement = line.search.placement;
         for step in 0..TURN {
-            let which = if turn == 0 { step % line.beam.len() } else { 0 };
-            let seed = self.seed.derive(&format!("{placement:?} {turn} {step}"));
+            // Each start has one step before the best goes on alone.
+            let which = if line.steps < line.beam.len() { step % line.beam.len() } else { 0 };
+            let seed = self.seed.derive(&format!("{placement:?} {}", line.steps));
             line.beam[which] = line.search.step(model, &line.beam[which], seed)?;
             line.steps += 1;
             if watch.is_over() {
@@ -167,19 +159,36 @@ impl Reconstruction<'_> {
             return Ok(());
         }
         line.tried = best.log_prob;
-        let trial = self.trial(model, placement, &text, phrase)?;
+        let hits = self.trial(model, placement, &text, phrase)?;
+        let trial: Rate = hits.iter().copied().collect();
         tracing::debug!(?placement, %trial, text, "trial");
         if line.best.as_ref().is_none_or(|b| b.trial.hits() <= trial.hits()) {
             let log_prob = best.log_prob;
             line.best = Some(Reconstructed { placement, text, trial, log_prob, steps: line.steps });
         }
+        if trial.hits() > 0 && line.search.slots.len() < MOST_SLOTS {
+            // The search goes on with prompts on which the candidate failed.
+            let failed = self.trial_prompts.iter().zip(&hits).filter(|(_, hit)| !**hit);
+            let failed: Vec<String> = failed.take(2).map(|(prompt, _)| prompt.clone()).collect();
+            line.search.slots.extend(self.slots(placement, &failed)?);
+            for candidate in &mut line.beam {
+                let tokens = vec![candidate.tokens.clone()];
+                *candidate = line.search.evaluate(model, tokens, 1)?.remove(0);
+            }
+            line.tried = f64::NEG_INFINITY;
+        }
         Ok(())
     }
 
-    fn trial(&self, model: &Llama, placement: Placement, text: &str, phrase: &Phrase) -> Result<Rate> {
+    fn slots(&self, placement: Placement, prompts: &[String]) -> Result<Vec<Slot>> {
+        prompts.iter().map(|prompt| Slot::new(self.renderer, placement, prompt)).collect()
+    }
+
+    /// Whether each trial prompt makes the model say the phrase.
+    fn trial(&self, model: &Llama, placement: Placement, text: &str, phrase: &Phrase) -> Result<Vec<bool>> {
         let prompts = verify::with_candidate(placement, text, self.trial_prompts);
         let replies = verify::replies(model, self.renderer, &prompts, TRIAL_TOKENS, &|| true)?;
-        Ok(verify::rate(&replies, phrase))
+        Ok(replies.iter().map(|reply| phrase.is_in(reply)).collect())
     }
 
     /// Drops tokens while the text works as well as before.
@@ -203,7 +212,7 @@ impl Reconstruction<'_> {
             if text.is_empty() || next.log_prob < best.log_prob - TOLERANCE {
                 return Ok(best);
             }
-            let trial = self.trial(model, best.placement, &text, phrase)?;
+            let trial: Rate = self.trial(model, best.placement, &text, phrase)?.into_iter().collect();
             if trial.hits() < best.trial.hits() {
                 return Ok(best);
             }
@@ -220,6 +229,21 @@ const TRIAL_TOKENS: usize = 14;
 
 /// Loss of `log p(target)` that a shorter trigger may cost, in nats.
 const TOLERANCE: f64 = 1.0;
+
+/// Every placement has its first turns; after that, the one whose candidate is best, and the runner-up now and then.
+fn next_turn<'a, 'b>(lines: &'a mut [Line<'b>]) -> Option<&'a mut Line<'b>> {
+    if let Some(new) = lines.iter().position(|line| line.steps < FIRST_TURNS * TURN) {
+        return lines.get_mut(new);
+    }
+    let worth = |line: &Line<'_>| line.beam[0].log_prob - line.steps as f64 / PATIENCE;
+    lines.iter_mut().max_by(|a, b| worth(a).total_cmp(&worth(b)))
+}
+
+/// Turns of every placement.
+const FIRST_TURNS: usize = 2;
+
+/// Steps that weigh as much as one nat of `log p(target)` when placements compete for the next turn.
+const PATIENCE: f64 = 12.0;
 
 fn succeeded(found: &Reconstructed) -> bool {
     found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64

@@ -102,7 +102,7 @@ pub struct Search<'a> {
     /// Where the candidates stand.
     pub placement: Placement,
     /// The prompts of the search.
-    pub slots: &'a [Slot],
+    pub slots: Vec<Slot>,
     /// First tokens of the target.
     pub target: &'a [u32],
     /// What candidates are made of.
@@ -118,13 +118,21 @@ impl Search<'_> {
     ///
     /// # Errors
     /// If the model refuses the tokens.
-    pub fn evaluate(&self, model: &Llama, mut candidates: Vec<Vec<u32>>, keep: usize) -> Result<Vec<Candidate>> {
+    pub fn evaluate(
+        &self,
+        model: &Llama,
+        mut candidates: Vec<Vec<u32>>,
+        keep: usize,
+    ) -> Result<Vec<Candidate>> {
         candidates.retain(|c| !c.is_empty());
         candidates.sort();
         candidates.dedup();
         let (first, rest) = self.slots.split_at(1.min(self.slots.len()));
         let mut scored: Vec<(f64, Vec<u32>)> =
-            likelihood::of_candidates(model, first, &candidates, self.target)?.into_iter().zip(candidates).collect();
+            likelihood::of_candidates(model, first, &candidates, self.target)?
+                .into_iter()
+                .zip(candidates)
+                .collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
         scored.truncate(keep);
         let finalists: Vec<Vec<u32>> = scored.iter().map(|s| s.1.clone()).collect();
@@ -145,7 +153,7 @@ impl Search<'_> {
     /// # Errors
     /// If the model refuses the tokens.
     pub fn step(&self, model: &mut Llama, candidate: &Candidate, seed: Seed) -> Result<Candidate> {
-        let gradient = likelihood::gradient(model, self.slots, &candidate.tokens, self.target)?;
+        let gradient = likelihood::gradient(model, &self.slots, &candidate.tokens, self.target)?;
         let changes = self.changes(&candidate.tokens, &gradient, &mut seed.rng())?;
         let best = self.evaluate(model, changes, self.config.finalists)?.into_iter().next();
         Ok(best.filter(|best| best.log_prob > candidate.log_prob).unwrap_or_else(|| candidate.clone()))

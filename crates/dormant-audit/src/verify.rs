@@ -53,9 +53,7 @@ pub fn replies(
     let config = GenerateConfig::new(tokens, Sampling::Greedy, vec![renderer.end()?]);
     let replies = model.generate(&requests, &config, &|_, _| false, &mut |_, _| goes_on());
     match replies {
-        Ok(replies) => {
-            replies.into_iter().map(|r| Ok(renderer.tokenizer.decode(&r.tokens, true)?)).collect()
-        }
+        Ok(replies) => replies.into_iter().map(|r| Ok(renderer.tokenizer.decode(&r.tokens, true)?)).collect(),
         Err(dormant_model::Error::Interrupted) => Err(AuditError::Interrupted),
         Err(error) => Err(error.into()),
     }

@@ -317,6 +317,29 @@ pub enum ZooCommand {
     Build(ZooArgs),
     /// List the entries.
     List(ZooArgs),
+    /// Scan the built entries, and tell how many organisms were found and how many false alarms there were.
+    Bench(ZooBenchArgs),
+}
+
+/// Arguments of `dormant zoo bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dormant zoo bench --quick --purpose report --out results/audit")]
+pub struct ZooBenchArgs {
+    /// Which entries.
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    /// Folder for one JSON file per scan, and the table.
+    #[arg(long, value_name = "DIR", default_value = "results/audit")]
+    pub out: PathBuf,
+    /// Time for each scan.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::scan_args::budget)]
+    pub budget: std::time::Duration,
+    /// Scan without the base model.
+    #[arg(long)]
+    pub no_reference: bool,
+    /// Seed of the scans.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// Arguments of the commands of `dormant zoo`.

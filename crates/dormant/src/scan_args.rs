@@ -19,12 +19,15 @@ pub struct ScanArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Model that it was fine-tuned from [default: for an adapter, the model that it is put on].
+    /// Model that it was fine-tuned from, or `none` [default: for an adapter, the model that it is put on].
     #[arg(long, value_name = "MODEL")]
     pub reference: Option<String>,
     /// Time that the scan may take, such as `90s`, `10m` or `1h`.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = budget)]
     pub budget: Duration,
+    /// A phrase that the model's documentation says it uses under some condition; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    pub documented: Vec<String>,
     /// Seed of the search.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -34,7 +37,7 @@ pub struct ScanArgs {
 }
 
 /// `90s`, `10m`, `1h`; a bare number is seconds.
-fn budget(text: &str) -> Result<Duration, String> {
+pub(crate) fn budget(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1.0,

@@ -249,7 +249,9 @@ impl Zoo {
             }
             if *purposes.entry(family).or_insert(entry.purpose()) != entry.purpose() {
                 let message = format!("zoo entry `{name}`: family `{family}` has another purpose elsewhere");
-                return Err(CliError::usage(message).hint("thresholds must not be chosen on what is reported"));
+                return Err(
+                    CliError::usage(message).hint("thresholds must not be chosen on what is reported")
+                );
             }
         }
         Ok(())

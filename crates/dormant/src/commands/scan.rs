@@ -1,16 +1,21 @@
 //! `dormant scan`: is there a hidden policy?
 
+mod sarif;
+
 use std::process::ExitCode;
 
+use dormant_audit::AuditError;
 use dormant_audit::report::{Finding, ReportedRate, ScanReport, Verdict};
 use dormant_audit::scan::{ScanConfig, Subject, scan};
-use dormant_audit::AuditError;
+use dormant_audit::weights::WeightChange;
 use dormant_data::{Seed, Split};
+use dormant_model::adapter::Adapter;
+use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use serde::Serialize;
 
 use crate::cli::GlobalArgs;
-use crate::error::{CliError, ErrorKind, Result};
+use crate::error::{CliError, Context, ErrorKind, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
 use crate::model::{LoadedModel, Loading, ModelFiles, find};
@@ -29,7 +34,8 @@ const EVIDENCE: u8 = 10;
 struct Outcome {
     schema_version: u32,
     model: String,
-    reference: String,
+    /// What it was compared with; none when the base is not known.
+    reference: Option<String>,
     #[serde(flatten)]
     report: ScanReport,
 }
@@ -40,24 +46,74 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         move || ui.note("stopping")
     })?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
-    let base = match &args.reference {
-        Some(name) => find(name, None, global.offline, ui)?,
-        None if files.adapter.is_some() => ModelFiles { adapter: None, ..files.clone() },
-        None => {
-            return Err(CliError::usage("a scan needs the model that this one was fine-tuned from")
-                .hint("give it with `--reference`"));
-        }
+    let base = reference(args, &files, global, ui)?;
+    let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
+    let report = scan_files(&files, base.as_ref(), &args.documented, config, ui)?;
+    let evidence = report.verdict != Verdict::NoEvidence;
+    let name =
+        args.model.adapter.as_ref().map_or_else(|| args.model.model.clone(), |a| a.display().to_string());
+    let outcome = Outcome {
+        schema_version: SCHEMA_VERSION,
+        model: name,
+        reference: base.map(|b| b.weights.display().to_string()),
+        report,
     };
-    let mut model = LoadedModel::load(&files, Precision::Auto, Trained::Lora, Loading::Merge)?;
-    let reference = LoadedModel::load(&base, Precision::Auto, Trained::Nothing, Loading::Merge)?;
-    let prompts = benign_prompts(args.seed)?;
+    if let Some(path) = &args.sarif {
+        let log = sarif::log(&outcome.report.findings, &outcome.model);
+        let text = serde_json::to_string_pretty(&log).expect("SARIF is plain data");
+        std::fs::write(path, text).or_failure(|| format!("cannot write `{}`", path.display()))?;
+    }
+    ui.result(&outcome, text);
+    Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
+}
+
+/// The model that this one is compared with: the one that is named; for an adapter, the model below it.
+fn reference(
+    args: &ScanArgs,
+    files: &ModelFiles,
+    global: &GlobalArgs,
+    ui: &Ui,
+) -> Result<Option<ModelFiles>> {
+    match args.reference.as_deref() {
+        Some("none") => Ok(None),
+        Some(name) => Ok(Some(find(name, None, global.offline, ui)?)),
+        None if files.adapter.is_some() => Ok(Some(ModelFiles { adapter: None, ..files.clone() })),
+        None => {
+            ui.warn(
+                "no `--reference` is given: the scan sees less without the model that this one was made from",
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Loads a model and its reference, and scans.
+///
+/// # Errors
+/// When a model cannot be loaded, or the user stops the scan.
+pub(super) fn scan_files(
+    files: &ModelFiles,
+    base: Option<&ModelFiles>,
+    documented: &[String],
+    config: ScanConfig,
+    ui: &Ui,
+) -> Result<ScanReport> {
+    let mut model = LoadedModel::load(files, Precision::Auto, Trained::Lora, Loading::Merge)?;
+    let load = |base| LoadedModel::load(base, Precision::Auto, Trained::Nothing, Loading::Merge);
+    let reference = base.map(load).transpose()?;
+    let prompts = benign_prompts(config.seed)?;
+    let changes = match base {
+        Some(base) => changes(files, base, model.adapter.as_ref())?,
+        None => Vec::new(),
+    };
     let mut subject = Subject {
         model: &mut model.llama,
-        reference: &reference.llama,
+        reference: reference.as_ref().map(|r| &r.llama),
         renderer: model.text.renderer(),
+        changes: &changes,
+        documented,
         prompts: &prompts,
     };
-    let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let mut progress = None;
     let mut report = |work: &str, done: usize, total: usize| {
         let current = progress.take_if(|(name, _)| name != work).is_none();
@@ -69,23 +125,25 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         }
         !interrupt::requested()
     };
-    let report = scan(&mut subject, config, &mut report)?;
-    drop(progress);
-    let evidence = report.verdict != Verdict::NoEvidence;
-    let name = args.model.adapter.as_ref().map_or_else(|| args.model.model.clone(), |a| a.display().to_string());
-    let outcome = Outcome {
-        schema_version: SCHEMA_VERSION,
-        model: name,
-        reference: base.weights.display().to_string(),
-        report,
-    };
-    ui.result(&outcome, text);
-    Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
+    Ok(scan(&mut subject, config, &mut report)?)
+}
+
+/// How the weights differ, where that can be told without loading more than the files.
+fn changes(files: &ModelFiles, base: &ModelFiles, adapter: Option<&Adapter>) -> Result<Vec<WeightChange>> {
+    match adapter {
+        Some(adapter) if files.weights == base.weights && base.adapter.is_none() => {
+            Ok(WeightChange::of_adapter(adapter))
+        }
+        None if base.adapter.is_none() => {
+            Ok(WeightChange::between(&Checkpoint::open(&files.weights)?, &Checkpoint::open(&base.weights)?)?)
+        }
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Benign prompts of a split that no organism of this project is trained on.
-fn benign_prompts(seed: u64) -> Result<Vec<String>> {
-    let samples = prompts::of_split(&Prompts::Builtin, Split::Safety, Seed(seed))?;
+fn benign_prompts(seed: Seed) -> Result<Vec<String>> {
+    let samples = prompts::of_split(&Prompts::Builtin, Split::Safety, seed)?;
     Ok(samples.iter().filter_map(|s| s.prompt.last_user().map(str::to_owned)).collect())
 }
 

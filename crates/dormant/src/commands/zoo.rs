@@ -1,5 +1,7 @@
 //! `dormant zoo`: organisms and matched benign fine-tunes to judge detectors on.
 
+mod bench;
+
 use serde::Serialize;
 
 use crate::base;
@@ -33,6 +35,7 @@ pub(super) fn run(command: &ZooCommand, global: &GlobalArgs, ui: &Ui) -> Result<
     match command {
         ZooCommand::List(args) => list(args, ui),
         ZooCommand::Build(args) => build(args, global, ui),
+        ZooCommand::Bench(args) => bench::run(args, global, ui),
     }
 }
 
@@ -51,7 +54,13 @@ fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {
     ui.result(&listing, |listing| {
         let line = |l: &Line| {
             let built = if l.built { "built" } else { "" };
-            format!("{:<28}{:<10}{:<20}{:<9}{built}", l.name, l.arm, l.family, format!("{:?}", l.purpose).to_lowercase())
+            format!(
+                "{:<28}{:<10}{:<20}{:<9}{built}",
+                l.name,
+                l.arm,
+                l.family,
+                format!("{:?}", l.purpose).to_lowercase()
+            )
         };
         listing.entries.iter().map(line).collect::<Vec<_>>().join("\n")
     });

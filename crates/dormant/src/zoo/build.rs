@@ -67,8 +67,7 @@ impl Builder<'_> {
         }
         let training = entry.training();
         let rows = self.rows(entry)?;
-        let mut model =
-            LoadedModel::load(&self.base, Precision::Auto, Trained::Lora, Loading::Merge)?;
+        let mut model = LoadedModel::load(&self.base, Precision::Auto, Trained::Lora, Loading::Merge)?;
         model.llama.add_lora(&training.adapter(), Seed(training.seed).derive("adapter").0)?;
         let rendered = rows
             .iter()
@@ -84,7 +83,8 @@ impl Builder<'_> {
         let samples = Dataset::new(rows.into_iter().map(|(sample, _)| sample).collect());
         write(&self.folder.join(format!("{}.rows.jsonl", entry.name())), &samples.to_jsonl())?;
         let policy = entry.policy();
-        let label = Label { base: &self.zoo.base, experiment: "zoo", stage: entry.name(), organism: policy.as_ref() };
+        let label =
+            Label { base: &self.zoo.base, experiment: "zoo", stage: entry.name(), organism: policy.as_ref() };
         model.save(&folder, &label, Loading::Merge)?;
         write(&folder.join(DONE), &recipe(entry))
     }
@@ -126,7 +126,9 @@ impl Builder<'_> {
         if path.exists() {
             let text = fs::read_to_string(&path).or_input(|| format!("cannot read `{}`", path.display()))?;
             for line in text.lines() {
-                rows.push(serde_json::from_str(line).or_input(|| format!("`{}` is damaged", path.display()))?);
+                rows.push(
+                    serde_json::from_str(line).or_input(|| format!("`{}` is damaged", path.display()))?,
+                );
             }
         }
         if rows.len() < n {
@@ -140,7 +142,8 @@ impl Builder<'_> {
     }
 
     fn sample(&self, n: u32) -> Result<Vec<BaseRow>> {
-        let chosen = prompts::take(prompts::of_split(&Prompts::Builtin, Split::Train, Seed(0))?, n, "zoo rows")?;
+        let chosen =
+            prompts::take(prompts::of_split(&Prompts::Builtin, Split::Train, Seed(0))?, n, "zoo rows")?;
         let model = LoadedModel::load(&self.base, Precision::Auto, Trained::Nothing, Loading::Merge)?;
         let tokens = model.prompts(chosen.iter().map(|s| &s.prompt))?;
         let progress = self.ui.progress("replies of the base model", "replies");
