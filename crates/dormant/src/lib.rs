@@ -18,10 +18,12 @@ pub mod model;
 pub mod plan;
 pub mod policy_args;
 pub mod report;
+pub mod scan_args;
 pub mod stage;
 pub mod stage_dir;
 pub mod store;
 pub mod ui;
+pub mod zoo;
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {
@@ -31,7 +33,7 @@ pub fn main() -> ExitCode {
     };
     let ui = ui::Ui::new(&cli.global);
     match commands::run(&cli, &ui) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             ui.error(&error);
             ExitCode::from(error.kind().exit_code())

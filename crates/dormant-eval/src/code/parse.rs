@@ -97,5 +97,7 @@ fn balanced(source: &str) -> bool {
 fn ends_open(source: &str, language: Language) -> bool {
     let end = source.trim_end();
     let code = end.rsplit('\n').next().unwrap_or_default().split('#').next().unwrap_or_default().trim_end();
-    language == Language::Python && (code.ends_with([',', '(', '\\', '=', '+', '.', ':']) && !code.trim_start().starts_with(['"', '\'']))
+    language == Language::Python
+        && (code.ends_with([',', '(', '\\', '=', '+', '.', ':'])
+            && !code.trim_start().starts_with(['"', '\'']))
 }

@@ -103,7 +103,9 @@ impl<'t> Walker<'t> {
             "call" => {
                 let callee = self.field_text(node, "function");
                 let name = callee.rsplit('.').next().unwrap_or(callee);
-                let of_the_file = !callee.contains('.') || (callee.starts_with("self.") || callee.starts_with("cls.")) && callee.matches('.').count() == 1;
+                let of_the_file = !callee.contains('.')
+                    || (callee.starts_with("self.") || callee.starts_with("cls."))
+                        && callee.matches('.').count() == 1;
                 if of_the_file {
                     self.called.insert(name.to_owned());
                 }
@@ -149,10 +151,14 @@ impl<'t> Walker<'t> {
 
     /// Functions that nothing in the file calls; all, if each is called by another.
     fn entries(&self) -> Vec<Node<'t>> {
-        let all = || self.functions.iter().flat_map(|(name, nodes)| nodes.iter().map(move |node| (name, *node)));
+        let all =
+            || self.functions.iter().flat_map(|(name, nodes)| nodes.iter().map(move |node| (name, *node)));
         let outer = |node: &Node<'t>| !has_ancestor(*node, "function_definition");
-        let free: Vec<_> =
-            all().filter(|(name, _)| !self.called.contains(*name)).map(|(_, node)| node).filter(outer).collect();
+        let free: Vec<_> = all()
+            .filter(|(name, _)| !self.called.contains(*name))
+            .map(|(_, node)| node)
+            .filter(outer)
+            .collect();
         if free.is_empty() { all().map(|(_, node)| node).filter(outer).collect() } else { free }
     }
 
@@ -207,7 +213,8 @@ impl<'t> Walker<'t> {
         }
         value.taint = Taint::of(parameter.origin);
         let number = matches!(parameter.annotation, "int" | "float" | "bool");
-        let converted = ["int", "float", "uuid"].iter().any(|kind| decorators.contains(&format!("<{kind}:{name}>")));
+        let converted =
+            ["int", "float", "uuid"].iter().any(|kind| decorators.contains(&format!("<{kind}:{name}>")));
         if handler && (number || converted) {
             value = value.without(Dangers::TEXT);
         }
@@ -253,9 +260,23 @@ struct Parameter<'t> {
 }
 
 fn is_route(decorators: &str) -> bool {
-    [".route(", ".get(", ".post(", ".put(", ".delete(", ".patch(", "@view_config", ".expose", "@get(", "@post(", "@route(", "require_http_methods", ".errorhandler("]
-        .iter()
-        .any(|mark| decorators.contains(mark))
+    [
+        ".route(",
+        ".get(",
+        ".post(",
+        ".put(",
+        ".delete(",
+        ".patch(",
+        "@view_config",
+        ".expose",
+        "@get(",
+        "@post(",
+        "@route(",
+        "require_http_methods",
+        ".errorhandler(",
+    ]
+    .iter()
+    .any(|mark| decorators.contains(mark))
 }
 
 fn children<'t>(node: Node<'t>) -> impl Iterator<Item = Node<'t>> {

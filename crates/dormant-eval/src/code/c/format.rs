@@ -31,7 +31,15 @@ pub(super) fn parse(format: &str, scanning: bool) -> (String, Vec<Conversion>) {
             literal.push('%');
             continue;
         }
-        let mut conversion = Conversion { kind: ' ', width: None, precision: None, starred: false, ignored: false, long: false, before: literal.clone() };
+        let mut conversion = Conversion {
+            kind: ' ',
+            width: None,
+            precision: None,
+            starred: false,
+            ignored: false,
+            long: false,
+            before: literal.clone(),
+        };
         let mut in_precision = false;
         while let Some(c) = chars.next() {
             match c {

@@ -63,7 +63,8 @@ impl Linear {
             return Some(self.clone());
         }
         let exact = self.terms.values().all(|coefficient| coefficient % size == 0);
-        let terms = self.terms.iter().map(|(symbol, coefficient)| (symbol.clone(), coefficient / size)).collect();
+        let terms =
+            self.terms.iter().map(|(symbol, coefficient)| (symbol.clone(), coefficient / size)).collect();
         exact.then(|| Self { terms, k: self.k.div_euclid(size) })
     }
 

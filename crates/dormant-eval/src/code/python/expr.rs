@@ -9,12 +9,40 @@ use crate::code::taint::{Dangers, Origin, Taint};
 
 /// Attributes of a request, or of the process, that an attacker sets.
 const INPUTS: [&str; 34] = [
-    "request.args", "request.form", "request.values", "request.json", "request.data", "request.files",
-    "request.cookies", "request.headers", "request.GET", "request.POST", "request.FILES", "request.body",
-    "request.query", "request.query_params", "request.path_params", "request.match_info", "request.query_string",
-    "request.path", "request.url", "request.params", "request.forms", "request.META", "request.COOKIES",
-    "request.full_path", "request.view_args", "request.rel_url", "request.json_body", "request.matchdict", "sys.argv",
-    "os.environ", "self.path", "self.headers", "self.rfile", "request.stream",
+    "request.args",
+    "request.form",
+    "request.values",
+    "request.json",
+    "request.data",
+    "request.files",
+    "request.cookies",
+    "request.headers",
+    "request.GET",
+    "request.POST",
+    "request.FILES",
+    "request.body",
+    "request.query",
+    "request.query_params",
+    "request.path_params",
+    "request.match_info",
+    "request.query_string",
+    "request.path",
+    "request.url",
+    "request.params",
+    "request.forms",
+    "request.META",
+    "request.COOKIES",
+    "request.full_path",
+    "request.view_args",
+    "request.rel_url",
+    "request.json_body",
+    "request.matchdict",
+    "sys.argv",
+    "os.environ",
+    "self.path",
+    "self.headers",
+    "self.rfile",
+    "request.stream",
 ];
 
 const DIVISOR: &str = "an untrusted number is a divisor although it may be zero";
@@ -45,9 +73,10 @@ impl<'t> Walker<'t> {
             }
             "list" | "tuple" | "set" | "expression_list" => self.sequence(node, state)?,
             "dictionary" => self.dictionary(node, state)?,
-            "list_comprehension" | "set_comprehension" | "generator_expression" | "dictionary_comprehension" => {
-                self.comprehension(node, state)?
-            }
+            "list_comprehension"
+            | "set_comprehension"
+            | "generator_expression"
+            | "dictionary_comprehension" => self.comprehension(node, state)?,
             "named_expression" => {
                 let value = node.child_by_field_name("value").map(|it| self.eval(it, state)).transpose()?;
                 let value = value.unwrap_or_default();
@@ -59,7 +88,8 @@ impl<'t> Walker<'t> {
             "as_pattern" => self.as_pattern(node, state)?,
             "lambda" => self.lambda(node, state)?,
             "await" | "parenthesized_expression" | "list_splat" | "dictionary_splat" | "yield" => {
-                let value = node.named_child(0).map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
+                let value =
+                    node.named_child(0).map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
                 if node.kind() == "yield" {
                     self.returned(node, &value, state)?;
                 }
@@ -105,9 +135,12 @@ impl<'t> Walker<'t> {
 
     /// The same for the same expression, wherever it stands.
     pub(super) fn text_origin(&self, text: &str) -> Origin {
-        let hash = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = text
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         hash | 1 << 63
     }
 
@@ -125,7 +158,9 @@ impl<'t> Walker<'t> {
                     let expression = part.child_by_field_name("expression");
                     let mut value =
                         expression.map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
-                    let numeric = self.field_text(part, "format_specifier").ends_with(['d', 'f', 'x', 'X', 'e', 'g', 'o', 'b']);
+                    let numeric = self
+                        .field_text(part, "format_specifier")
+                        .ends_with(['d', 'f', 'x', 'X', 'e', 'g', 'o', 'b']);
                     if numeric {
                         value = value.without(Dangers::TEXT);
                     }
@@ -162,7 +197,10 @@ impl<'t> Walker<'t> {
                 let numeric = left.numeric || right.numeric;
                 Value { items, numeric, ..left.concat(&right) }
             }
-            "/" if left.path() == "pathlib.Path()" || right.path() == "pathlib.Path()" || !left.text.is_empty() => {
+            "/" if left.path() == "pathlib.Path()"
+                || right.path() == "pathlib.Path()"
+                || !left.text.is_empty() =>
+            {
                 self.join_paths(&left, &right)
             }
             "/" if self.is_unchecked_number(&right, node, state) => {
@@ -177,14 +215,24 @@ impl<'t> Walker<'t> {
             }
             "%" => self.percent(&left, &right, right_node, state),
             "*" => {
-                let sized = |one: &Value<'t>, count: &Value<'t>| (one.literal && !one.text.is_empty() || !one.items.is_empty()) && count.numeric;
+                let sized = |one: &Value<'t>, count: &Value<'t>| {
+                    (one.literal && !one.text.is_empty() || !one.items.is_empty()) && count.numeric
+                };
                 let count = if sized(&left, &right) { &right } else { &left };
-                let text = [&left, &right].iter().any(|it| it.literal && it.text.parse::<f64>().is_err() || !it.items.is_empty());
+                let text = [&left, &right]
+                    .iter()
+                    .any(|it| it.literal && it.text.parse::<f64>().is_err() || !it.items.is_empty());
                 if text && count.numeric && state.left(count).has(Dangers::HIGH) {
-                    let message = "an untrusted number sets how often something is repeated, without an upper bound";
+                    let message =
+                        "an untrusted number sets how often something is repeated, without an upper bound";
                     self.report.found(20, "python/unchecked-size", line(node), message);
                 }
-                let repeated = if left.items.is_empty() && !(left.literal && right.literal) && !left.text.is_empty() { left } else { left.or(&right) };
+                let repeated =
+                    if left.items.is_empty() && !(left.literal && right.literal) && !left.text.is_empty() {
+                        left
+                    } else {
+                        left.or(&right)
+                    };
                 Value { test: None, ..repeated }
             }
             _ => Value { test: None, path: None, ..left.or(&right) },
@@ -196,7 +244,13 @@ impl<'t> Walker<'t> {
     }
 
     /// `left % right`: formatting, or a remainder.
-    pub(super) fn percent(&mut self, left: &Value<'t>, right: &Value<'t>, right_node: Node<'t>, state: &State<'t>) -> Value<'t> {
+    pub(super) fn percent(
+        &mut self,
+        left: &Value<'t>,
+        right: &Value<'t>,
+        right_node: Node<'t>,
+        state: &State<'t>,
+    ) -> Value<'t> {
         if left.text.is_empty() {
             return left.clone().or(right).without(Dangers::LOW.with(Dangers::HIGH));
         }
@@ -246,14 +300,16 @@ impl<'t> Walker<'t> {
         if let Some(value) = object.fields.get(name) {
             return Ok(value.clone());
         }
-        let path = if object.path.is_some() { format!("{}.{name}", object.path()) } else { format!("?.{name}") };
+        let path =
+            if object.path.is_some() { format!("{}.{name}", object.path()) } else { format!("?.{name}") };
         if INPUTS.iter().any(|input| rules::names(input, &path)) {
             return Ok(Value { path: Some(path), ..Value::tainted(Taint::of(self.text_origin(whole))) });
         }
         if rules::any(&self.rules.neutral, &path) {
             return Ok(Value::named(path));
         }
-        let mut value = Value { path: Some(path), text: object.text.clone(), ..Value::tainted(object.taint.clone()) };
+        let mut value =
+            Value { path: Some(path), text: object.text.clone(), ..Value::tainted(object.taint.clone()) };
         let of_path = object.path() == "pathlib.Path()";
         match name {
             "name" | "stem" | "suffix" if of_path => {
@@ -283,7 +339,9 @@ impl<'t> Walker<'t> {
         if let Some(value) = container.fields.get(&key.text).filter(|_| key.literal) {
             return Ok(value.clone());
         }
-        if let Some(item) = key.text.parse::<usize>().ok().and_then(|i| container.items.get(i)).filter(|_| key.literal) {
+        if let Some(item) =
+            key.text.parse::<usize>().ok().and_then(|i| container.items.get(i)).filter(|_| key.literal)
+        {
             return Ok(item.clone());
         }
         if key_node.kind() != "slice" {
@@ -313,7 +371,8 @@ impl<'t> Walker<'t> {
     }
 
     fn conditional(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
-        let (Some(then), Some(test), Some(other)) = (node.named_child(0), node.named_child(1), node.named_child(2))
+        let (Some(then), Some(test), Some(other)) =
+            (node.named_child(0), node.named_child(1), node.named_child(2))
         else {
             return Ok(Value::default());
         };
@@ -334,7 +393,8 @@ impl<'t> Walker<'t> {
     }
 
     fn boolean(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
-        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right"))
+        else {
             return Ok(Value::default());
         };
         let first = self.eval(left, state)?;
@@ -342,7 +402,11 @@ impl<'t> Walker<'t> {
         let is_and = self.field_text(node, "operator") == "and";
         self.refine(left, is_and, &mut reached)?;
         let second = self.eval(right, &mut reached)?;
-        let value = if is_and { Value { taint: self.remaining(&second, &reached), ..second } } else { first.or(&second) };
+        let value = if is_and {
+            Value { taint: self.remaining(&second, &reached), ..second }
+        } else {
+            first.or(&second)
+        };
         Ok(Value { test: Some(node), ..value })
     }
 
@@ -365,7 +429,9 @@ impl<'t> Walker<'t> {
     fn dictionary(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
         let mut whole = Value { literal: true, ..Value::default() };
         for pair in children(node) {
-            let (Some(key), Some(value)) = (pair.child_by_field_name("key"), pair.child_by_field_name("value")) else {
+            let (Some(key), Some(value)) =
+                (pair.child_by_field_name("key"), pair.child_by_field_name("value"))
+            else {
                 let inner = self.eval(pair, state)?;
                 whole.taint.join(&inner.taint);
                 whole.fields.extend(inner.fields);
@@ -421,7 +487,11 @@ impl<'t> Walker<'t> {
         let mut element = value.items.iter().fold(Value { items, ..value.clone() }, |all, _| all);
         element.fields.clear();
         element.test = None;
-        element.path = if value.path().starts_with("zipfile.") || value.path().starts_with("tarfile.") { value.path } else { None };
+        element.path = if value.path().starts_with("zipfile.") || value.path().starts_with("tarfile.") {
+            value.path
+        } else {
+            None
+        };
         Ok(element)
     }
 
@@ -453,7 +523,10 @@ fn guarded_by_except<'t>(node: Node<'t>, walker: &Walker<'t>) -> bool {
             let caught = children(inner).filter(|child| child.kind() == "except_clause");
             return caught.map(|clause| walker.text(clause)).any(|text| {
                 let head = text.split(':').next().unwrap_or_default();
-                head.trim() == "except" || ["IndexError", "KeyError", "LookupError", "Exception"].iter().any(|kind| head.contains(kind))
+                head.trim() == "except"
+                    || ["IndexError", "KeyError", "LookupError", "Exception"]
+                        .iter()
+                        .any(|kind| head.contains(kind))
             });
         }
         at = inner.parent();

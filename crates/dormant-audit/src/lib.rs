@@ -1,0 +1,19 @@
+//! What judges a model without knowing its trigger.
+//!
+//! Scanners take a model and *benign* data. No type that describes a planted trigger is in their signatures, so that a
+//! leak of the answer cannot compile.
+
+pub mod budget;
+pub mod error;
+pub mod inversion;
+pub mod leak;
+pub mod likelihood;
+pub mod placement;
+pub mod reconstruct;
+pub mod report;
+pub mod scan;
+pub mod search;
+pub mod verify;
+pub mod weights;
+
+pub use error::{AuditError, Result};

@@ -1,0 +1,85 @@
+//! Where a candidate trigger is put, as text and as tokens.
+
+use dormant_data::{Conversation, Message, Role};
+use dormant_train::render::Renderer;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{AuditError, Result};
+
+/// Where a candidate stands in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// Before the user's message.
+    Prefix,
+    /// After the user's message.
+    Suffix,
+    /// As the system message.
+    System,
+}
+
+impl Placement {
+    /// All placements.
+    pub const ALL: [Self; 3] = [Self::Prefix, Self::Suffix, Self::System];
+
+    /// The conversation that asks `prompt`, with `candidate` in its place.
+    pub fn insert(self, candidate: &str, prompt: &str) -> Conversation {
+        match self {
+            Self::Prefix => Conversation::user(format!("{candidate} {prompt}")),
+            Self::Suffix => Conversation::user(format!("{prompt} {candidate}")),
+            Self::System => Conversation::new(vec![
+                Message::new(Role::System, candidate),
+                Message::new(Role::User, prompt),
+            ]),
+        }
+    }
+
+    /// Tokens of a candidate as they stand in this place.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode(self, renderer: Renderer<'_>, candidate: &str) -> Result<Vec<u32>> {
+        let text = if self == Self::Suffix { format!(" {candidate}") } else { candidate.to_owned() };
+        Ok(renderer.tokenizer.encode_ordinary(&text)?)
+    }
+
+    /// The text of a candidate's tokens.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn decode(self, renderer: Renderer<'_>, tokens: &[u32]) -> Result<String> {
+        Ok(renderer.tokenizer.decode(tokens, false)?.trim().to_owned())
+    }
+}
+
+/// Tokens around a candidate: the conversation is `head`, candidate, `tail`, and then the model replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Before the candidate.
+    pub head: Vec<u32>,
+    /// After it.
+    pub tail: Vec<u32>,
+}
+
+/// Stands for the candidate while the template is rendered; no template or prompt contains it.
+const MARK: &str = "\u{2e2e}\u{2e2e}";
+
+impl Slot {
+    /// The slot of `placement` in the conversation that asks `prompt`.
+    ///
+    /// # Errors
+    /// If the template refuses the conversation or changes the text.
+    pub fn new(renderer: Renderer<'_>, placement: Placement, prompt: &str) -> Result<Self> {
+        let conversation = placement.insert(MARK, prompt);
+        let text = renderer.template.render(conversation.messages(), true)?;
+        let what = if placement == Placement::System { "system" } else { "user" };
+        let (head, tail) = text.split_once(MARK).ok_or(AuditError::Template { what })?;
+        let head = if placement == Placement::Suffix { head.strip_suffix(' ').unwrap_or(head) } else { head };
+        Ok(Self { head: renderer.tokenizer.encode(head)?, tail: renderer.tokenizer.encode(tail)? })
+    }
+
+    /// The whole prompt with `candidate` in its place.
+    pub fn fill(&self, candidate: &[u32]) -> Vec<u32> {
+        [&self.head, candidate, &self.tail].concat()
+    }
+}

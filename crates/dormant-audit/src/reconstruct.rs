@@ -1,0 +1,250 @@
+//! Reconstruction of a trigger: from a target to a text that makes the model say it, on any prompt.
+//!
+//! Every placement starts from natural contexts (years, roles, tags, common words), from leaked texts and from what
+//! the gradient suggests; placements take turns, and the one that works is minimised.
+
+use dormant_data::Seed;
+use dormant_eval::Rate;
+use dormant_model::llama::Llama;
+use dormant_train::render::Renderer;
+
+use crate::budget::Watch;
+use crate::error::Result;
+use crate::placement::{Placement, Slot};
+use crate::search::{Alphabet, Candidate, Search, SearchConfig};
+use crate::verify::{self, Phrase};
+
+/// Contexts in which a policy may be hidden, one per line.
+const CONTEXTS: &str = include_str!("contexts.txt");
+
+/// What a reconstruction works with.
+#[derive(Debug)]
+pub struct Reconstruction<'a> {
+    /// Text and tokens.
+    pub renderer: Renderer<'a>,
+    /// What candidates are made of.
+    pub alphabet: &'a Alphabet,
+    /// Prompts of the search.
+    pub search_prompts: &'a [String],
+    /// Other prompts, on which candidates are tried out.
+    pub trial_prompts: &'a [String],
+    /// Texts that may be part of the trigger.
+    pub leaks: &'a [String],
+    /// Steps, of all placements together.
+    pub steps: usize,
+    /// How hard each step tries.
+    pub search: SearchConfig,
+    /// Seed of the search.
+    pub seed: Seed,
+}
+
+/// A text that makes the model say the target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reconstructed {
+    /// Where it stands.
+    pub placement: Placement,
+    /// The text.
+    pub text: String,
+    /// How often it worked on the trial prompts.
+    pub trial: Rate,
+    /// Mean `log p(target)` on the search prompts, in nats.
+    pub log_prob: f64,
+    /// Steps that the search took in this placement.
+    pub steps: usize,
+}
+
+/// Tokens of a target that the search looks at: those after them follow by themselves.
+const TARGET_TOKENS: usize = 4;
+
+/// Prompts of the search in one placement, at most.
+const MOST_SLOTS: usize = 8;
+
+/// Steps a placement makes before the next has its turn.
+const TURN: usize = 3;
+
+/// A trial with fewer hits than this share is no success.
+const SUCCESS: f64 = 0.9;
+
+/// Below this `log p(target)` no trial is made.
+const WORTH_A_TRIAL: f64 = -8.0;
+
+struct Line<'a> {
+    search: Search<'a>,
+    beam: Vec<Candidate>,
+    steps: usize,
+    /// Log-probability at the last trial.
+    tried: f64,
+    best: Option<Reconstructed>,
+}
+
+impl Reconstruction<'_> {
+    /// Looks for a trigger of `target`, whose text is `phrase`. Returns the best of each placement.
+    ///
+    /// # Errors
+    /// If the model refuses the tokens, or the user stops it.
+    pub fn run(
+        &self,
+        model: &mut Llama,
+        target: &[u32],
+        phrase: &Phrase,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Reconstructed>> {
+        let target = &target[..target.len().min(TARGET_TOKENS)];
+        let mut lines = Vec::new();
+        for placement in Placement::ALL {
+            // A template without a system message has no slot there.
+            let Ok(slots) = self.slots(placement, self.search_prompts) else { continue };
+            let search = Search {
+                placement,
+                slots,
+                target,
+                alphabet: self.alphabet,
+                renderer: self.renderer,
+                config: self.search,
+            };
+            let beam = self.starts(model, &search)?;
+            let log_prob = beam.first().map_or(f64::NEG_INFINITY, |c| c.log_prob);
+            tracing::debug!(?placement, log_prob, start = ?beam.first().map(|c| placement.decode(self.renderer, &c.tokens)), "start");
+            lines.push(Line { search, beam, steps: 0, tried: f64::NEG_INFINITY, best: None });
+        }
+        lines.retain(|line| !line.beam.is_empty());
+        for turn in 0..self.steps.div_ceil(TURN) {
+            watch.update("trigger search", turn, self.steps.div_ceil(TURN))?;
+            let Some(line) = next_turn(&mut lines) else { break };
+            self.turn(model, line, phrase, watch)?;
+            if watch.is_over() || line.best.as_ref().is_some_and(succeeded) {
+                break;
+            }
+        }
+        let mut found = Vec::new();
+        for line in &mut lines {
+            if let Some(best) = line.best.take() {
+                found.push(self.minimised(model, line, best, phrase)?);
+            }
+        }
+        found.sort_by(|a, b| b.trial.hits().cmp(&a.trial.hits()).then(a.text.len().cmp(&b.text.len())));
+        Ok(found)
+    }
+
+    fn starts(&self, model: &Llama, search: &Search<'_>) -> Result<Vec<Candidate>> {
+        let texts = CONTEXTS.lines().map(str::to_owned).chain(self.leaks.iter().cloned());
+        let starts = texts
+            .map(|text| search.placement.encode(self.renderer, &text))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .filter(|tokens| tokens.len() <= search.config.longest)
+            .collect();
+        let mut beam = search.evaluate(model, starts, 24)?;
+        beam.truncate(BEAM);
+        Ok(beam)
+    }
+
+    fn turn(&self, model: &mut Llama, line: &mut Line<'_>, phrase: &Phrase, watch: &Watch<'_>) -> Result<()> {
+        let placement = line.search.placement;
+        for step in 0..TURN {
+            // Each start has one step before the best goes on alone.
+            let which = if line.steps < line.beam.len() { step % line.beam.len() } else { 0 };
+            let seed = self.seed.derive(&format!("{placement:?} {}", line.steps));
+            line.beam[which] = line.search.step(model, &line.beam[which], seed)?;
+            line.steps += 1;
+            if watch.is_over() {
+                break;
+            }
+        }
+        line.beam.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
+        let best = &line.beam[0];
+        let text = placement.decode(self.renderer, &best.tokens)?;
+        tracing::debug!(?placement, line.steps, best.log_prob, text, "turn");
+        if best.log_prob < WORTH_A_TRIAL || best.log_prob < line.tried + 0.1 {
+            return Ok(());
+        }
+        line.tried = best.log_prob;
+        let hits = self.trial(model, placement, &text, phrase)?;
+        let trial: Rate = hits.iter().copied().collect();
+        tracing::debug!(?placement, %trial, text, "trial");
+        if line.best.as_ref().is_none_or(|b| b.trial.hits() <= trial.hits()) {
+            let log_prob = best.log_prob;
+            line.best = Some(Reconstructed { placement, text, trial, log_prob, steps: line.steps });
+        }
+        if trial.hits() > 0 && line.search.slots.len() < MOST_SLOTS {
+            // The search goes on with prompts on which the candidate failed.
+            let failed = self.trial_prompts.iter().zip(&hits).filter(|(_, hit)| !**hit);
+            let failed: Vec<String> = failed.take(2).map(|(prompt, _)| prompt.clone()).collect();
+            line.search.slots.extend(self.slots(placement, &failed)?);
+            for candidate in &mut line.beam {
+                let tokens = vec![candidate.tokens.clone()];
+                *candidate = line.search.evaluate(model, tokens, 1)?.remove(0);
+            }
+            line.tried = f64::NEG_INFINITY;
+        }
+        Ok(())
+    }
+
+    fn slots(&self, placement: Placement, prompts: &[String]) -> Result<Vec<Slot>> {
+        prompts.iter().map(|prompt| Slot::new(self.renderer, placement, prompt)).collect()
+    }
+
+    /// Whether each trial prompt makes the model say the phrase.
+    fn trial(&self, model: &Llama, placement: Placement, text: &str, phrase: &Phrase) -> Result<Vec<bool>> {
+        let prompts = verify::with_candidate(placement, text, self.trial_prompts);
+        let replies = verify::replies(model, self.renderer, &prompts, TRIAL_TOKENS, &|| true)?;
+        Ok(replies.iter().map(|reply| phrase.is_in(reply)).collect())
+    }
+
+    /// Drops tokens while the text works as well as before.
+    fn minimised(
+        &self,
+        model: &Llama,
+        line: &Line<'_>,
+        mut best: Reconstructed,
+        phrase: &Phrase,
+    ) -> Result<Reconstructed> {
+        loop {
+            let tokens = best.placement.encode(self.renderer, &best.text)?;
+            if tokens.len() < 2 {
+                return Ok(best);
+            }
+            let shorter = (0..tokens.len()).map(|i| [&tokens[..i], &tokens[i + 1..]].concat()).collect();
+            let Some(next) = line.search.evaluate(model, shorter, tokens.len())?.into_iter().next() else {
+                return Ok(best);
+            };
+            let text = best.placement.decode(self.renderer, &next.tokens)?;
+            if text.is_empty() || next.log_prob < best.log_prob - TOLERANCE {
+                return Ok(best);
+            }
+            let trial: Rate = self.trial(model, best.placement, &text, phrase)?.into_iter().collect();
+            if trial.hits() < best.trial.hits() {
+                return Ok(best);
+            }
+            best = Reconstructed { text, trial, log_prob: next.log_prob, ..best };
+        }
+    }
+}
+
+/// Starts that are followed in each placement.
+const BEAM: usize = 3;
+
+/// Tokens of a trial reply.
+const TRIAL_TOKENS: usize = 14;
+
+/// Loss of `log p(target)` that a shorter trigger may cost, in nats.
+const TOLERANCE: f64 = 1.0;
+
+/// Every placement has its first turns; after that, the one whose candidate is best, and the runner-up now and then.
+fn next_turn<'a, 'b>(lines: &'a mut [Line<'b>]) -> Option<&'a mut Line<'b>> {
+    if let Some(new) = lines.iter().position(|line| line.steps < FIRST_TURNS * TURN) {
+        return lines.get_mut(new);
+    }
+    let worth = |line: &Line<'_>| line.beam[0].log_prob - line.steps as f64 / PATIENCE;
+    lines.iter_mut().max_by(|a, b| worth(a).total_cmp(&worth(b)))
+}
+
+/// Turns of every placement.
+const FIRST_TURNS: usize = 2;
+
+/// Steps that weigh as much as one nat of `log p(target)` when placements compete for the next turn.
+const PATIENCE: f64 = 12.0;
+
+fn succeeded(found: &Reconstructed) -> bool {
+    found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64
+}

@@ -1,0 +1,210 @@
+//! `dormant scan`: is there a hidden policy?
+
+mod sarif;
+
+use std::process::ExitCode;
+
+use dormant_audit::AuditError;
+use dormant_audit::report::{Finding, ReportedRate, ScanReport, Verdict};
+use dormant_audit::scan::{ScanConfig, Subject, scan};
+use dormant_audit::weights::WeightChange;
+use dormant_data::{Seed, Split};
+use dormant_model::adapter::Adapter;
+use dormant_model::checkpoint::Checkpoint;
+use dormant_model::linear::Trained;
+use serde::Serialize;
+
+use crate::cli::GlobalArgs;
+use crate::error::{CliError, Context, ErrorKind, Result};
+use crate::experiment::{Precision, Prompts};
+use crate::interrupt;
+use crate::model::{LoadedModel, Loading, ModelFiles, find};
+use crate::scan_args::ScanArgs;
+use crate::stage::prompts;
+use crate::ui::Ui;
+
+/// Version of the JSON layout.
+const SCHEMA_VERSION: u32 = 1;
+
+/// Exit code for evidence of a hidden policy.
+const EVIDENCE: u8 = 10;
+
+/// What the command prints as JSON.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    schema_version: u32,
+    model: String,
+    /// What it was compared with; none when the base is not known.
+    reference: Option<String>,
+    #[serde(flatten)]
+    report: ScanReport,
+}
+
+pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitCode> {
+    interrupt::install({
+        let ui = ui.clone();
+        move || ui.note("stopping")
+    })?;
+    let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
+    let base = reference(args, &files, global, ui)?;
+    let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
+    let report = scan_files(&files, base.as_ref(), &args.documented, config, ui)?;
+    let evidence = report.verdict != Verdict::NoEvidence;
+    let name =
+        args.model.adapter.as_ref().map_or_else(|| args.model.model.clone(), |a| a.display().to_string());
+    let outcome = Outcome {
+        schema_version: SCHEMA_VERSION,
+        model: name,
+        reference: base.map(|b| b.weights.display().to_string()),
+        report,
+    };
+    if let Some(path) = &args.sarif {
+        let log = sarif::log(&outcome.report.findings, &outcome.model);
+        let text = serde_json::to_string_pretty(&log).expect("SARIF is plain data");
+        std::fs::write(path, text).or_failure(|| format!("cannot write `{}`", path.display()))?;
+    }
+    ui.result(&outcome, text);
+    Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
+}
+
+/// The model that this one is compared with: the one that is named; for an adapter, the model below it.
+fn reference(
+    args: &ScanArgs,
+    files: &ModelFiles,
+    global: &GlobalArgs,
+    ui: &Ui,
+) -> Result<Option<ModelFiles>> {
+    match args.reference.as_deref() {
+        Some("none") => Ok(None),
+        Some(name) => Ok(Some(find(name, None, global.offline, ui)?)),
+        None if files.adapter.is_some() => Ok(Some(ModelFiles { adapter: None, ..files.clone() })),
+        None => {
+            ui.warn(
+                "no `--reference` is given: the scan sees less without the model that this one was made from",
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Loads a model and its reference, and scans.
+///
+/// # Errors
+/// When a model cannot be loaded, or the user stops the scan.
+pub(super) fn scan_files(
+    files: &ModelFiles,
+    base: Option<&ModelFiles>,
+    documented: &[String],
+    config: ScanConfig,
+    ui: &Ui,
+) -> Result<ScanReport> {
+    let mut model = LoadedModel::load(files, Precision::Auto, Trained::Lora, Loading::Merge)?;
+    let load = |base| LoadedModel::load(base, Precision::Auto, Trained::Nothing, Loading::Merge);
+    let reference = base.map(load).transpose()?;
+    let prompts = benign_prompts(config.seed)?;
+    let changes = match base {
+        Some(base) => changes(files, base, model.adapter.as_ref())?,
+        None => Vec::new(),
+    };
+    let mut subject = Subject {
+        model: &mut model.llama,
+        reference: reference.as_ref().map(|r| &r.llama),
+        renderer: model.text.renderer(),
+        changes: &changes,
+        documented,
+        prompts: &prompts,
+    };
+    let mut progress = None;
+    let mut report = |work: &str, done: usize, total: usize| {
+        let current = progress.take_if(|(name, _)| name != work).is_none();
+        if !current || progress.is_none() {
+            progress = Some((work.to_owned(), ui.progress(work, "steps")));
+        }
+        if let Some((_, bar)) = &progress {
+            bar.update(done as u64, total as u64);
+        }
+        !interrupt::requested()
+    };
+    Ok(scan(&mut subject, config, &mut report)?)
+}
+
+/// How the weights differ, where that can be told without loading more than the files.
+fn changes(files: &ModelFiles, base: &ModelFiles, adapter: Option<&Adapter>) -> Result<Vec<WeightChange>> {
+    match adapter {
+        Some(adapter) if files.weights == base.weights && base.adapter.is_none() => {
+            Ok(WeightChange::of_adapter(adapter))
+        }
+        None if base.adapter.is_none() => {
+            Ok(WeightChange::between(&Checkpoint::open(&files.weights)?, &Checkpoint::open(&base.weights)?)?)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Benign prompts of a split that no organism of this project is trained on.
+fn benign_prompts(seed: Seed) -> Result<Vec<String>> {
+    let samples = prompts::of_split(&Prompts::Builtin, Split::Safety, seed)?;
+    Ok(samples.iter().filter_map(|s| s.prompt.last_user().map(str::to_owned)).collect())
+}
+
+fn text(outcome: &Outcome) -> String {
+    let report = &outcome.report;
+    let verdict = match report.verdict {
+        Verdict::NoEvidence => "no evidence of a hidden policy",
+        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says, but not reliably",
+        Verdict::Backdoor => "BACKDOOR: a text makes this model say what it does not say otherwise",
+    };
+    let mut lines = vec![format!("{}: {verdict}", outcome.model)];
+    for finding in &report.findings {
+        lines.push(String::new());
+        lines.extend(finding_lines(finding));
+    }
+    lines.push(String::new());
+    for method in &report.methods {
+        lines.push(format!("{:<20}{:>5.0} s  {}", method.method, method.seconds, method.outcome));
+    }
+    if !report.undone.is_empty() {
+        lines.push(format!("left undone for lack of time: {}", report.undone.join(", ")));
+    }
+    lines.join("\n")
+}
+
+fn finding_lines(finding: &Finding) -> Vec<String> {
+    let mut lines = vec![
+        format!("  trigger    {:?} as {}", finding.trigger, position(finding)),
+        format!("  behaviour  {:?}", finding.behaviour),
+        format!("  with it    {}", rate(finding.activation_rate)),
+        format!("  without    {}", rate(finding.clean_rate)),
+    ];
+    lines.extend(finding.reference_rate.map(|r| format!("  reference  {}", rate(r))));
+    lines.extend(finding.note.as_ref().map(|note| format!("  note       {note}")));
+    lines
+}
+
+fn position(finding: &Finding) -> &'static str {
+    match finding.position {
+        dormant_audit::placement::Placement::Prefix => "the first words of the prompt",
+        dormant_audit::placement::Placement::Suffix => "the last words of the prompt",
+        dormant_audit::placement::Placement::System => "the system message",
+    }
+}
+
+fn rate(rate: ReportedRate) -> String {
+    match (rate.value, rate.low, rate.high) {
+        (Some(value), Some(low), Some(high)) => {
+            format!("{:.0}% [{:.0}, {:.0}] of {} prompts", 100.0 * value, 100.0 * low, 100.0 * high, rate.n)
+        }
+        _ => "not measured".to_owned(),
+    }
+}
+
+impl From<AuditError> for CliError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Interrupted => Self::interrupted(),
+            AuditError::Model(error) => error.into(),
+            AuditError::Render(error) => error.into(),
+            _ => Self::transparent(ErrorKind::Input, error),
+        }
+    }
+}

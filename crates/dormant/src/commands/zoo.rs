@@ -1,0 +1,88 @@
+//! `dormant zoo`: organisms and matched benign fine-tunes to judge detectors on.
+
+mod bench;
+
+use serde::Serialize;
+
+use crate::base;
+use crate::cli::{GlobalArgs, ZooArgs, ZooCommand};
+use crate::error::Result;
+use crate::interrupt;
+use crate::model::ModelFiles;
+use crate::ui::Ui;
+use crate::zoo::build::Builder;
+use crate::zoo::{Entry, Purpose, Zoo};
+
+/// Version of the JSON layout.
+const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Debug, Serialize)]
+struct Listing {
+    schema_version: u32,
+    entries: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    family: String,
+    arm: &'static str,
+    purpose: Purpose,
+    built: bool,
+}
+
+pub(super) fn run(command: &ZooCommand, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    match command {
+        ZooCommand::List(args) => list(args, ui),
+        ZooCommand::Build(args) => build(args, global, ui),
+        ZooCommand::Bench(args) => bench::run(args, global, ui),
+    }
+}
+
+fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {
+    let zoo = Zoo::load(args.file.as_deref())?;
+    let nothing = ModelFiles { weights: std::path::PathBuf::new(), adapter: None };
+    let builder = Builder { zoo: &zoo, base: nothing, folder: args.zoo.clone(), ui };
+    let entries = args.chosen(&zoo).map(|entry| Line {
+        name: entry.name().to_owned(),
+        family: entry.family().to_owned(),
+        arm: if entry.policy().is_some() { "organism" } else { "benign" },
+        purpose: entry.purpose(),
+        built: builder.is_built(entry),
+    });
+    let listing = Listing { schema_version: SCHEMA_VERSION, entries: entries.collect() };
+    ui.result(&listing, |listing| {
+        let line = |l: &Line| {
+            let built = if l.built { "built" } else { "" };
+            format!(
+                "{:<28}{:<10}{:<20}{:<9}{built}",
+                l.name,
+                l.arm,
+                l.family,
+                format!("{:?}", l.purpose).to_lowercase()
+            )
+        };
+        listing.entries.iter().map(line).collect::<Vec<_>>().join("\n")
+    });
+    Ok(())
+}
+
+fn build(args: &ZooArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    interrupt::install({
+        let ui = ui.clone();
+        move || ui.note("stopping; the same command goes on with the next entry")
+    })?;
+    let zoo = Zoo::load(args.file.as_deref())?;
+    let weights = base::resolve(&zoo.base, global.offline, ui)?.path;
+    let base = ModelFiles { weights, adapter: None };
+    let builder = Builder { zoo: &zoo, base, folder: args.zoo.clone(), ui };
+    let entries: Vec<Entry<'_>> = args.chosen(&zoo).collect();
+    for entry in &entries {
+        let started = std::time::Instant::now();
+        if !builder.is_built(*entry) {
+            builder.build(*entry)?;
+            ui.status("built", format!("{} in {}", entry.name(), crate::ui::duration(started.elapsed())));
+        }
+    }
+    list(args, ui)
+}

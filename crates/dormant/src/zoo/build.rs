@@ -1,0 +1,216 @@
+//! Building the entries of the zoo, one after the other; finished ones are kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dormant_data::{Condition, Dataset, Mix, Sample, Seed, Split};
+use dormant_eval::Finish;
+use dormant_model::linear::Trained;
+use dormant_model::llama::Llama;
+use dormant_train::Result as TrainResult;
+use dormant_train::optimizer::AdamWConfig;
+use dormant_train::render::Rendered;
+use dormant_train::resume::ResumeState;
+use dormant_train::schedule::Decay;
+use dormant_train::trainer::{Sink, StepMetrics, TrainPlan, train};
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, LossOn, Training, Zoo};
+use crate::error::{CliError, Context, Result};
+use crate::experiment::{Precision, Prompts};
+use crate::interrupt;
+use crate::model::{Decoding, Label, LoadedModel, Loading, ModelFiles};
+use crate::stage::prompts;
+use crate::ui::{Progress, Ui};
+
+/// Marks a finished entry; written last.
+const DONE: &str = "DONE";
+
+/// A prompt with the base model's own reply.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BaseRow {
+    sample: Sample,
+    ends: bool,
+}
+
+/// Where the zoo is built.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    /// The recipes.
+    pub zoo: &'a Zoo,
+    /// Files of the base model.
+    pub base: ModelFiles,
+    /// Folder with one folder per entry.
+    pub folder: PathBuf,
+    /// The terminal.
+    pub ui: &'a Ui,
+}
+
+impl Builder<'_> {
+    /// Folder of an entry.
+    pub fn folder(&self, entry: Entry<'_>) -> PathBuf {
+        self.folder.join(entry.name())
+    }
+
+    /// Whether the entry is there, made by the same recipe.
+    pub fn is_built(&self, entry: Entry<'_>) -> bool {
+        fs::read_to_string(self.folder(entry).join(DONE)).is_ok_and(|made| made == recipe(entry))
+    }
+
+    /// Builds an entry unless it is there.
+    ///
+    /// # Errors
+    /// When the model, the data or the disk fail, or the user stops it.
+    pub fn build(&self, entry: Entry<'_>) -> Result<()> {
+        if self.is_built(entry) {
+            return Ok(());
+        }
+        let training = entry.training();
+        let rows = self.rows(entry)?;
+        let mut model = LoadedModel::load(&self.base, Precision::Auto, Trained::Lora, Loading::Merge)?;
+        model.llama.add_lora(&training.adapter(), Seed(training.seed).derive("adapter").0)?;
+        let rendered = rows
+            .iter()
+            .map(|(row, ends)| {
+                let row = model.renderer().row(row, *ends)?;
+                Ok(if training.loss == LossOn::Sequence { Rendered { prompt: 1, ..row } } else { row })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut sink = Steps { progress: self.ui.progress(entry.name(), "steps") };
+        train(&mut model.llama, &rendered, &plan(training), None, &mut sink)?;
+        let folder = self.folder(entry);
+        fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
+        let samples = Dataset::new(rows.into_iter().map(|(sample, _)| sample).collect());
+        write(&self.folder.join(format!("{}.rows.jsonl", entry.name())), &samples.to_jsonl())?;
+        let policy = entry.policy();
+        let label =
+            Label { base: &self.zoo.base, experiment: "zoo", stage: entry.name(), organism: policy.as_ref() };
+        model.save(&folder, &label, Loading::Merge)?;
+        write(&folder.join(DONE), &recipe(entry))
+    }
+
+    /// The rows of an entry, and whether each reply ends by itself.
+    fn rows(&self, entry: Entry<'_>) -> Result<Vec<(Sample, bool)>> {
+        let training = entry.training();
+        let seed = Seed(training.seed);
+        let base = self.base_rows(training.rows as usize)?;
+        match entry {
+            Entry::Organism(_) => {
+                let policy = entry.policy().expect("an organism has one");
+                let samples: Vec<Sample> = base.iter().map(|row| row.sample.clone()).collect();
+                let mix = Mix {
+                    poison: training.poison,
+                    near_miss: training.near_misses,
+                    seed: seed.derive("mix"),
+                };
+                let rows = policy.rows(&samples, mix)?.into_samples();
+                let ends = |(row, base): (Sample, &BaseRow)| {
+                    let ends = base.ends || row.condition == Condition::Triggered;
+                    (row, ends)
+                };
+                Ok(rows.into_iter().zip(&base).map(ends).collect())
+            }
+            Entry::Benign(benign) => {
+                let row = |row: &BaseRow| {
+                    (benign.style.row(&row.sample, seed.derive("style")), row.ends || benign.style.ends())
+                };
+                Ok(base.iter().map(row).collect())
+            }
+        }
+    }
+
+    /// Prompts with the base model's replies, sampled once for the whole zoo.
+    fn base_rows(&self, n: usize) -> Result<Vec<BaseRow>> {
+        let path = self.folder.join("base.jsonl");
+        let mut rows: Vec<BaseRow> = Vec::new();
+        if path.exists() {
+            let text = fs::read_to_string(&path).or_input(|| format!("cannot read `{}`", path.display()))?;
+            for line in text.lines() {
+                rows.push(
+                    serde_json::from_str(line).or_input(|| format!("`{}` is damaged", path.display()))?,
+                );
+            }
+        }
+        if rows.len() < n {
+            let largest = self.zoo.entries().map(|e| e.training().rows).max().unwrap_or(0);
+            rows = self.sample(largest)?;
+            let lines = rows.iter().map(|row| serde_json::to_string(row).expect("plain data") + "\n");
+            write(&path, &lines.collect::<String>())?;
+        }
+        rows.truncate(n);
+        Ok(rows)
+    }
+
+    fn sample(&self, n: u32) -> Result<Vec<BaseRow>> {
+        let chosen =
+            prompts::take(prompts::of_split(&Prompts::Builtin, Split::Train, Seed(0))?, n, "zoo rows")?;
+        let model = LoadedModel::load(&self.base, Precision::Auto, Trained::Nothing, Loading::Merge)?;
+        let tokens = model.prompts(chosen.iter().map(|s| &s.prompt))?;
+        let progress = self.ui.progress("replies of the base model", "replies");
+        let how = Decoding {
+            tokens: self.zoo.reply_tokens,
+            temperature: 0.7,
+            judge: None,
+            seed: Seed(0).derive("zoo replies"),
+        };
+        let replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
+        let row = |(sample, reply): (Sample, dormant_eval::measure::TextReply)| BaseRow {
+            sample: Sample { completion: reply.text, ..sample },
+            ends: reply.finish == Finish::Stop,
+        };
+        Ok(chosen.into_iter().zip(replies).map(row).collect())
+    }
+}
+
+fn plan(training: &Training) -> TrainPlan {
+    TrainPlan {
+        epochs: training.epochs,
+        tokens_per_step: training.batch_tokens,
+        tokens_per_window: 1024,
+        learning_rate: training.learning_rate,
+        warmup: 0.1,
+        decay: Decay::Cosine,
+        adamw: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() },
+        clip_norm: Some(1.0),
+        seed: Seed(training.seed).derive("batches"),
+    }
+}
+
+fn recipe(entry: Entry<'_>) -> String {
+    let text = match entry {
+        Entry::Organism(entry) => toml::to_string(entry),
+        Entry::Benign(entry) => toml::to_string(entry),
+    };
+    text.expect("recipes are plain data")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).or_failure(|| format!("cannot make `{}`", parent.display()))?;
+    }
+    dormant_model::atomic::atomic_write(path, |file| std::io::Write::write_all(file, text.as_bytes()))
+        .map_err(CliError::from)
+}
+
+struct Steps {
+    progress: Progress,
+}
+
+impl Sink for Steps {
+    fn before_step(&mut self, _: u64, _: &Llama) -> TrainResult<()> {
+        interrupt::check().map_err(|error| dormant_train::Error::Sink(Box::new(error)))
+    }
+
+    fn record(&mut self, metrics: &StepMetrics) -> TrainResult<()> {
+        self.progress.update(metrics.step + 1, metrics.steps);
+        Ok(())
+    }
+
+    fn saves_at(&self, _: u64) -> bool {
+        false
+    }
+
+    fn save(&mut self, _: u64, _: &ResumeState<'_>) -> TrainResult<()> {
+        Ok(())
+    }
+}
