@@ -92,7 +92,7 @@ struct LayerActivations {
 /// What is kept of a block.
 #[derive(Debug)]
 enum Kept {
-    Activations(LayerActivations),
+    Activations(Box<LayerActivations>),
     /// Residual stream before the block.
     Input(Buffer),
 }
@@ -211,7 +211,7 @@ impl Llama {
     pub fn forward(&self, batch: &Batch) -> Result<Activations> {
         let mut layers = Vec::with_capacity(self.layers.len());
         let keep = |layer: LayerActivations| match self.options.saving {
-            Saving::Nothing => Kept::Activations(layer),
+            Saving::Nothing => Kept::Activations(Box::new(layer)),
             Saving::Activations | Saving::Weights => Kept::Input(layer.input),
         };
         let hidden = self.run(batch, |layer| layers.push(keep(layer)))?;
@@ -315,7 +315,7 @@ impl Llama {
         let Activations { positions, queries, tokens, mut layers, .. } = activations;
         for index in (lowest..self.layers.len()).rev() {
             let layer = match layers.pop().expect("one per block") {
-                Kept::Activations(layer) => layer,
+                Kept::Activations(layer) => *layer,
                 Kept::Input(input) => self.block_of_batch(index, input, &positions, &queries).1,
             };
             let below = index > lowest || to_inputs;
