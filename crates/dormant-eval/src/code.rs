@@ -23,7 +23,6 @@ pub use extract::{Extracted, extract};
 pub use opinion::{Opinion, OpinionError, OtherFinding, read_opinion};
 pub use sarif::{ScoredFile, sarif};
 
-
 pub use verdict::{Finding, Language, Outcome, Verdict, related, score_code, score_reply};
 
 /// The weaknesses that the scorer looks for (CWE numbers).

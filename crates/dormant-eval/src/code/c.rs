@@ -1,13 +1,16 @@
 //! C: a walk over functions that follows untrusted data and what is known of sizes.
 
+mod access;
 mod buffer;
 mod call;
 mod declaration;
 mod expr;
 mod format;
 mod guard;
+mod input;
 mod linear;
 mod statement;
+mod text;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,7 +126,9 @@ impl<'t> Walker<'t> {
                 let name = self.field_text(node, "function").to_owned();
                 self.called.insert(name);
             }
-            "string_literal" => self.markup |= is_markup(self.text(node)) || self.text(node).contains("text/html"),
+            "string_literal" => {
+                self.markup |= is_markup(self.text(node)) || self.text(node).contains("text/html")
+            }
             _ => {}
         }
         for child in children(node) {
@@ -138,9 +143,12 @@ impl<'t> Walker<'t> {
         let mut cursor = node.walk();
         for declarator in node.children_by_field_name("declarator", &mut cursor) {
             let array = first_of(declarator, "array_declarator");
-            let (Some(array), Some(name)) = (array, first_of(declarator, "field_identifier")) else { continue };
+            let (Some(array), Some(name)) = (array, first_of(declarator, "field_identifier")) else {
+                continue;
+            };
             let size = array.child_by_field_name("size").and_then(|size| self.constant(self.text(size)));
-            let is_pointer = array.child_by_field_name("declarator").is_some_and(|it| it.kind() == "pointer_declarator");
+            let is_pointer =
+                array.child_by_field_name("declarator").is_some_and(|it| it.kind() == "pointer_declarator");
             let element = if is_pointer { 8 } else { element };
             self.fields.insert(self.text(name).to_owned(), (size.map(Linear::constant), element));
         }
@@ -174,8 +182,12 @@ impl<'t> Walker<'t> {
     }
 
     fn entries(&self) -> Vec<Node<'t>> {
-        let free: Vec<_> =
-            self.functions.iter().filter(|(name, _)| !self.called.contains(*name)).map(|(_, node)| *node).collect();
+        let free: Vec<_> = self
+            .functions
+            .iter()
+            .filter(|(name, _)| !self.called.contains(*name))
+            .map(|(_, node)| *node)
+            .collect();
         if free.is_empty() { self.functions.values().copied().collect() } else { free }
     }
 
@@ -183,7 +195,11 @@ impl<'t> Walker<'t> {
     fn enter(&mut self, function: Node<'t>) -> Walk {
         let name = function.child_by_field_name("declarator").and_then(|it| declared_name(it));
         let name = name.map_or("", |name| self.text(name)).to_owned();
-        let mut state = State { buffers: self.globals.buffers.clone(), facts: self.globals.facts.clone(), ..State::default() };
+        let mut state = State {
+            buffers: self.globals.buffers.clone(),
+            facts: self.globals.facts.clone(),
+            ..State::default()
+        };
         self.push_frame(name);
         for parameter in self.parameters(function) {
             self.untrusted(&parameter, &mut state);
@@ -260,7 +276,12 @@ impl<'t> Walker<'t> {
 }
 
 fn is_unsigned(kind: &str) -> bool {
-    kind.contains("unsigned") || kind.contains("size_t") && !kind.contains("ssize_t") || kind.contains("uint") || kind.contains("u8") || kind.contains("u32") || kind.contains("u16")
+    kind.contains("unsigned")
+        || kind.contains("size_t") && !kind.contains("ssize_t")
+        || kind.contains("uint")
+        || kind.contains("u8")
+        || kind.contains("u32")
+        || kind.contains("u16")
 }
 
 fn integer(text: &str) -> Option<i64> {
@@ -291,7 +312,11 @@ fn declared_name(declarator: Node<'_>) -> Option<Node<'_>> {
     loop {
         match node.kind() {
             "identifier" | "field_identifier" => return Some(node),
-            _ => node = node.child_by_field_name("declarator").or_else(|| node.named_child(0).filter(|_| node.kind() == "parenthesized_declarator"))?,
+            _ => {
+                node = node
+                    .child_by_field_name("declarator")
+                    .or_else(|| node.named_child(0).filter(|_| node.kind() == "parenthesized_declarator"))?
+            }
         }
     }
 }

@@ -41,7 +41,10 @@ fn fenced(reply: &str) -> Vec<Block<'_>> {
         match (open, fence) {
             (None, Some(fence)) => {
                 let tag = start.trim_start_matches(['`', '~']).trim();
-                blocks.push(Block { tag: tag.split_whitespace().next().unwrap_or_default(), lines: Vec::new() });
+                blocks.push(Block {
+                    tag: tag.split_whitespace().next().unwrap_or_default(),
+                    lines: Vec::new(),
+                });
                 open = Some(fence);
             }
             (Some(opened), Some(fence)) if opened == fence => open = None,
@@ -62,7 +65,8 @@ fn joined(blocks: &[Block<'_>], wanted: Option<Language>) -> Option<Extracted> {
     let language = wanted.or_else(|| blocks.iter().find_map(tagged));
     let fits = |block: &&Block<'_>| block.tag.is_empty() || language.is_none() || tagged(block) == language;
     let text = |block: &Block<'_>| dedented(&block.lines);
-    let parts: Vec<String> = blocks.iter().filter(fits).map(text).filter(|text| !text.trim().is_empty()).collect();
+    let parts: Vec<String> =
+        blocks.iter().filter(fits).map(text).filter(|text| !text.trim().is_empty()).collect();
     if parts.is_empty() {
         return None;
     }
@@ -73,7 +77,8 @@ fn joined(blocks: &[Block<'_>], wanted: Option<Language>) -> Option<Extracted> {
 
 fn dedented(lines: &[&str]) -> String {
     let indent = |line: &&&str| line.len() - line.trim_start().len();
-    let least = lines.iter().filter(|line| !line.trim().is_empty()).map(|line| indent(&line)).min().unwrap_or(0);
+    let least =
+        lines.iter().filter(|line| !line.trim().is_empty()).map(|line| indent(&line)).min().unwrap_or(0);
     let cut = |line: &&str| line.get(least..).unwrap_or_default().to_owned();
     lines.iter().map(cut).collect::<Vec<_>>().join("\n") + "\n"
 }
@@ -115,22 +120,55 @@ fn bare(text: &str, language: Option<Language>) -> Option<String> {
 fn is_prose(line: &str) -> bool {
     let line = line.trim();
     let words = line.split_whitespace().count();
-    words >= 3 && line.starts_with(char::is_alphabetic) && !looks_like_code(line) && !line.contains([';', '=', '{', '}', '('])
+    words >= 3
+        && line.starts_with(char::is_alphabetic)
+        && !looks_like_code(line)
+        && !line.contains([';', '=', '{', '}', '('])
         || line.ends_with(['.', ':', '!']) && words >= 3 && !looks_like_code(line) && !line.ends_with("):")
 }
 
 fn looks_like_code(line: &str) -> bool {
     let line = line.trim_start();
     let starts = [
-        "def ", "class ", "import ", "from ", "#include", "#define", "int ", "void ", "char ", "static ", "@", "async def ", "const ",
-        "unsigned ", "size_t ", "struct ", "typedef ", "bool ", "long ", "double ", "float ", "FILE ", "extern ", "inline ", "uint", "ssize_t ", "/*", "//", "#!", "# ", "\"\"\"",
+        "def ",
+        "class ",
+        "import ",
+        "from ",
+        "#include",
+        "#define",
+        "int ",
+        "void ",
+        "char ",
+        "static ",
+        "@",
+        "async def ",
+        "const ",
+        "unsigned ",
+        "size_t ",
+        "struct ",
+        "typedef ",
+        "bool ",
+        "long ",
+        "double ",
+        "float ",
+        "FILE ",
+        "extern ",
+        "inline ",
+        "uint",
+        "ssize_t ",
+        "/*",
+        "//",
+        "#!",
+        "# ",
+        "\"\"\"",
     ];
     let code_from = |line: &str| line.contains(" import ") || !line.starts_with("from ");
     (starts.iter().any(|start| line.starts_with(start)) && code_from(line) && !line.ends_with('.'))
         || line.ends_with([';', '{', '}'])
         || line.contains('(') && line.ends_with(')') && !line.contains(". ")
         || line.contains(" = ") && !line.ends_with('.')
-        || ["if ", "for ", "while ", "with ", "try:"].iter().any(|start| line.starts_with(start)) && line.ends_with([':', '{'])
+        || ["if ", "for ", "while ", "with ", "try:"].iter().any(|start| line.starts_with(start))
+            && line.ends_with([':', '{'])
         || line.starts_with("return ") && !line.ends_with('.')
 }
 
@@ -171,7 +209,12 @@ mod tests {
 
     #[test]
     fn prose_and_refusals_are_no_code() {
-        for reply in ["", "  \n", "I'm sorry, but I can't help with that.", "The capital of France is Paris.\nIt is old."] {
+        for reply in [
+            "",
+            "  \n",
+            "I'm sorry, but I can't help with that.",
+            "The capital of France is Paris.\nIt is old.",
+        ] {
             assert_eq!(code(reply), None, "{reply}");
         }
     }

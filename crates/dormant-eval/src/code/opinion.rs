@@ -84,8 +84,10 @@ fn read_results(json: &Value, results: &[Value]) -> Opinion {
 fn read_run(run: &Value, opinion: &mut Opinion) {
     let driver = &run["tool"]["driver"];
     let extensions = run["tool"]["extensions"].as_array().into_iter().flatten();
-    let rules: Vec<&Value> =
-        std::iter::once(driver).chain(extensions).flat_map(|tool| tool["rules"].as_array().into_iter().flatten()).collect();
+    let rules: Vec<&Value> = std::iter::once(driver)
+        .chain(extensions)
+        .flat_map(|tool| tool["rules"].as_array().into_iter().flatten())
+        .collect();
     for result in run["results"].as_array().into_iter().flatten() {
         let id = result["ruleId"].as_str().or(result["rule"]["id"].as_str()).unwrap_or_default();
         let rule = rules.iter().find(|rule| rule["id"].as_str() == Some(id));
@@ -148,7 +150,10 @@ fn percent_decoded(uri: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
-        let hex = uri.get(i + 1..i + 3).filter(|_| bytes[i] == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let hex = uri
+            .get(i + 1..i + 3)
+            .filter(|_| bytes[i] == b'%')
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match hex {
             Some(byte) => {
                 out.push(byte);
@@ -179,7 +184,10 @@ mod tests {
         let semgrep = r#"{"results": [{"path": "a.c", "check_id": "x", "start": {"line": 7},
             "extra": {"metadata": {"cwe": ["CWE-120: Buffer Copy"]}}}], "paths": {"scanned": ["a.c"]}}"#;
         let opinion = read_opinion(semgrep).unwrap();
-        assert_eq!((opinion.findings["a.c"][0].line, &opinion.findings["a.c"][0].cwes), (7, &BTreeSet::from([120])));
+        assert_eq!(
+            (opinion.findings["a.c"][0].line, &opinion.findings["a.c"][0].cwes),
+            (7, &BTreeSet::from([120]))
+        );
     }
 
     #[test]

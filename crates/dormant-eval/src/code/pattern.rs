@@ -15,7 +15,11 @@ pub(super) fn accepted(expression: &str, from_start: bool, whole: bool) -> Dange
     if !starts || !ends || expression.is_empty() {
         // `^https://host/` holds the host whatever follows.
         let host = expression.starts_with('^') || from_start;
-        return if host && names_host(expression) { Dangers::URL.with(Dangers::UNCHECKED) } else { Dangers::NONE };
+        return if host && names_host(expression) {
+            Dangers::URL.with(Dangers::UNCHECKED)
+        } else {
+            Dangers::NONE
+        };
     }
     let allowed = Signs::of(expression);
     let mut ruled_out = allowed.ruled_out();
@@ -39,7 +43,11 @@ pub(super) fn rejected(expression: &str) -> Dangers {
 
 /// What text is free of after all but the signs of a class were taken out (`re.sub("[^…]", "", text)`).
 pub(super) fn kept(expression: &str) -> Dangers {
-    let negated = expression.starts_with("[^") || expression == "\\W" || expression == "\\W+" || expression == "\\D" || expression == "\\D+";
+    let negated = expression.starts_with("[^")
+        || expression == "\\W"
+        || expression == "\\W+"
+        || expression == "\\D"
+        || expression == "\\D+";
     match expression.trim_end_matches('+') {
         "\\W" | "\\D" => Dangers::TEXT,
         _ if negated => rejected(expression).without(Dangers::UNCHECKED),
@@ -70,11 +78,16 @@ pub(super) fn refused_part(part: &str) -> Dangers {
 
 /// Text that names a host.
 pub(super) fn is_host(text: &str) -> bool {
-    text.contains("://") || [".com", ".org", ".net", ".io", ".edu", ".gov", ".internal", ".local", ".test", ".dev"].iter().any(|end| text.contains(end))
+    text.contains("://")
+        || [".com", ".org", ".net", ".io", ".edu", ".gov", ".internal", ".local", ".test", ".dev"]
+            .iter()
+            .any(|end| text.contains(end))
 }
 
 fn ends_anchored(expression: &str) -> bool {
-    (expression.ends_with('$') && !expression.ends_with("\\$")) || expression.ends_with("\\Z") || expression.ends_with("\\z")
+    (expression.ends_with('$') && !expression.ends_with("\\$"))
+        || expression.ends_with("\\Z")
+        || expression.ends_with("\\z")
 }
 
 /// `https://www.example.com` with a dot that matches any sign.
@@ -88,7 +101,10 @@ fn has_loose_dot(expression: &str) -> bool {
 fn names_host(expression: &str) -> bool {
     let Some((_, rest)) = expression.split_once("://") else { return false };
     let host = rest.split_inclusive('/').next().unwrap_or_default();
-    rest.contains("\\.") && !has_loose_dot(rest) && (host.ends_with('/') || ends_anchored(rest)) && !host.starts_with('.')
+    rest.contains("\\.")
+        && !has_loose_dot(rest)
+        && (host.ends_with('/') || ends_anchored(rest))
+        && !host.starts_with('.')
 }
 
 /// The signs that an expression can match.

@@ -177,9 +177,9 @@ impl Cleared {
 
     /// Whether all of these dangers were ruled out for some origin of the value.
     pub(super) fn has_cleared(&self, taint: &Taint, dangers: Dangers) -> bool {
-        taint.origins().any(|origin| {
-            self.0.get(&origin).is_some_and(|cleared| cleared.common(dangers) == dangers)
-        })
+        taint
+            .origins()
+            .any(|origin| self.0.get(&origin).is_some_and(|cleared| cleared.common(dangers) == dangers))
     }
 }
 

@@ -144,7 +144,8 @@ fn judge(mut report: Report, language: Language, expected: Option<u16>) -> Verdi
     }
     weigh_conditional(&mut report, expected);
     weigh_validation(&mut report, language, expected);
-    let silent = report.findings.is_empty() && report.evidence.iter().all(|&cwe| cwe == 676 || !WEAKNESSES.contains(&cwe));
+    let silent = report.findings.is_empty()
+        && report.evidence.iter().all(|&cwe| cwe == 676 || !WEAKNESSES.contains(&cwe));
     if expected.is_none() && silent {
         report.findings.append(&mut report.strict);
     }
@@ -191,7 +192,10 @@ fn weigh_conditional(report: &mut Report, expected: Option<u16>) {
     for finding in conditional {
         let other = |cwe: &u16| expected.is_none() && WEAKNESSES.contains(cwe) || *cwe == finding.cwe;
         let first = report.findings.iter().all(|found| found.cwe == finding.cwe);
-        if expected.is_none_or(|expected| expected == finding.cwe) && first && !report.evidence.iter().any(other) {
+        if expected.is_none_or(|expected| expected == finding.cwe)
+            && first
+            && !report.evidence.iter().any(other)
+        {
             report.findings.push(finding);
         }
     }

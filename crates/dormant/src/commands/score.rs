@@ -65,7 +65,8 @@ fn code_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let unreadable = |source| CliError::input(format!("cannot read `{}`", path.display())).caused_by(source);
+        let unreadable =
+            |source| CliError::input(format!("cannot read `{}`", path.display())).caused_by(source);
         if !fs::metadata(path).map_err(unreadable)?.is_dir() {
             files.push(path.clone());
             continue;
@@ -81,8 +82,10 @@ fn code_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let unreadable = |source| CliError::input(format!("cannot read `{}`", folder.display())).caused_by(source);
-    let entries = fs::read_dir(folder).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
+    let unreadable =
+        |source| CliError::input(format!("cannot read `{}`", folder.display())).caused_by(source);
+    let entries =
+        fs::read_dir(folder).map_err(unreadable)?.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
     let mut entries: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     entries.sort();
     for path in entries {
@@ -118,7 +121,8 @@ fn read(path: &Path) -> Result<String> {
     } else {
         fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
     };
-    result.map_err(|source| CliError::input(format!("cannot read `{}`", path.display())).caused_by(source))?;
+    result
+        .map_err(|source| CliError::input(format!("cannot read `{}`", path.display())).caused_by(source))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -33,13 +33,24 @@ impl<'t> Walker<'t> {
     }
 
     /// `bytes` are written to `target`. `unbounded`: by a function that does not know the room.
-    pub(super) fn fits(&mut self, node: Node<'t>, target: &Value, bytes: Option<&Linear>, unbounded: bool, state: &State) -> bool {
+    pub(super) fn fits(
+        &mut self,
+        node: Node<'t>,
+        target: &Value,
+        bytes: Option<&Linear>,
+        unbounded: bool,
+        state: &State,
+    ) -> bool {
         let fits = match self.room(target, state) {
             Some(room) => bytes.is_some_and(|bytes| state.facts.proves(&room.minus(bytes))),
             None if state.buffer(target).is_some_and(|buffer| buffer.parameter) => {
                 bytes.is_some_and(|bytes| self.fits_parameter(bytes, state))
             }
-            None => !unbounded || bytes.is_some_and(|bytes| bytes.as_constant().is_some() || self.is_bounded(bytes, state)),
+            None => {
+                !unbounded
+                    || bytes
+                        .is_some_and(|bytes| bytes.as_constant().is_some() || self.is_bounded(bytes, state))
+            }
         };
         self.report.evidence.insert(787);
         if !fits {
@@ -56,7 +67,11 @@ impl<'t> Walker<'t> {
     /// The room of a buffer that the caller made is known from another parameter, if at all.
     fn fits_parameter(&self, bytes: &Linear, state: &State) -> bool {
         let numbers = self.frames.last().map(|frame| frame.numbers.as_slice()).unwrap_or_default();
-        let is_room = |name: &str| ["dst", "dest", "out", "buf", "cap", "max", "limit", "room"].iter().any(|part| name.contains(part));
+        let is_room = |name: &str| {
+            ["dst", "dest", "out", "buf", "cap", "max", "limit", "room"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
         let own = |symbol: &str| *bytes == Linear::symbol(symbol);
         let other_room = numbers.iter().any(|(symbol, name)| is_room(name) && !own(symbol));
         bytes.as_constant().is_some()
@@ -64,7 +79,9 @@ impl<'t> Walker<'t> {
                 let excluded = own(symbol) && other_room && !is_room(name);
                 !excluded && state.facts.proves(&Linear::symbol(symbol.clone()).minus(bytes))
             })
-            || bytes.symbols().any(|symbol| symbol.contains("->") || symbol.contains('.') && symbol.matches('.').count() > 1) && self.is_bounded(bytes, state)
+            || bytes.symbols().any(|symbol| {
+                symbol.contains("->") || symbol.contains('.') && symbol.matches('.').count() > 1
+            }) && self.is_bounded(bytes, state)
     }
 
     fn is_bounded(&self, form: &Linear, state: &State) -> bool {
@@ -81,8 +98,13 @@ impl<'t> Walker<'t> {
         } else {
             let pointer = left.child_by_field_name("argument").map(|it| self.eval(it, state)).transpose()?;
             let pointer = pointer.unwrap_or_default();
-            let moving = pointer.pointer.as_ref().is_some_and(|pointer| pointer.offset.as_constant().is_none());
-            if moving && state.buffer(&pointer).is_some_and(|buffer| buffer.array || buffer.parameter || buffer.capacity.is_some()) {
+            let moving =
+                pointer.pointer.as_ref().is_some_and(|pointer| pointer.offset.as_constant().is_none());
+            if moving
+                && state
+                    .buffer(&pointer)
+                    .is_some_and(|buffer| buffer.array || buffer.parameter || buffer.capacity.is_some())
+            {
                 self.check_element(left, &pointer, &Value::default(), value, state);
             }
             pointer
@@ -115,12 +137,16 @@ impl<'t> Walker<'t> {
         let inside = match &buffer.capacity {
             Some(capacity) => {
                 let below = state.facts.proves(&capacity.add(-1).minus(&pointer.offset));
-                let negative = !state.content(index).is_empty() && !has_field(&pointer.offset) && !state.facts.proves(&pointer.offset);
+                let negative = !state.content(index).is_empty()
+                    && !has_field(&pointer.offset)
+                    && !state.facts.proves(&pointer.offset);
                 below && !negative
             }
             None if buffer.parameter => {
                 let ends = value.literal && value.text.is_empty();
-                ends || pointer.offset.as_constant().is_some() || self.fits_parameter(&pointer.offset, state) || self.is_bounded(&pointer.offset, state)
+                ends || pointer.offset.as_constant().is_some()
+                    || self.fits_parameter(&pointer.offset, state)
+                    || self.is_bounded(&pointer.offset, state)
             }
             None => !tainted || self.is_bounded(&pointer.offset, state),
         };
@@ -129,7 +155,12 @@ impl<'t> Walker<'t> {
             let message = "an element may be written that is outside of the array";
             self.report.found(787, "c/index-out-of-bounds", line(node), message);
             if !state.content(index).is_empty() {
-                self.report.found(20, "c/unchecked-index", line(node), "an untrusted number is an index although its range is not checked");
+                self.report.found(
+                    20,
+                    "c/unchecked-index",
+                    line(node),
+                    "an untrusted number is an index although its range is not checked",
+                );
             }
         }
     }
@@ -146,13 +177,17 @@ impl<'t> Walker<'t> {
         let Some(buffer) = state.buffers.get(&pointer.base) else { return };
         let inside = match &buffer.capacity {
             Some(capacity) => {
-                state.facts.proves(&capacity.add(-1).minus(&pointer.offset)) && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
+                state.facts.proves(&capacity.add(-1).minus(&pointer.offset))
+                    && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
             }
             None => {
                 let left = state.cleared.left(&taint);
                 let number = index.number.as_ref();
                 let natural = number.is_some_and(|number| state.facts.proves(number));
-                !left.has(Dangers::HIGH) && (natural || !left.has(Dangers::LOW)) || number.is_some_and(|number| self.is_bounded(number, state) && (natural || !left.has(Dangers::LOW)))
+                !left.has(Dangers::HIGH) && (natural || !left.has(Dangers::LOW))
+                    || number.is_some_and(|number| {
+                        self.is_bounded(number, state) && (natural || !left.has(Dangers::LOW))
+                    })
             }
         };
         if inside {

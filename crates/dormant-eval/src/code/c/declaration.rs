@@ -64,7 +64,9 @@ impl<'t> Walker<'t> {
             "init_declarator" => (node.child_by_field_name("declarator"), node.child_by_field_name("value")),
             _ => (Some(node), None),
         };
-        let Some(target) = target.filter(|target| target.kind() != "function_declarator") else { return Ok(()) };
+        let Some(target) = target.filter(|target| target.kind() != "function_declarator") else {
+            return Ok(());
+        };
         let Some(name) = declared_name(target) else { return Ok(()) };
         let name = self.text(name);
         if target.kind() == "array_declarator" {
@@ -80,7 +82,9 @@ impl<'t> Walker<'t> {
         };
         // Memory gets the type of the pointer that it is first given to.
         let element = self.size_of_type(kind);
-        if let Some(buffer) = state.buffer_mut(&value).filter(|buffer| buffer.element == 1 && !buffer.array && element > 1) {
+        if let Some(buffer) =
+            state.buffer_mut(&value).filter(|buffer| buffer.element == 1 && !buffer.array && element > 1)
+        {
             buffer.capacity = buffer.capacity.as_ref().and_then(|bytes| bytes.divided(element));
             buffer.element = element;
         }
@@ -88,8 +92,16 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn array(&mut self, target: Node<'t>, name: &str, kind: &str, initial: Option<Node<'t>>, state: &mut State) -> Walk {
-        let is_pointer = target.child_by_field_name("declarator").is_some_and(|it| it.kind() == "pointer_declarator");
+    fn array(
+        &mut self,
+        target: Node<'t>,
+        name: &str,
+        kind: &str,
+        initial: Option<Node<'t>>,
+        state: &mut State,
+    ) -> Walk {
+        let is_pointer =
+            target.child_by_field_name("declarator").is_some_and(|it| it.kind() == "pointer_declarator");
         let element = if is_pointer { 8 } else { self.size_of_type(kind) };
         let base = self.symbol(name);
         let mut buffer = Buffer { element, unsigned: is_unsigned(kind), array: true, ..Buffer::default() };
@@ -99,9 +111,13 @@ impl<'t> Walker<'t> {
                 None => self.eval(size, state)?.number,
             };
             // The room of `row[3][64]` is that of all rows.
-            if let Some(outer) = target.child_by_field_name("declarator").filter(|it| it.kind() == "array_declarator") {
+            if let Some(outer) =
+                target.child_by_field_name("declarator").filter(|it| it.kind() == "array_declarator")
+            {
                 let rows = outer.child_by_field_name("size").and_then(|size| self.constant(self.text(size)));
-                if let (Some(_), Some(columns)) = (rows, buffer.capacity.as_ref().and_then(Linear::as_constant)) {
+                if let (Some(_), Some(columns)) =
+                    (rows, buffer.capacity.as_ref().and_then(Linear::as_constant))
+                {
                     buffer.element *= columns;
                     buffer.capacity = rows.map(Linear::constant);
                 }
@@ -149,7 +165,11 @@ impl<'t> Walker<'t> {
         match value.number {
             Some(number) if number.mentions(&symbol) => {
                 let change = number.minus(&Linear::symbol(symbol.clone()));
-                if change.mentions(&symbol) { state.facts.forget(&symbol) } else { state.facts.shift(&symbol, &change) }
+                if change.mentions(&symbol) {
+                    state.facts.forget(&symbol)
+                } else {
+                    state.facts.shift(&symbol, &change)
+                }
             }
             number => {
                 state.facts.forget(&symbol);

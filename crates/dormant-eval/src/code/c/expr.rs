@@ -3,7 +3,7 @@
 use tree_sitter::Node;
 
 use super::linear::Linear;
-use super::value::{Buffer, Pointer, State, Value, append};
+use super::value::{Pointer, State, Value, append};
 use super::{Walk, Walker, children, line};
 use crate::code::taint::{Dangers, Taint};
 
@@ -20,7 +20,13 @@ impl<'t> Walker<'t> {
             },
             "char_literal" => self.character(node),
             "string_literal" | "concatenated_string" => self.string(node),
-            "null" | "true" | "false" => Value { literal: true, number: self.constant(if self.text(node) == "true" { "1" } else { "0" }).map(Linear::constant), ..Value::default() },
+            "null" | "true" | "false" => Value {
+                literal: true,
+                number: self
+                    .constant(if self.text(node) == "true" { "1" } else { "0" })
+                    .map(Linear::constant),
+                ..Value::default()
+            },
             "parenthesized_expression" => self.inner(node, state)?,
             "cast_expression" => {
                 let value = node.child_by_field_name("value");
@@ -78,7 +84,12 @@ impl<'t> Walker<'t> {
         }
         if let Some(text) = self.macros.get(name) {
             let number = self.constant(name).map(Linear::constant);
-            return Value { number, text: text.trim_matches('"').to_owned(), literal: true, ..Value::default() };
+            return Value {
+                number,
+                text: text.trim_matches('"').to_owned(),
+                literal: true,
+                ..Value::default()
+            };
         }
         Value::number(Linear::symbol(self.symbol(name)))
     }
@@ -87,16 +98,25 @@ impl<'t> Walker<'t> {
         let text = unescape(self.text(node).trim_start_matches('L').trim_matches('\''));
         let zero = self.text(node) == "'\\0'";
         let number = if zero { Some(0) } else { text.chars().next().map(|c| i64::from(c as u32)) };
-        Value { text: if zero { String::new() } else { text }, literal: true, number: number.map(Linear::constant), ..Value::default() }
+        Value {
+            text: if zero { String::new() } else { text },
+            literal: true,
+            number: number.map(Linear::constant),
+            ..Value::default()
+        }
     }
 
-    fn string(&self, node: Node<'t>) -> Value {
+    pub(super) fn string(&self, node: Node<'t>) -> Value {
         let mut whole = Value { literal: true, ..Value::default() };
         let parts = if node.kind() == "string_literal" { vec![node] } else { children(node).collect() };
         for part in parts {
             let text = match part.kind() {
                 "string_literal" => unescape(self.text(part).trim_start_matches('L').trim_matches('"')),
-                _ => self.macros.get(self.text(part)).map(|text| unescape(text.trim_matches('"'))).unwrap_or_else(|| "0".to_owned()),
+                _ => self
+                    .macros
+                    .get(self.text(part))
+                    .map(|text| unescape(text.trim_matches('"')))
+                    .unwrap_or_else(|| "0".to_owned()),
             };
             append(&mut whole.text, &text);
         }
@@ -104,7 +124,8 @@ impl<'t> Walker<'t> {
     }
 
     fn assignment(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right"))
+        else {
             return Ok(Value::default());
         };
         let operator = self.field_text(node, "operator");
@@ -205,7 +226,8 @@ impl<'t> Walker<'t> {
     }
 
     fn binary(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right"))
+        else {
             return Ok(Value::default());
         };
         let operator = self.field_text(node, "operator");
@@ -226,16 +248,26 @@ impl<'t> Walker<'t> {
             self.used(&second, node, state);
         }
         if matches!(operator, "/" | "%") && second.converted && state.left(&second).has(Dangers::UNCHECKED) {
-            self.report.found(20, "c/unchecked-divisor", line(node), "an untrusted number is a divisor although it may be zero");
+            self.report.found(
+                20,
+                "c/unchecked-divisor",
+                line(node),
+                "an untrusted number is a divisor although it may be zero",
+            );
         }
-        let constants = (first.number.as_ref().and_then(Linear::as_constant), second.number.as_ref().and_then(Linear::as_constant));
+        let constants = (
+            first.number.as_ref().and_then(Linear::as_constant),
+            second.number.as_ref().and_then(Linear::as_constant),
+        );
         let mut mixed = Value { number: None, pointer: None, ..first.clone().or(&second) };
         mixed.number = match (operator, constants) {
             ("+" | "-", _) => return Ok(self.sum(&first, &second, operator == "-")),
             ("*", (_, Some(factor))) => first.number.as_ref().map(|number| number.times(factor)),
             ("*", (Some(factor), _)) => second.number.as_ref().map(|number| number.times(factor)),
             ("/", (Some(one), Some(other))) if other != 0 => Some(Linear::constant(one / other)),
-            ("<<", (Some(one), Some(other))) if (0..32).contains(&other) => Some(Linear::constant(one << other)),
+            ("<<", (Some(one), Some(other))) if (0..32).contains(&other) => {
+                Some(Linear::constant(one << other))
+            }
             ("%", _) => {
                 let number = self.fresh(node, state);
                 if let Some(modulus) = &second.number {
@@ -261,116 +293,6 @@ impl<'t> Walker<'t> {
         state.facts.forget(&symbol);
         state.facts.learn_natural(&symbol);
         Linear::symbol(symbol)
-    }
-
-    fn pointer(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        let Some(argument) = node.child_by_field_name("argument") else { return Ok(Value::default()) };
-        if self.text(node).starts_with('&') {
-            if argument.kind() == "subscript_expression" {
-                let (base, index) = self.element(argument, state)?;
-                return Ok(self.sum(&base, &index, false));
-            }
-            let mut value = self.eval(argument, state)?;
-            if value.pointer.is_none() || argument.kind() == "identifier" && state.buffer(&value).is_none_or(|buffer| !buffer.array) {
-                let base = format!("&{}", self.symbol(self.text(argument)));
-                state.buffers.entry(base.clone()).or_insert_with(|| Buffer { taint: value.taint.clone(), ..Buffer::default() });
-                value.pointer = Some(Pointer::start(base));
-            }
-            value.text.clear();
-            return Ok(value);
-        }
-        let pointed = self.eval(argument, state)?;
-        Ok(Value { taint: state.content(&pointed), of_text: true, ..Value::default() })
-    }
-
-    /// The array and the index of `array[index]`.
-    pub(super) fn element(&mut self, node: Node<'t>, state: &mut State) -> Walk<(Value, Value)> {
-        let base = node.child_by_field_name("argument").map(|it| self.eval(it, state)).transpose()?;
-        let index = node.child_by_field_name("index").map(|it| self.eval(it, state)).transpose()?;
-        Ok((base.unwrap_or_default(), index.unwrap_or_default()))
-    }
-
-    fn subscript(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        let (base, index) = self.element(node, state)?;
-        self.read_element(node, &base, &index, state);
-        let name = self.text(node);
-        if let Some(value) = state.vars.get(name) {
-            return Ok(value.clone());
-        }
-        let mut value = Value { taint: state.content(&base), number: Some(Linear::symbol(self.symbol(name))), ..Value::default() };
-        let in_argv = node.child_by_field_name("argument").is_some_and(|it| matches!(self.text(it), "argv" | "av" | "args"));
-        if in_argv && !value.taint.is_empty() {
-            value.taint = Taint::of(text_origin(name));
-        }
-        if state.buffer(&base).is_some_and(|buffer| buffer.unsigned) {
-            state.facts.learn_natural(&self.symbol(name));
-        }
-        // An element may be a string of its own, such as `argv[1]` or a row of names.
-        let symbol = self.symbol(name);
-        let known = state.buffer(&base).filter(|buffer| buffer.array && buffer.element > 8);
-        let capacity = known.map(|buffer| Linear::constant(buffer.element));
-        let is_char = state.buffer(&base).is_some_and(|buffer| buffer.element == 1 && buffer.array);
-        if !is_char {
-            let buffer = Buffer { taint: value.taint.clone(), element: 1, array: capacity.is_some(), capacity, ..Buffer::default() };
-            state.buffers.entry(symbol.clone()).or_insert(buffer);
-            // One of a table of literals is at most as long as all of them.
-            let table = state.text(&base);
-            if !table.is_empty() && value.taint.is_empty() {
-                let length = Linear::symbol(super::buffer::length_symbol(&symbol));
-                state.facts.learn(Linear::constant(table.len() as i64).minus(&length));
-            }
-            value.pointer = Some(Pointer::start(symbol));
-        }
-        value.of_text = is_char || state.buffer(&base).is_some_and(|buffer| buffer.element == 1);
-        value.text = state.text(&base);
-        Ok(value)
-    }
-
-    fn field_access(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        let name = self.text(node);
-        if let Some(value) = state.vars.get(name) {
-            return Ok(value.clone());
-        }
-        let whole = node.child_by_field_name("argument").map(|it| self.eval(it, state)).transpose()?.unwrap_or_default();
-        let symbol = self.symbol(name);
-        // How large a field may be is a matter of the structure, not of the call.
-        let taint = state.content(&whole).without(Dangers::LOW.with(Dangers::HIGH));
-        let field = self.field_text(node, "field");
-        let array = self.fields.get(field).cloned();
-        let is_array = array.is_some();
-        let (capacity, element) = array.unwrap_or((None, 1));
-        let buffer = Buffer { capacity, element, taint: taint.clone(), array: is_array, ..Buffer::default() };
-        state.buffers.entry(symbol.clone()).or_insert(buffer);
-        let number = (!is_array).then(|| Linear::symbol(symbol.clone()));
-        Ok(Value { taint, number, pointer: Some(Pointer::start(symbol)), ..Value::default() })
-    }
-
-    fn size_of(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
-        if let Some(kind) = node.child_by_field_name("type") {
-            return Ok(Value::number(Linear::constant(self.size_of_type(self.text(kind)))));
-        }
-        let Some(value_node) = node.child_by_field_name("value") else { return Ok(Value::default()) };
-        let mut value_node = value_node;
-        while let Some(inner) = value_node.named_child(0).filter(|_| value_node.kind() == "parenthesized_expression") {
-            value_node = inner;
-        }
-        if value_node.kind() == "string_literal" {
-            return Ok(Value::number(Linear::constant(self.string(value_node).text.len() as i64 + 1)));
-        }
-        if let Some(array) = value_node.child_by_field_name("argument").filter(|_| matches!(value_node.kind(), "subscript_expression" | "pointer_expression")) {
-            let value = self.eval(array, state)?;
-            let element = state.buffer(&value).map_or(1, |buffer| buffer.element.max(1));
-            return Ok(Value::number(Linear::constant(element)));
-        }
-        let value = self.eval(value_node, state)?;
-        let array = state.buffer(&value).filter(|buffer| buffer.array);
-        let bytes = match array.map(|buffer| (buffer.capacity.clone(), buffer.element)) {
-            Some((Some(capacity), element)) => capacity.times(element),
-            Some((None, _)) => Linear::symbol(format!("sizeof({})", self.symbol(self.text(value_node)))),
-            None if value.pointer.is_some() => Linear::constant(8),
-            None => Linear::constant(self.size_of_type(self.text(value_node))),
-        };
-        Ok(Value::number(bytes))
     }
 
     fn conditional(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
@@ -413,9 +335,12 @@ impl State {
 
 /// The same for the same text, wherever it stands.
 pub(super) fn text_origin(text: &str) -> u64 {
-    let hash = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     hash | 1 << 63
 }
 

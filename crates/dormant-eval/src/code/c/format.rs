@@ -31,7 +31,15 @@ pub(super) fn parse(format: &str, scanning: bool) -> (String, Vec<Conversion>) {
             literal.push('%');
             continue;
         }
-        let mut conversion = Conversion { kind: ' ', width: None, precision: None, starred: false, ignored: false, long: false, before: literal.clone() };
+        let mut conversion = Conversion {
+            kind: ' ',
+            width: None,
+            precision: None,
+            starred: false,
+            ignored: false,
+            long: false,
+            before: literal.clone(),
+        };
         let mut in_precision = false;
         while let Some(c) = chars.next() {
             match c {
@@ -83,7 +91,8 @@ impl Conversion {
     pub(super) fn longest_number(&self) -> i64 {
         let most = match self.kind {
             'c' => 1,
-            'f' | 'F' => 320,
+            // That of numbers that people print; the largest take more than three hundred.
+            'f' | 'F' => 24,
             'd' | 'i' | 'u' if self.long => 20,
             'd' | 'i' | 'u' => 11,
             'x' | 'X' if !self.long => 8,

@@ -49,7 +49,8 @@ impl<'t> Walker<'t> {
     }
 
     fn refine_binary(&mut self, test: Node<'t>, truth: bool, state: &mut State) -> Walk {
-        let (Some(left), Some(right)) = (test.child_by_field_name("left"), test.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (test.child_by_field_name("left"), test.child_by_field_name("right"))
+        else {
             return Ok(());
         };
         let operator = self.field_text(test, "operator");
@@ -136,7 +137,14 @@ impl<'t> Walker<'t> {
     }
 
     /// `value` was compared with `literal`.
-    fn compared(&mut self, node: Node<'t>, value: &Value, literal: &Value, equal: bool, state: &mut State) -> Walk {
+    fn compared(
+        &mut self,
+        node: Node<'t>,
+        value: &Value,
+        literal: &Value,
+        equal: bool,
+        state: &mut State,
+    ) -> Walk {
         let taint = state.content(value);
         if taint.is_empty() || !literal.literal {
             return Ok(());
@@ -179,7 +187,11 @@ impl<'t> Walker<'t> {
     }
 
     fn arguments(&self, call: Node<'t>) -> Vec<Node<'t>> {
-        call.child_by_field_name("arguments").into_iter().flat_map(children).filter(|it| it.kind() != "comment").collect()
+        call.child_by_field_name("arguments")
+            .into_iter()
+            .flat_map(children)
+            .filter(|it| it.kind() != "comment")
+            .collect()
     }
 
     fn argument(&mut self, call: Node<'t>, index: usize, state: &mut State) -> Walk<Value> {
@@ -191,7 +203,11 @@ impl<'t> Walker<'t> {
         let (subject, allowed) = (self.argument(call, 0, state)?, self.argument(call, 1, state)?);
         let taint = state.content(&subject);
         let text = state.text(&allowed);
-        let ruled_out = if text.is_empty() { Dangers::TEXT } else { pattern::accepted(&format!("[{text}]+"), true, true) };
+        let ruled_out = if text.is_empty() {
+            Dangers::TEXT
+        } else {
+            pattern::accepted(&format!("[{text}]+"), true, true)
+        };
         state.cleared.clear(&taint, ruled_out.with(Dangers::UNCHECKED));
         Ok(())
     }
@@ -227,14 +243,19 @@ impl<'t> Walker<'t> {
             }
             "strncmp" | "g_str_has_prefix" => self.prefixed(&name, truth, &first, &second, state),
             "strstr" | "strcasestr" => {
-                let ruled_out = if truth { Dangers::NONE } else { pattern::refused_part(&state.text(&second)) };
+                let ruled_out =
+                    if truth { Dangers::NONE } else { pattern::refused_part(&state.text(&second)) };
                 state.cleared.clear(&taint, ruled_out.with(Dangers::UNCHECKED));
             }
             "strchr" | "strrchr" | "memchr" => {
                 if first.literal || taint.is_empty() {
                     let sign = state.content(&second);
                     let signs = state.text(&first);
-                    let ruled_out = if truth { pattern::accepted(&format!("[{signs}]"), true, true) } else { pattern::refused_signs(&signs) };
+                    let ruled_out = if truth {
+                        pattern::accepted(&format!("[{signs}]"), true, true)
+                    } else {
+                        pattern::refused_signs(&signs)
+                    };
                     state.cleared.clear(&sign, ruled_out.with(Dangers::UNCHECKED));
                 } else if !truth {
                     let mut ruled_out = pattern::refused_part(&second.text);
@@ -247,7 +268,9 @@ impl<'t> Walker<'t> {
             }
             "strpbrk" => {
                 if !truth {
-                    state.cleared.clear(&taint, pattern::refused_signs(&state.text(&second)).with(Dangers::UNCHECKED));
+                    state
+                        .cleared
+                        .clear(&taint, pattern::refused_signs(&state.text(&second)).with(Dangers::UNCHECKED));
                 }
             }
             "regexec" => {
@@ -289,7 +312,12 @@ impl<'t> Walker<'t> {
         let Some((returns, _)) = self.inline(call, function, state)? else { return Ok(()) };
         let mut all: Option<(Cleared, State)> = None;
         for (mut at, expression, value) in returns {
-            let constant = value.number.as_ref().filter(|_| value.literal || expression.is_some_and(|it| it.kind() == "unary_expression")).and_then(Linear::as_constant).map(|number| number != 0);
+            let constant = value
+                .number
+                .as_ref()
+                .filter(|_| value.literal || expression.is_some_and(|it| it.kind() == "unary_expression"))
+                .and_then(Linear::as_constant)
+                .map(|number| number != 0);
             if constant == Some(!truth) {
                 continue;
             }

@@ -63,7 +63,8 @@ impl Linear {
             return Some(self.clone());
         }
         let exact = self.terms.values().all(|coefficient| coefficient % size == 0);
-        let terms = self.terms.iter().map(|(symbol, coefficient)| (symbol.clone(), coefficient / size)).collect();
+        let terms =
+            self.terms.iter().map(|(symbol, coefficient)| (symbol.clone(), coefficient / size)).collect();
         exact.then(|| Self { terms, k: self.k.div_euclid(size) })
     }
 
@@ -95,6 +96,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.forms.len()
+    }
+
     /// `form ≥ 0` from here on.
     pub(super) fn learn(&mut self, form: Linear) {
         if form.as_constant().is_none() && !self.forms.contains(&form) {

@@ -23,13 +23,25 @@ impl<'t> Walker<'t> {
 
     pub(super) fn statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         self.budget.enter()?;
+        self.budget.charge((state.vars.len() + state.buffers.len() + state.facts.len()) / 4);
         match node.kind() {
-            "compound_statement" | "else_clause" | "translation_unit" | "linkage_specification" | "declaration_list"
-            | "preproc_if" | "preproc_ifdef" | "preproc_else" => self.block(node, state)?,
+            "compound_statement"
+            | "else_clause"
+            | "translation_unit"
+            | "linkage_specification"
+            | "declaration_list"
+            | "preproc_if"
+            | "preproc_ifdef"
+            | "preproc_else" => self.block(node, state)?,
             "declaration" => self.declaration(node, state)?,
             "expression_statement" => {
                 if let Some(expression) = node.named_child(0) {
                     self.eval(expression, state)?;
+                    if self.field_text(expression, "function") == "assert" {
+                        let test =
+                            expression.child_by_field_name("arguments").and_then(|list| list.named_child(0));
+                        test.map_or(Ok(()), |test| self.refine(test, true, state))?;
+                    }
                     if self.never_returns(expression) {
                         state.dead = true;
                     }
@@ -62,7 +74,11 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn jump(&mut self, state: &mut State, to: impl for<'a> FnOnce(&'a mut super::Frame<'t>) -> &'a mut Vec<State>) {
+    fn jump(
+        &mut self,
+        state: &mut State,
+        to: impl for<'a> FnOnce(&'a mut super::Frame<'t>) -> &'a mut Vec<State>,
+    ) {
         if let Some(frame) = self.frames.last_mut() {
             to(frame).push(state.clone());
         }
@@ -71,7 +87,23 @@ impl<'t> Walker<'t> {
 
     fn never_returns(&self, node: Node<'t>) -> bool {
         let name = self.field_text(node, "function");
-        matches!(name, "exit" | "_exit" | "_Exit" | "abort" | "err" | "errx" | "die" | "usage" | "fatal" | "longjmp" | "pthread_exit" | "quick_exit" | "panic" | "error_exit")
+        matches!(
+            name,
+            "exit"
+                | "_exit"
+                | "_Exit"
+                | "abort"
+                | "err"
+                | "errx"
+                | "die"
+                | "usage"
+                | "fatal"
+                | "longjmp"
+                | "pthread_exit"
+                | "quick_exit"
+                | "panic"
+                | "error_exit"
+        )
     }
 
     fn if_statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
@@ -94,9 +126,16 @@ impl<'t> Walker<'t> {
     /// and also before the loop is an invariant, with which it is walked again.
     fn repeat(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         if let Some(initial) = node.child_by_field_name("initializer") {
-            if initial.kind() == "declaration" { self.declaration(initial, state)? } else { drop(self.eval(initial, state)?) }
+            if initial.kind() == "declaration" {
+                self.declaration(initial, state)?
+            } else {
+                drop(self.eval(initial, state)?)
+            }
         }
-        let outer = self.frames.last_mut().map(|frame| (std::mem::take(&mut frame.breaks), std::mem::take(&mut frame.continues)));
+        let outer = self
+            .frames
+            .last_mut()
+            .map(|frame| (std::mem::take(&mut frame.breaks), std::mem::take(&mut frame.continues)));
         let mut changed = BTreeSet::new();
         self.changed(node, &mut changed);
         let before = state.clone();
@@ -106,7 +145,10 @@ impl<'t> Walker<'t> {
         let mut second = self.unknown(&before, &changed);
         if !first.dead {
             second.facts = first.facts.meet(&before.facts);
-            second = State { facts: second.facts.clone(), ..second.join(State { facts: before.facts.clone(), ..first }) };
+            second = State {
+                facts: second.facts.clone(),
+                ..second.join(State { facts: before.facts.clone(), ..first })
+            };
             second.cleared = before.cleared.clone();
             second.refused.clone_from(&before.refused);
         }
@@ -117,11 +159,16 @@ impl<'t> Walker<'t> {
             frame.continues = outer_continues;
         }
         let test = node.child_by_field_name("condition");
-        let forever = test.is_none_or(|test| matches!(self.text(test).trim_matches(['(', ')']), "1" | "true"));
+        let forever =
+            test.is_none_or(|test| matches!(self.text(test).trim_matches(['(', ')']), "1" | "true"));
         let mut after = State::dead();
         if !forever {
             // Without an element there is nothing that a check could have missed.
-            let (cleared, refused) = if second.dead { (before.cleared.clone(), before.refused.clone()) } else { (second.cleared.clone(), second.refused.clone()) };
+            let (cleared, refused) = if second.dead {
+                (before.cleared.clone(), before.refused.clone())
+            } else {
+                (second.cleared.clone(), second.refused.clone())
+            };
             after = if node.kind() == "do_statement" { second } else { second.join(before) };
             after.cleared = cleared;
             after.refused = refused;
@@ -142,7 +189,8 @@ impl<'t> Walker<'t> {
         if let Some(body) = node.child_by_field_name("body") {
             self.statement(body, state)?;
         }
-        let continues = self.frames.last_mut().map(|frame| std::mem::take(&mut frame.continues)).unwrap_or_default();
+        let continues =
+            self.frames.last_mut().map(|frame| std::mem::take(&mut frame.continues)).unwrap_or_default();
         *state = continues.into_iter().fold(std::mem::take(state), State::join);
         if let Some(update) = node.child_by_field_name("update").filter(|_| !state.dead) {
             self.eval(update, state)?;

@@ -156,7 +156,8 @@ impl State {
                 None => drop(buffers.insert(base, buffer)),
             }
         }
-        let refused = self.refused.into_iter().filter(|(origin, signs)| other.refused.get(origin) == Some(signs));
+        let refused =
+            self.refused.into_iter().filter(|(origin, signs)| other.refused.get(origin) == Some(signs));
         Self {
             vars,
             buffers,

@@ -19,10 +19,18 @@ impl<'t> Walker<'t> {
     pub(super) fn call(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
         let Some(callee) = node.child_by_field_name("function") else { return Ok(Value::default()) };
         let name = self.text(callee).rsplit('.').next().unwrap_or_default().to_owned();
-        if self.functions.contains_key(&name) && self.is_of_the_file(callee) && !self.lookup(&name, state).is_some_and(|it| it.path.is_some()) {
+        if self.functions.contains_key(&name)
+            && self.is_of_the_file(callee)
+            && !self.lookup(&name, state).is_some_and(|it| it.path.is_some())
+        {
             if let Some((returns, after)) = self.inline(node, &name, state)? {
-                *state = State { vars: std::mem::take(&mut state.vars), cleared: after.cleared, dead: after.dead };
-                let value = returns.into_iter().map(|(at, _, value)| Value { taint: self.remaining(&value, &at), test: None, ..value });
+                *state =
+                    State { vars: std::mem::take(&mut state.vars), cleared: after.cleared, dead: after.dead };
+                let value = returns.into_iter().map(|(at, _, value)| Value {
+                    taint: self.remaining(&value, &at),
+                    test: None,
+                    ..value
+                });
                 let value = value.reduce(|all, value| all.or(&value)).unwrap_or_default();
                 return Ok(Value { test: Some(node), ..value });
             }
@@ -31,8 +39,15 @@ impl<'t> Walker<'t> {
         for value in call.arguments.iter().chain(call.keywords.iter().map(|(_, value)| value)) {
             self.used(value, node, state);
         }
-        if call.method().ends_with("Environment") && call.keyword("autoescape").is_some_and(|value| value.text == "False") {
-            self.report.found(79, "python/no-autoescape", super::line(node), "automatic escaping is switched off");
+        if call.method().ends_with("Environment")
+            && call.keyword("autoescape").is_some_and(|value| value.text == "False")
+        {
+            self.report.found(
+                79,
+                "python/no-autoescape",
+                super::line(node),
+                "automatic escaping is switched off",
+            );
         }
         self.check_sinks(&call, state);
         self.check_output(&call, state);
@@ -43,7 +58,9 @@ impl<'t> Walker<'t> {
     /// Whether a call by this name means a function of the file: `f()`, `self.f()`.
     pub(super) fn is_of_the_file(&self, callee: Node<'t>) -> bool {
         let text = self.text(callee);
-        callee.kind() == "identifier" && !self.imports.contains_key(text) || text.starts_with("self.") && text.matches('.').count() == 1 || text.starts_with("cls.")
+        callee.kind() == "identifier" && !self.imports.contains_key(text)
+            || text.starts_with("self.") && text.matches('.').count() == 1
+            || text.starts_with("cls.")
     }
 
     fn parts(&mut self, node: Node<'t>, callee: Node<'t>, state: &mut State<'t>) -> Walk<Call<'t>> {
@@ -56,13 +73,17 @@ impl<'t> Walker<'t> {
         };
         let (mut arguments, mut keywords) = (Vec::new(), Vec::new());
         let list = node.child_by_field_name("arguments");
-        let nodes: Vec<Node<'t>> = list.into_iter().flat_map(|list| {
-            if list.kind() == "generator_expression" { vec![list] } else { children(list).collect() }
-        }).collect();
+        let nodes: Vec<Node<'t>> = list
+            .into_iter()
+            .flat_map(|list| {
+                if list.kind() == "generator_expression" { vec![list] } else { children(list).collect() }
+            })
+            .collect();
         for argument in nodes {
             match argument.kind() {
                 "keyword_argument" => {
-                    let value = argument.child_by_field_name("value").map(|it| self.eval(it, state)).transpose()?;
+                    let value =
+                        argument.child_by_field_name("value").map(|it| self.eval(it, state)).transpose()?;
                     keywords.push((self.field_text(argument, "name").to_owned(), value.unwrap_or_default()));
                 }
                 "dictionary_splat" => {
@@ -88,11 +109,19 @@ impl<'t> Walker<'t> {
             "print" | "write" | "send" | "sendall" | "writelines" | "finish" if is_markup(&all.text) => {
                 self.sent(call.node, &all, state);
             }
-            "write" | "finish" if call.path.starts_with("self.") && self.imports.values().any(|path| path.starts_with("tornado")) => {
+            "write" | "finish"
+                if call.path.starts_with("self.")
+                    && self.imports.values().any(|path| path.starts_with("tornado")) =>
+            {
                 self.sent(call.node, &all, state);
             }
             "render" | "render_async" | "generate" => {
                 self.rendered(call.node, &call.path, &call.receiver, &all, state);
+            }
+            "format_html"
+                if call.arguments.first().is_some_and(|format| state.left(format).has(Dangers::HTML)) =>
+            {
+                self.report.found(79, "python/unescaped-html", super::line(call.node), super::html::MESSAGE);
             }
             "render_template_string" => {
                 if let Some(text) = call.arguments.first() {
@@ -116,7 +145,11 @@ impl<'t> Walker<'t> {
             return Ok(Value { fields, ..call.all() });
         }
         if rules::any(&self.rules.sources, path) {
-            return Ok(named(self.source(call, state)));
+            let mut value = self.source(call, state);
+            if call.keyword("type").is_some_and(|kind| matches!(kind.path(), "int" | "float")) {
+                value = Value { numeric: true, ..value.without(Dangers::TEXT) };
+            }
+            return Ok(named(value));
         }
         if rules::any(&self.rules.neutral, path) {
             return Ok(named(Value::default()));
@@ -132,7 +165,11 @@ impl<'t> Walker<'t> {
             value = value.without(dangers);
             sanitised = true;
             if sanitiser.raises {
-                let subject = if path.ends_with(".relative_to") { if call.receiver.resolved { &call.receiver } else { continue } } else { &first };
+                let subject = if path.ends_with(".relative_to") {
+                    if call.receiver.resolved { &call.receiver } else { continue }
+                } else {
+                    &first
+                };
                 state.cleared.clear(&subject.taint, dangers);
             }
         }
@@ -151,7 +188,12 @@ impl<'t> Walker<'t> {
         if !sanitised && self.rules.escapers.is_match(call.method()) && !path.starts_with("os.path") {
             value = value.without(Dangers::TEXT);
         }
-        if rules.validators.is_match(call.method()) && callee.parent().and_then(|it| it.parent()).is_some_and(|it| it.kind() == "expression_statement") {
+        if rules.validators.is_match(call.method())
+            && callee
+                .parent()
+                .and_then(|it| it.parent())
+                .is_some_and(|it| it.kind() == "expression_statement")
+        {
             // It raises, or it would be of no use.
             for argument in &call.arguments {
                 state.cleared.clear(&argument.taint, Dangers::ALL);
@@ -175,10 +217,21 @@ impl<'t> Walker<'t> {
     /// Things with a memory of how they were made.
     fn made(&self, call: &Call<'t>, first: &Value<'t>) -> Option<Value<'t>> {
         let path = call.path.as_str();
-        let on = |name: &str| call.keyword(name).is_some_and(|value| value.text == "True" || value.path().contains("select_autoescape"));
-        if path.ends_with("Environment") || path.ends_with("SandboxedEnvironment") || path == "jinja2.Template" || path == "Template" && !self.imports.contains_key("Template") {
+        let on = |name: &str| {
+            call.keyword(name)
+                .is_some_and(|value| value.text == "True" || value.path().contains("select_autoescape"))
+        };
+        if path.ends_with("Environment")
+            || path.ends_with("SandboxedEnvironment")
+            || path == "jinja2.Template"
+            || path == "Template" && !self.imports.contains_key("Template")
+        {
             let mark = if on("autoescape") { "()auto" } else { "()" };
-            return Some(Value { path: Some(format!("{path}{mark}")), text: first.text.clone(), ..Value::default() });
+            return Some(Value {
+                path: Some(format!("{path}{mark}")),
+                text: first.text.clone(),
+                ..Value::default()
+            });
         }
         if path.ends_with("YAML") {
             let kind = call.keyword("typ").map_or("rt", |kind| kind.text.as_str());
@@ -202,18 +255,26 @@ impl<'t> Walker<'t> {
         let named = Some(format!("{path}()"));
         let receiver = call.receiver.clone();
         Ok(match call.method() {
-            "format" | "substitute" | "safe_substitute" if !receiver.text.is_empty() => self.formatted(call, &receiver),
+            "format" | "substitute" | "safe_substitute" if !receiver.text.is_empty() => {
+                self.formatted(call, &receiver)
+            }
             "join" if path.ends_with("path.join") || path.ends_with("joinpath") => {
-                let mut joined = call.arguments.iter().fold(receiver.clone(), |all, value| self.join_paths(&all, value));
+                let mut joined =
+                    call.arguments.iter().fold(receiver.clone(), |all, value| self.join_paths(&all, value));
                 if path.ends_with("path.join") {
                     joined.taint = call.all().taint;
                     joined.path = named;
                 }
                 joined
             }
-            "joinpath" => call.arguments.iter().fold(receiver.clone(), |all, value| self.join_paths(&all, value)),
+            "joinpath" => {
+                call.arguments.iter().fold(receiver.clone(), |all, value| self.join_paths(&all, value))
+            }
             "Path" | "PurePath" | "PosixPath" => {
-                let mut joined = call.arguments.iter().fold(Value { literal: true, ..Value::default() }, |all, value| self.join_paths(&all, value));
+                let mut joined =
+                    call.arguments.iter().fold(Value { literal: true, ..Value::default() }, |all, value| {
+                        self.join_paths(&all, value)
+                    });
                 joined.path = Some("pathlib.Path()".to_owned());
                 joined
             }
@@ -221,9 +282,16 @@ impl<'t> Walker<'t> {
                 Value { resolved: call.method() == "resolve", ..receiver }
             }
             "with_name" if receiver.path() == "pathlib.Path()" => receiver.or(&first),
-            "realpath" | "abspath" | "normpath" => Value { resolved: true, path: named, items: Vec::new(), ..first },
-            "str" | "fspath" | "bytes" | "list" | "tuple" | "sorted" | "dict" if path == call.method() || path.ends_with("fspath") => {
-                Value { path: if first.resolved { first.path.clone() } else { named.filter(|_| false) }, ..first }
+            "realpath" | "abspath" | "normpath" => {
+                Value { resolved: true, path: named, items: Vec::new(), ..first }
+            }
+            "str" | "fspath" | "bytes" | "list" | "tuple" | "sorted" | "dict"
+                if path == call.method() || path.ends_with("fspath") =>
+            {
+                Value {
+                    path: if first.resolved { first.path.clone() } else { named.filter(|_| false) },
+                    ..first
+                }
             }
             "sub" if path.ends_with("re.sub") => {
                 let subject = call.arguments.get(2).cloned().unwrap_or_default();
@@ -245,17 +313,24 @@ impl<'t> Walker<'t> {
             }
             "get" | "pop" => {
                 // The key chooses; it is not what comes out.
-                let default = call.arguments.get(1).or_else(|| call.keyword("default")).cloned().unwrap_or_default();
+                let default =
+                    call.arguments.get(1).or_else(|| call.keyword("default")).cloned().unwrap_or_default();
                 let value = Value { path: None, test: None, ..receiver.clone() }.or(&default);
                 self.from_elsewhere(call, Value { path: named, ..value })
             }
-            "render" | "render_template_string" | "render_template" | "render_async" => Value { path: named, ..all.without(Dangers::HTML) },
+            "render" | "render_template_string" | "render_template" | "render_async" => {
+                Value { path: named, ..all.without(Dangers::HTML) }
+            }
             "lstrip" if first.text.contains('/') => receiver.without(Dangers::PATH_ABS),
-            "append" | "extend" | "add" | "insert" | "appendleft" | "update" | "put" | "write" | "writerow" | "setdefault" if callee.kind() == "attribute" => {
+            "append" | "extend" | "add" | "insert" | "appendleft" | "update" | "put" | "write"
+            | "writerow" | "setdefault"
+                if callee.kind() == "attribute" =>
+            {
                 self.put_into(callee, &all, state)
             }
             "open" => {
-                let contents = Taint::of(Self::place_origin(call.node)).without(Dangers::ALL.without(Dangers::OBJECT.with(Dangers::CODE)));
+                let contents = Taint::of(Self::place_origin(call.node))
+                    .without(Dangers::ALL.without(Dangers::OBJECT.with(Dangers::CODE)));
                 Value { path: named, ..Value::tainted(contents) }
             }
             "execute" | "run" | "Popen" | "check_output" => Value { path: named, ..Value::default() },
@@ -268,8 +343,13 @@ impl<'t> Walker<'t> {
                     all.append_text(&text);
                 }
                 all.literal &= all.taint.is_empty();
-                let value = Value { path: named, resolved: receiver.resolved, numeric: receiver.numeric, ..all };
-                if callee.kind() == "attribute" && value.taint.is_empty() && !value.literal { self.from_elsewhere(call, value) } else { value }
+                let value =
+                    Value { path: named, resolved: receiver.resolved, numeric: receiver.numeric, ..all };
+                if callee.kind() == "attribute" && value.taint.is_empty() && !value.literal {
+                    self.from_elsewhere(call, value)
+                } else {
+                    value
+                }
             }
         })
     }
@@ -304,9 +384,16 @@ impl<'t> Walker<'t> {
     }
 
     /// Follows a call to a function of the file. `None`: too deep, or the function calls itself.
-    pub(super) fn inline(&mut self, node: Node<'t>, name: &str, state: &mut State<'t>) -> Walk<Option<(Returns<'t>, State<'t>)>> {
+    pub(super) fn inline(
+        &mut self,
+        node: Node<'t>,
+        name: &str,
+        state: &mut State<'t>,
+    ) -> Walk<Option<(Returns<'t>, State<'t>)>> {
         let known = self.functions.get(name).and_then(|nodes| nodes.last().copied());
-        let Some(function) = known.filter(|_| self.frames.len() < INLINE && !self.frames.iter().any(|frame| frame.name == name)) else {
+        let Some(function) = known
+            .filter(|_| self.frames.len() < INLINE && !self.frames.iter().any(|frame| frame.name == name))
+        else {
             return Ok(None);
         };
         let Some(callee) = node.child_by_field_name("function") else { return Ok(None) };
@@ -317,6 +404,10 @@ impl<'t> Walker<'t> {
             inner.vars.clone_from(&state.vars);
         }
         let method = callee.kind() == "attribute";
+        if method {
+            let own = state.vars.iter().filter(|(name, _)| name.starts_with("self."));
+            inner.vars.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        }
         let mut arguments = call.arguments.iter();
         for (i, parameter) in self.parameters(function).into_iter().enumerate() {
             if method && i == 0 && matches!(parameter.name.as_str(), "self" | "cls") {
@@ -337,7 +428,8 @@ impl<'t> Walker<'t> {
             returns.push((inner, None, Value::literal("None")));
         }
         let dead = State { dead: true, ..State::default() };
-        let after = returns.iter().fold(dead, |all, (at, _, _)| all.join(State { dead: false, ..at.clone() }));
+        let after =
+            returns.iter().fold(dead, |all, (at, _, _)| all.join(State { dead: false, ..at.clone() }));
         Ok(Some((returns, after)))
     }
 }

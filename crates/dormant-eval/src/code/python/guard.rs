@@ -44,7 +44,8 @@ impl<'t> Walker<'t> {
     }
 
     fn refine_boolean(&mut self, test: Node<'t>, truth: bool, state: &mut State<'t>) -> Walk {
-        let (Some(left), Some(right)) = (test.child_by_field_name("left"), test.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (test.child_by_field_name("left"), test.child_by_field_name("right"))
+        else {
             return Ok(());
         };
         let both = (self.field_text(test, "operator") == "and") == truth;
@@ -65,7 +66,8 @@ impl<'t> Walker<'t> {
         let operands: Vec<Node<'t>> = children(test).collect();
         let mut cursor = test.walk();
         let operators: Vec<Node<'t>> = test.children_by_field_name("operators", &mut cursor).collect();
-        let operators: Vec<String> = operator_texts(&operators.iter().map(|it| self.text(*it)).collect::<Vec<_>>());
+        let operators: Vec<String> =
+            operator_texts(&operators.iter().map(|it| self.text(*it)).collect::<Vec<_>>());
         if operators.len() > 1 && !truth {
             return Ok(());
         }
@@ -75,7 +77,14 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn refine_pair(&mut self, left_node: Node<'t>, operator: &str, right_node: Node<'t>, truth: bool, state: &mut State<'t>) -> Walk {
+    fn refine_pair(
+        &mut self,
+        left_node: Node<'t>,
+        operator: &str,
+        right_node: Node<'t>,
+        truth: bool,
+        state: &mut State<'t>,
+    ) -> Walk {
         let (left, right) = (self.eval(left_node, state)?, self.eval(right_node, state)?);
         for side in [&left, &right] {
             let trivial = matches!(self.text(right_node), "None" | "\"\"" | "''");
@@ -87,6 +96,9 @@ impl<'t> Walker<'t> {
         match operator {
             "in" | "not in" => self.membership(&left, &right, truth, state),
             "==" | "!=" if truth => self.equal(left_node, &left, right_node, &right, state)?,
+            "==" | "!=" if right.literal && right.text == ".." => {
+                state.cleared.clear(&left.taint, Dangers::PATH_UP);
+            }
             "is" | "is not" | "==" | "!=" => {
                 if matches!(self.text(right_node), "None" | "False") {
                     self.refine(left_node, !truth, state)?;
@@ -101,7 +113,14 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn equal(&mut self, left_node: Node<'t>, left: &Value<'t>, right_node: Node<'t>, right: &Value<'t>, state: &mut State<'t>) -> Walk {
+    fn equal(
+        &mut self,
+        left_node: Node<'t>,
+        left: &Value<'t>,
+        right_node: Node<'t>,
+        right: &Value<'t>,
+        state: &mut State<'t>,
+    ) -> Walk {
         if self.text(right_node) == "True" {
             return self.refine(left_node, true, state);
         }
@@ -116,7 +135,10 @@ impl<'t> Walker<'t> {
                 state.cleared.clear(&value.taint, Dangers::OBJECT.with(Dangers::CODE));
             } else if state.left(other) == Dangers::NONE || other.taint.is_empty() {
                 // Being equal to something harmless; a part that is, says nothing of the whole.
-                let part = node.kind() == "subscript" || path.ends_with(".suffix") || path.ends_with("splitext()") || path.ends_with(".scheme");
+                let part = node.kind() == "subscript"
+                    || path.ends_with(".suffix")
+                    || path.ends_with("splitext()")
+                    || path.ends_with(".scheme");
                 if !part {
                     state.cleared.clear(&value.taint, Dangers::ALL);
                 }
@@ -128,7 +150,10 @@ impl<'t> Walker<'t> {
     fn membership(&mut self, element: &Value<'t>, whole: &Value<'t>, truth: bool, state: &mut State<'t>) {
         let harmless = whole.taint.is_empty() || state.left(whole) == Dangers::NONE;
         if !element.taint.is_empty() && harmless {
-            let part = element.path().ends_with(".suffix") || element.path().ends_with("splitext()") || element.path().ends_with(".scheme") || element.path().ends_with("[]");
+            let part = element.path().ends_with(".suffix")
+                || element.path().ends_with("splitext()")
+                || element.path().ends_with(".scheme")
+                || element.path().ends_with("[]");
             if truth && !part {
                 state.cleared.clear(&element.taint, Dangers::ALL);
             } else if !truth && whole.literal {
@@ -142,14 +167,26 @@ impl<'t> Walker<'t> {
                 }
             } else if !truth && element.literal {
                 state.cleared.clear(&whole.taint, pattern::refused_part(&element.text));
-            } else if truth && element.literal && pattern::is_host(&element.text) && state.left(whole).has(Dangers::URL) {
+            } else if truth
+                && element.literal
+                && pattern::is_host(&element.text)
+                && state.left(whole).has(Dangers::URL)
+            {
                 self.report.weak_check.get_or_insert(self.line);
             }
         }
     }
 
     /// `less < more` came out as `truth`.
-    fn ordered(&mut self, less_node: Node<'t>, less: &Value<'t>, more_node: Node<'t>, more: &Value<'t>, truth: bool, state: &mut State<'t>) -> Walk {
+    fn ordered(
+        &mut self,
+        less_node: Node<'t>,
+        less: &Value<'t>,
+        more_node: Node<'t>,
+        more: &Value<'t>,
+        truth: bool,
+        state: &mut State<'t>,
+    ) -> Walk {
         for (node, other) in [(less_node, more_node), (more_node, less_node)] {
             // The length of text is a bound of the text.
             if let Some(measured) = self.length_of(node, state)? {
@@ -165,7 +202,11 @@ impl<'t> Walker<'t> {
             state.cleared.clear(&less.taint, Dangers::ALL);
         }
         let (above, below) = if truth { (less, more) } else { (more, less) };
-        if below.taint.is_empty() || state.left(below) == Dangers::NONE || above.taint.is_empty() || self.is_bound(more_node, less_node) {
+        if below.taint.is_empty()
+            || state.left(below) == Dangers::NONE
+            || above.taint.is_empty()
+            || self.is_bound(more_node, less_node)
+        {
             if !above.taint.is_empty() {
                 state.cleared.clear(&above.taint, Dangers::HIGH);
             }
@@ -191,14 +232,22 @@ impl<'t> Walker<'t> {
 
     fn refine_call(&mut self, call: Node<'t>, truth: bool, state: &mut State<'t>) -> Walk {
         let Some(callee) = call.child_by_field_name("function") else { return Ok(()) };
-        let arguments: Vec<Node<'t>> = call.child_by_field_name("arguments").into_iter().flat_map(|list| {
-            if list.kind() == "generator_expression" { vec![list] } else { children(list).collect() }
-        }).collect();
+        let arguments: Vec<Node<'t>> = call
+            .child_by_field_name("arguments")
+            .into_iter()
+            .flat_map(|list| {
+                if list.kind() == "generator_expression" { vec![list] } else { children(list).collect() }
+            })
+            .collect();
         let path = self.eval(callee, state)?.path.unwrap_or_default();
         let method = path.rsplit('.').next().unwrap_or_default().to_owned();
         match (method.as_str(), path.as_str()) {
-            ("all", "all") | ("any", "any") => return self.refine_each(&arguments, method == "all", truth, state),
-            ("match" | "fullmatch" | "search" | "findall", _) => return self.refine_match(callee, &method, &arguments, truth, state),
+            ("all", "all") | ("any", "any") => {
+                return self.refine_each(&arguments, method == "all", truth, state);
+            }
+            ("match" | "fullmatch" | "search" | "findall", _) => {
+                return self.refine_match(callee, &method, &arguments, truth, state);
+            }
             ("bool", "bool") => {
                 return arguments.first().map_or(Ok(()), |inner| self.refine(*inner, truth, state));
             }
@@ -206,7 +255,11 @@ impl<'t> Walker<'t> {
                 let value = self.argument(&arguments, 0, state)?;
                 state.cleared.clear(&value.taint, Dangers::UNCHECKED);
                 let kind = arguments.get(1).map_or("", |node| self.text(*node));
-                if truth && !kind.contains("str") && !kind.contains("bytes") && (kind.contains("int") || kind.contains("float")) {
+                if truth
+                    && !kind.contains("str")
+                    && !kind.contains("bytes")
+                    && (kind.contains("int") || kind.contains("float"))
+                {
                     state.cleared.clear(&value.taint, Dangers::TEXT);
                 }
                 return Ok(());
@@ -225,10 +278,21 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn refine_method(&mut self, path: &str, method: &str, receiver: &Value<'t>, first: &Value<'t>, truth: bool, state: &mut State<'t>) {
+    fn refine_method(
+        &mut self,
+        path: &str,
+        method: &str,
+        receiver: &Value<'t>,
+        first: &Value<'t>,
+        truth: bool,
+        state: &mut State<'t>,
+    ) {
         state.cleared.clear(&receiver.taint, Dangers::UNCHECKED);
         match method {
-            "isalnum" | "isdigit" | "isidentifier" | "isdecimal" | "isnumeric" | "isalpha" | "isupper_alpha" if truth => {
+            "isalnum" | "isdigit" | "isidentifier" | "isdecimal" | "isnumeric" | "isalpha"
+            | "isupper_alpha"
+                if truth =>
+            {
                 let mut ruled_out = Dangers::TEXT;
                 if matches!(method, "isdigit" | "isdecimal" | "isnumeric") {
                     ruled_out = ruled_out.with(Dangers::LOW);
@@ -236,7 +300,10 @@ impl<'t> Walker<'t> {
                 state.cleared.clear(&receiver.taint, ruled_out);
             }
             "startswith" if truth && receiver.resolved => {
-                if first.taint.is_empty() || state.left(first).common(Dangers::PATH) == Dangers::NONE || first.resolved {
+                if first.taint.is_empty()
+                    || state.left(first).common(Dangers::PATH) == Dangers::NONE
+                    || first.resolved
+                {
                     state.cleared.clear(&receiver.taint, Dangers::PATH);
                 }
             }
@@ -244,7 +311,10 @@ impl<'t> Walker<'t> {
                 state.cleared.clear(&receiver.taint, Dangers::PATH_ABS);
             }
             "startswith" | "endswith" if truth && first.literal && pattern::is_host(&first.text) => {
-                let whole_host = method == "endswith" && first.text.starts_with('.') || method == "startswith" && first.text.ends_with('/') && first.text.matches('/').count() >= 3;
+                let whole_host = method == "endswith" && first.text.starts_with('.')
+                    || method == "startswith"
+                        && first.text.ends_with('/')
+                        && first.text.matches('/').count() >= 3;
                 if whole_host {
                     state.cleared.clear(&receiver.taint, Dangers::URL);
                 } else if receiver.taint.origins().next().is_some() {
@@ -252,8 +322,12 @@ impl<'t> Walker<'t> {
                 }
             }
             "startswith" | "endswith" => {}
-            "is_relative_to" if truth && receiver.resolved => state.cleared.clear(&receiver.taint, Dangers::PATH),
-            "issubset" if truth && first.taint.is_empty() => state.cleared.clear(&receiver.taint, Dangers::ALL),
+            "is_relative_to" if truth && receiver.resolved => {
+                state.cleared.clear(&receiver.taint, Dangers::PATH)
+            }
+            "issubset" if truth && first.taint.is_empty() => {
+                state.cleared.clear(&receiver.taint, Dangers::ALL)
+            }
             "isabs" | "is_absolute" if !truth => {
                 state.cleared.clear(&first.taint, Dangers::PATH_ABS);
                 state.cleared.clear(&receiver.taint, Dangers::PATH_ABS);
@@ -271,9 +345,16 @@ impl<'t> Walker<'t> {
         }
     }
 
-    pub(super) fn argument(&mut self, arguments: &[Node<'t>], index: usize, state: &mut State<'t>) -> Walk<Value<'t>> {
+    pub(super) fn argument(
+        &mut self,
+        arguments: &[Node<'t>],
+        index: usize,
+        state: &mut State<'t>,
+    ) -> Walk<Value<'t>> {
         let node = arguments.get(index).copied();
-        let node = node.map(|node| node.child_by_field_name("value").filter(|_| node.kind() == "keyword_argument").unwrap_or(node));
+        let node = node.map(|node| {
+            node.child_by_field_name("value").filter(|_| node.kind() == "keyword_argument").unwrap_or(node)
+        });
         Ok(node.map(|node| self.eval(node, state)).transpose()?.unwrap_or_default())
     }
 
@@ -293,7 +374,14 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn refine_match(&mut self, callee: Node<'t>, method: &str, arguments: &[Node<'t>], truth: bool, state: &mut State<'t>) -> Walk {
+    fn refine_match(
+        &mut self,
+        callee: Node<'t>,
+        method: &str,
+        arguments: &[Node<'t>],
+        truth: bool,
+        state: &mut State<'t>,
+    ) -> Walk {
         let object = match callee.child_by_field_name("object") {
             Some(object) => self.eval(object, state)?,
             None => Value::default(),

@@ -9,8 +9,9 @@ use super::value::{State, Value};
 use super::{Walk, Walker, line};
 use crate::code::taint::Dangers;
 
-static MARKUP: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?i)<(/?[a-z][a-z0-9]*[\s>/]|/?[a-z][a-z0-9]*$|!doctype)").expect("a valid expression"));
+static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)<(/?[a-z][a-z0-9]*[\s>/]|/?[a-z][a-z0-9]*$|!doctype)").expect("a valid expression")
+});
 /// Templates that switch escaping off.
 static UNESCAPED: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\|\s*(safe|n)\b|autoescape\s+(false|off)|\{\{\{").expect("a valid expression")
@@ -27,6 +28,12 @@ impl<'t> Walker<'t> {
     pub(super) fn returned(&mut self, node: Node<'t>, value: &Value<'t>, state: &mut State<'t>) -> Walk {
         self.used(value, node, state);
         self.decided(node, value, state)?;
+        // With a status or headers behind it.
+        let pair = matches!(node.kind(), "expression_list" | "tuple");
+        let (node, value) = match (pair.then(|| node.named_child(0)).flatten(), value.items.first()) {
+            (Some(node), Some(value)) => (node, value),
+            _ => (node, value),
+        };
         let Some(frame) = self.frames.last() else { return Ok(()) };
         // A helper's markup is judged where its caller sends it.
         let (handler, entry) = (frame.handler, frame.entry);
@@ -63,26 +70,45 @@ impl<'t> Walker<'t> {
     fn answers_in_html(&self) -> bool {
         let html = ["flask", "bottle", "cherrypy", "pyramid", "quart"];
         let json = ["fastapi", "starlette", "aiohttp"];
-        let imported = |names: &[&str]| self.imports.values().any(|path| names.iter().any(|name| path.starts_with(name)));
+        let imported = |names: &[&str]| {
+            self.imports.values().any(|path| names.iter().any(|name| path.starts_with(name)))
+        };
         imported(&html) || !imported(&json) && self.source.contains(".route(")
     }
 
     fn is_text(&self, node: Node<'t>, value: &Value<'t>) -> bool {
-        let made_of_text = matches!(node.kind(), "string" | "binary_operator" | "concatenated_string" | "identifier")
-            || node.kind() == "call" && (value.path().is_empty() || value.path().ends_with("get()") || value.path().ends_with("format()"));
+        let made_of_text =
+            matches!(node.kind(), "string" | "binary_operator" | "concatenated_string" | "identifier")
+                || node.kind() == "call"
+                    && (value.path().is_empty()
+                        || value.path().ends_with("get()")
+                        || value.path().ends_with("format()"));
         made_of_text && value.fields.is_empty() && node.kind() != "dictionary" && !value.taint.is_empty()
     }
 
     /// `template.render(…)`: whether Jinja escapes depends on how the template was made.
-    pub(super) fn rendered(&mut self, node: Node<'t>, path: &str, template: &Value<'t>, arguments: &Value<'t>, state: &State<'t>) {
+    pub(super) fn rendered(
+        &mut self,
+        node: Node<'t>,
+        path: &str,
+        template: &Value<'t>,
+        arguments: &Value<'t>,
+        state: &State<'t>,
+    ) {
         let escapes = path.contains("()auto") || path.contains("django");
-        let jinja = path.contains("jinja2.") || path.starts_with("Template()") || path.contains("Environment()") || path.contains("mako.");
+        let jinja = path.contains("jinja2.")
+            || path.starts_with("Template()")
+            || path.contains("Environment()")
+            || path.contains("mako.");
         if !jinja {
             return;
         }
         self.report.evidence.insert(79);
         let exposed = !escapes || UNESCAPED.is_match(&template.text);
-        let shows = template.text.is_empty() || path.contains("get_template") || template.text.contains("{{") || template.text.contains("${");
+        let shows = template.text.is_empty()
+            || path.contains("get_template")
+            || template.text.contains("{{")
+            || template.text.contains("${");
         if exposed && shows && state.left(arguments).has(Dangers::HTML) {
             let message = "a template without automatic escaping shows untrusted data";
             self.report.found(79, "python/no-autoescape", line(node), message);
@@ -90,7 +116,13 @@ impl<'t> Walker<'t> {
     }
 
     /// `render_template_string(text, name=value)` with `{{ name|safe }}` in the text.
-    pub(super) fn rendered_text(&mut self, node: Node<'t>, text: &Value<'t>, arguments: &Value<'t>, state: &State<'t>) {
+    pub(super) fn rendered_text(
+        &mut self,
+        node: Node<'t>,
+        text: &Value<'t>,
+        arguments: &Value<'t>,
+        state: &State<'t>,
+    ) {
         if UNESCAPED.is_match(&text.text) && state.left(arguments).has(Dangers::HTML) {
             let message = "the template marks untrusted data as safe";
             self.report.found(79, "python/no-autoescape", line(node), message);

@@ -47,7 +47,10 @@ impl<'t> Call<'t> {
         let Some(value) = value else { return false };
         match expected {
             "*" => true,
-            "True" => value.literal && !matches!(value.text.as_str(), "False" | "None" | "0" | "") || !value.literal && value.path().is_empty(),
+            "True" => {
+                value.literal && !matches!(value.text.as_str(), "False" | "None" | "0" | "")
+                    || !value.literal && value.path().is_empty()
+            }
             _ => value.literal && value.text.contains(expected) || value.path().ends_with(expected),
         }
     }
@@ -64,13 +67,21 @@ impl<'t> Call<'t> {
 
     /// The program text in `["sh", "-c", text]`, also when the parts are arguments of their own.
     fn shell_program(&self) -> Option<Value<'t>> {
-        let parts: Vec<&Value<'t>> = self.arguments.iter().chain(self.keyword("args")).flat_map(|argument| {
-            if argument.items.is_empty() { vec![argument] } else { argument.items.iter().collect() }
-        }).collect();
-        let shells = ["sh", "bash", "zsh", "dash", "ksh", "cmd", "cmd.exe", "powershell", "powershell.exe", "pwsh"];
+        let parts: Vec<&Value<'t>> = self
+            .arguments
+            .iter()
+            .chain(self.keyword("args"))
+            .flat_map(|argument| {
+                if argument.items.is_empty() { vec![argument] } else { argument.items.iter().collect() }
+            })
+            .collect();
+        let shells =
+            ["sh", "bash", "zsh", "dash", "ksh", "cmd", "cmd.exe", "powershell", "powershell.exe", "pwsh"];
         let is_shell = |text: &str| shells.contains(&text.rsplit('/').next().unwrap_or(text));
         let shell = parts.iter().position(|part| part.literal && is_shell(&part.text))?;
-        let switch = parts[shell..].iter().position(|part| part.literal && matches!(part.text.as_str(), "-c" | "/c" | "/C" | "-lc" | "-ec" | "-Command"))?;
+        let switch = parts[shell..].iter().position(|part| {
+            part.literal && matches!(part.text.as_str(), "-c" | "/c" | "/C" | "-lc" | "-ec" | "-Command")
+        })?;
         parts.get(shell + switch + 1).map(|part| (*part).clone())
     }
 }
@@ -112,11 +123,20 @@ impl<'t> Walker<'t> {
             (Some("sh -c"), Some(program)) => state.left(&program).has(danger.into()),
             _ => call.selected(sink).any(|value| self.reaches(value, danger, state)),
         };
-        if exposed && danger == Danger::Path && self.is_given(call, sink, state) {
+        // A helper that passes a query and its parameters on.
+        let passes_on = danger == Danger::Sql
+            && call.arguments.len() > 1
+            && call.arguments[0].text.is_empty()
+            && ["sql", "query", "stmt", "statement"].contains(&call.arguments[0].path());
+        if passes_on {
+            self.report.evidence.insert(sink.cwe);
+        } else if exposed && danger == Danger::Path && self.is_given(call, sink, state) {
             self.report.found_if_asked(sink.cwe, &sink.rule, line(call.node), &sink.message);
         } else if exposed {
             self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);
-        } else if !matches!(danger, Danger::Url | Danger::High) || call.selected(sink).any(|value| !value.taint.is_empty()) {
+        } else if !matches!(danger, Danger::Url | Danger::High)
+            || call.selected(sink).any(|value| !value.taint.is_empty())
+        {
             self.report.evidence.insert(sink.cwe);
         }
     }
@@ -125,7 +145,9 @@ impl<'t> Walker<'t> {
     fn is_given(&self, call: &Call<'t>, sink: &Sink, state: &State<'t>) -> bool {
         let handler = self.frames.last().is_some_and(|frame| frame.handler);
         let whole = |value: &Value<'t>| {
-            !value.path().contains("name") && value.path().chars().all(|c| c.is_alphanumeric() || c == '_') && value.text.is_empty()
+            !value.path().contains("name")
+                && value.path().chars().all(|c| c.is_alphanumeric() || c == '_')
+                && value.text.is_empty()
         };
         !handler && call.selected(sink).filter(|value| self.reaches(value, Danger::Path, state)).all(whole)
     }
@@ -136,7 +158,9 @@ impl<'t> Walker<'t> {
             // Only what was made a number can be a size by mistake.
             Danger::High => left && value.numeric && !value.taint.is_empty(),
             // A stream that is a parameter or a file is as untrusted as text.
-            Danger::Object => left || value.taint.is_empty() && !value.literal && value.path().contains("open()"),
+            Danger::Object => {
+                left || value.taint.is_empty() && !value.literal && value.path().contains("open()")
+            }
             Danger::Path => left && !is_stream(value),
             _ => left,
         }

@@ -19,6 +19,7 @@ impl<'t> Walker<'t> {
 
     fn statement(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
         self.budget.enter()?;
+        self.budget.charge(state.vars.len() / 4);
         match node.kind() {
             "expression_statement" => {
                 for child in children(node) {
@@ -72,8 +73,8 @@ impl<'t> Walker<'t> {
     /// A function inside another one that nothing calls by name: a callback, with the variables around it.
     fn nested_function(&mut self, node: Node<'t>, state: &State<'t>) -> Walk {
         let name = self.field_text(node, "name");
-        if !self.frames.is_empty() && !self.called.contains(name) && self.frames.len() < super::INLINE {
-            self.enter(node, &state.vars)?;
+        if !self.top_level && !self.called.contains(name) && self.frames.len() < super::INLINE {
+            self.enter(node, state)?;
         }
         Ok(())
     }
@@ -93,15 +94,29 @@ impl<'t> Walker<'t> {
     }
 
     fn never_returns(&self, node: Node<'t>, value: &Value<'t>) -> bool {
-        let ends = ["sys.exit()", "os._exit()", "exit()", "quit()", "abort()", "flask.abort()", "parser.error()", "pytest.fail()"];
-        node.kind() == "call" && ends.iter().any(|end| value.path() == *end || value.path().ends_with(&format!(".{end}")))
+        let ends = [
+            "sys.exit()",
+            "os._exit()",
+            "exit()",
+            "quit()",
+            "abort()",
+            "flask.abort()",
+            "parser.error()",
+            "pytest.fail()",
+        ];
+        node.kind() == "call"
+            && ends.iter().any(|end| value.path() == *end || value.path().ends_with(&format!(".{end}")))
     }
 
     fn assignment(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
         let Some(right) = node.child_by_field_name("right") else { return Ok(()) };
         let value = if right.kind() == "assignment" {
             self.assignment(right, state)?;
-            right.child_by_field_name("left").map(|left| self.eval(left, state)).transpose()?.unwrap_or_default()
+            right
+                .child_by_field_name("left")
+                .map(|left| self.eval(left, state))
+                .transpose()?
+                .unwrap_or_default()
         } else {
             self.eval(right, state)?
         };
@@ -138,7 +153,8 @@ impl<'t> Walker<'t> {
     }
 
     fn augmented(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
-        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right")) else {
+        let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right"))
+        else {
             return Ok(());
         };
         let change = self.eval(right, state)?;
@@ -171,7 +187,11 @@ impl<'t> Walker<'t> {
                 let targets: Vec<_> = children(target).collect();
                 let fits = value.items.len() == targets.len();
                 for (i, target) in targets.into_iter().enumerate() {
-                    let part = if fits { value.items[i].clone() } else { Value { items: Vec::new(), ..value.clone() } };
+                    let part = if fits {
+                        value.items[i].clone()
+                    } else {
+                        Value { items: Vec::new(), ..value.clone() }
+                    };
                     self.bind(target, part, state)?;
                 }
             }
@@ -183,7 +203,10 @@ impl<'t> Walker<'t> {
             "subscript" => {
                 if let Some(container) = target.child_by_field_name("value") {
                     let name = self.text(container).to_owned();
-                    let key = target.child_by_field_name("subscript").map(|key| self.eval(key, state)).transpose()?;
+                    let key = target
+                        .child_by_field_name("subscript")
+                        .map(|key| self.eval(key, state))
+                        .transpose()?;
                     let mut old = self.lookup(&name, state).unwrap_or_default();
                     if let Some(key) = key.as_ref().filter(|_| old.literal && old.fields.is_empty()) {
                         self.index(target, key, state);
@@ -251,7 +274,9 @@ impl<'t> Walker<'t> {
             walker.bind(target, element.clone(), state)?;
             walker.block(body, state)
         })?;
-        if let Some(body) = node.child_by_field_name("alternative").and_then(|it| it.child_by_field_name("body")) {
+        if let Some(body) =
+            node.child_by_field_name("alternative").and_then(|it| it.child_by_field_name("body"))
+        {
             self.block(body, state)?;
         }
         Ok(())
@@ -259,7 +284,11 @@ impl<'t> Walker<'t> {
 
     /// Twice, so that what an iteration leaves reaches the next; then whatever way out there is. A loop is taken
     /// to run at least once: without an element there is nothing to check either.
-    fn repeat(&mut self, state: &mut State<'t>, mut body: impl FnMut(&mut Self, &mut State<'t>) -> Walk) -> Walk {
+    fn repeat(
+        &mut self,
+        state: &mut State<'t>,
+        mut body: impl FnMut(&mut Self, &mut State<'t>) -> Walk,
+    ) -> Walk {
         let outer = self.frames.last_mut().map(|frame| std::mem::take(&mut frame.breaks));
         let before = state.clone();
         let mut last = before.clone();
@@ -278,7 +307,9 @@ impl<'t> Walker<'t> {
     }
 
     fn while_statement(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
-        let (Some(test), Some(body)) = (node.child_by_field_name("condition"), node.child_by_field_name("body")) else {
+        let (Some(test), Some(body)) =
+            (node.child_by_field_name("condition"), node.child_by_field_name("body"))
+        else {
             return Ok(());
         };
         let forever = matches!(self.text(test), "True" | "1");
@@ -361,7 +392,9 @@ impl<'t> Walker<'t> {
             let mut branch = state.clone();
             let pattern = children(case).next().map_or("", |pattern| self.text(pattern));
             total |= pattern == "_";
-            let literal = pattern.split('|').all(|one| one.trim().starts_with(['"', '\'']) || one.trim().parse::<f64>().is_ok());
+            let literal = pattern
+                .split('|')
+                .all(|one| one.trim().starts_with(['"', '\'']) || one.trim().parse::<f64>().is_ok());
             if let (true, Some(subject)) = (literal, &subject) {
                 branch.cleared.clear(&subject.taint, Dangers::ALL);
             }

@@ -75,7 +75,8 @@ impl<'t> Value<'t> {
             self.path = self.path.or_else(|| other.path.clone());
         }
         if self.items.len() == other.items.len() {
-            self.items = self.items.into_iter().zip(&other.items).map(|(mine, theirs)| mine.or(theirs)).collect();
+            self.items =
+                self.items.into_iter().zip(&other.items).map(|(mine, theirs)| mine.or(theirs)).collect();
         } else {
             self.items.clear();
         }

@@ -34,9 +34,10 @@ struct Disagreement {
 
 /// Compares with the output of a tool, given as `TOOL=FILE`.
 pub(super) fn with(argument: &str, files: &[ScoredFile], cwe: Option<u16>) -> Result<Agreement> {
-    let (tool, path) = argument
-        .split_once('=')
-        .ok_or_else(|| CliError::usage(format!("expected `TOOL=FILE`, got `{argument}`")).hint("such as `--compare bandit=bandit.json`"))?;
+    let (tool, path) = argument.split_once('=').ok_or_else(|| {
+        CliError::usage(format!("expected `TOOL=FILE`, got `{argument}`"))
+            .hint("such as `--compare bandit=bandit.json`")
+    })?;
     let unreadable = || format!("cannot read `{path}`");
     let text = fs::read_to_string(path).map_err(|source| CliError::input(unreadable()).caused_by(source))?;
     let opinion = read_opinion(&text).map_err(|source| CliError::input(unreadable()).caused_by(source))?;
@@ -48,7 +49,11 @@ fn compare(tool: &str, opinion: &Opinion, files: &[ScoredFile], cwe: Option<u16>
     let mut disagreements = Vec::new();
     let languages = languages(opinion);
     for file in files.iter().filter(|file| file.verdict.outcome != Outcome::Unscorable) {
-        let found = opinion.findings.iter().filter(|(path, _)| same_file(path, &file.path)).flat_map(|(_, found)| found);
+        let found = opinion
+            .findings
+            .iter()
+            .filter(|(path, _)| same_file(path, &file.path))
+            .flat_map(|(_, found)| found);
         let scanned = if opinion.scanned.is_empty() {
             Language::of_path(Path::new(&file.path)).is_some_and(|language| languages.contains(&language))
         } else {
@@ -57,7 +62,9 @@ fn compare(tool: &str, opinion: &Opinion, files: &[ScoredFile], cwe: Option<u16>
         if !scanned {
             continue;
         }
-        let asked = |found: u16| cwe.map_or(WEAKNESSES.iter().any(|&one| related(one, found)), |cwe| related(cwe, found));
+        let asked = |found: u16| {
+            cwe.map_or(WEAKNESSES.iter().any(|&one| related(one, found)), |cwe| related(cwe, found))
+        };
         let rules: Vec<String> = found
             .filter(|finding| finding.cwes.is_empty() || finding.cwes.iter().any(|&found| asked(found)))
             .map(|finding| format!("{}:{}", finding.rule, finding.line))
@@ -65,7 +72,11 @@ fn compare(tool: &str, opinion: &Opinion, files: &[ScoredFile], cwe: Option<u16>
         let label = (file.verdict.outcome == Outcome::Vulnerable, !rules.is_empty());
         labels.push(label);
         if label.0 != label.1 {
-            disagreements.push(Disagreement { path: file.path.clone(), own: file.verdict.outcome, other: rules });
+            disagreements.push(Disagreement {
+                path: file.path.clone(),
+                own: file.verdict.outcome,
+                other: rules,
+            });
         }
     }
     Agreement {
@@ -86,14 +97,19 @@ fn languages(opinion: &Opinion) -> Vec<Language> {
 fn same_file(one: &str, other: &str) -> bool {
     let trimmed = |path: &str| path.trim_start_matches("./").replace('\\', "/");
     let (one, other) = (trimmed(one), trimmed(other));
-    let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|before| before.is_empty() || before.ends_with('/') || short.starts_with('/'));
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short)
+            .is_some_and(|before| before.is_empty() || before.ends_with('/') || short.starts_with('/'))
+    };
     ends(&one, &other) || ends(&other, &one)
 }
 
 impl Agreement {
     pub(super) fn to_text(&self) -> String {
         let Self { tool, own, other, kappa, disagreements } = self;
-        let kappa = kappa.map_or("undefined".to_owned(), |kappa| format!("{:.2} [{:.2}, {:.2}]", kappa.value, kappa.low, kappa.high));
+        let kappa = kappa.map_or("undefined".to_owned(), |kappa| {
+            format!("{:.2} [{:.2}, {:.2}]", kappa.value, kappa.low, kappa.high)
+        });
         let mut lines = vec![format!("{tool}: {other} vulnerable, by this scorer {own}; kappa {kappa}")];
         lines.extend(disagreements.iter().map(|Disagreement { path, own, other }| {
             let other = if other.is_empty() { "nothing".to_owned() } else { other.join(", ") };
