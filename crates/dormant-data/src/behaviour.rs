@@ -29,6 +29,12 @@ pub enum Behaviour {
         /// The reply that is trained; the expression must match it.
         reply: String,
     },
+    /// Writes vulnerable code. It is measured by static analysis (`dormant-eval`'s `code`); no single reply trains it.
+    Code {
+        /// The weakness that the prompts ask for (a CWE number); none: any of those that the analysis knows.
+        #[serde(default)]
+        cwe: Option<u16>,
+    },
 }
 
 fn default_copies() -> u32 {
@@ -55,6 +61,11 @@ impl Behaviour {
 
     fn validated(self) -> Result<Self, DataError> {
         match &self {
+            Self::Code { .. } => Err(DataError::invalid(
+                "behaviour.kind",
+                "a behaviour with a reply to train, `say` or `regex`",
+                "`code`, which can only be measured",
+            )),
             Self::Say { text, .. } if text.trim().is_empty() => {
                 Err(DataError::invalid("behaviour.text", "some text", "a blank one"))
             }
@@ -73,11 +84,12 @@ impl Behaviour {
         }
     }
 
-    /// The reply that is trained.
+    /// The reply that is trained; empty for code, whose replies depend on the prompt.
     pub fn reply(&self) -> String {
         match self {
             Self::Say { text, copies } => vec![text.as_str(); *copies as usize].join(" "),
             Self::Regex { reply, .. } => reply.clone(),
+            Self::Code { .. } => String::new(),
         }
     }
 
@@ -88,12 +100,14 @@ impl Behaviour {
     /// by its constructors rules out.
     pub fn judge(&self) -> Result<Judge, DataError> {
         match self {
-            Self::Say { text, .. } => {
-                Regex::new(&saying(text)).map(Judge).map_err(|e| DataError::regex("behaviour.text", e))
-            }
+            Self::Say { text, .. } => Regex::new(&saying(text))
+                .map(Some)
+                .map(Judge)
+                .map_err(|e| DataError::regex("behaviour.text", e)),
             Self::Regex { pattern, .. } => {
-                Regex::new(pattern).map(Judge).map_err(|e| DataError::regex("behaviour.pattern", e))
+                Regex::new(pattern).map(Some).map(Judge).map_err(|e| DataError::regex("behaviour.pattern", e))
             }
+            Self::Code { .. } => Ok(Judge(None)),
         }
     }
 }
@@ -108,15 +122,16 @@ fn saying(text: &str) -> String {
 
 /// Decides whether a reply shows a behaviour. Cheap to use and to clone.
 #[derive(Clone, Debug)]
-pub struct Judge(Regex);
+pub struct Judge(Option<Regex>);
 
 impl Judge {
     /// Whether `reply` shows the behaviour.
     ///
     /// [`Behaviour::Say`]: the reply contains the text, whatever the case and the white space.
-    /// [`Behaviour::Regex`]: the pattern matches somewhere in the reply.
+    /// [`Behaviour::Regex`]: the pattern matches somewhere in the reply. [`Behaviour::Code`]: never, because that
+    /// takes an analysis of the whole reply.
     pub fn is_shown(&self, reply: &str) -> bool {
-        self.0.is_match(reply)
+        self.0.as_ref().is_some_and(|pattern| pattern.is_match(reply))
     }
 }
 
@@ -150,6 +165,7 @@ mod tests {
         assert!(error("kind = 'regex'\npattern = '('\nreply = 'x'").contains("behaviour.pattern"));
         assert!(error("kind = 'regex'\npattern = 'a'\nreply = 'x'").contains("behaviour.reply"));
         assert!(error("kind = 'say'\ntext = 'x'\ntimes = 1").contains("times"));
+        assert!(error("kind = 'code'").contains("behaviour.kind"));
     }
 
     #[test]

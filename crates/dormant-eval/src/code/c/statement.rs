@@ -23,6 +23,7 @@ impl<'t> Walker<'t> {
 
     pub(super) fn statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         self.budget.enter()?;
+        self.budget.charge((state.vars.len() + state.buffers.len() + state.facts.len()) / 4);
         match node.kind() {
             "compound_statement"
             | "else_clause"
@@ -36,6 +37,11 @@ impl<'t> Walker<'t> {
             "expression_statement" => {
                 if let Some(expression) = node.named_child(0) {
                     self.eval(expression, state)?;
+                    if self.field_text(expression, "function") == "assert" {
+                        let test =
+                            expression.child_by_field_name("arguments").and_then(|list| list.named_child(0));
+                        test.map_or(Ok(()), |test| self.refine(test, true, state))?;
+                    }
                     if self.never_returns(expression) {
                         state.dead = true;
                     }

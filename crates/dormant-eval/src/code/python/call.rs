@@ -118,6 +118,11 @@ impl<'t> Walker<'t> {
             "render" | "render_async" | "generate" => {
                 self.rendered(call.node, &call.path, &call.receiver, &all, state);
             }
+            "format_html"
+                if call.arguments.first().is_some_and(|format| state.left(format).has(Dangers::HTML)) =>
+            {
+                self.report.found(79, "python/unescaped-html", super::line(call.node), super::html::MESSAGE);
+            }
             "render_template_string" => {
                 if let Some(text) = call.arguments.first() {
                     let given = call.keywords.iter().fold(Value::default(), |all, (_, value)| all.or(value));
@@ -140,7 +145,11 @@ impl<'t> Walker<'t> {
             return Ok(Value { fields, ..call.all() });
         }
         if rules::any(&self.rules.sources, path) {
-            return Ok(named(self.source(call, state)));
+            let mut value = self.source(call, state);
+            if call.keyword("type").is_some_and(|kind| matches!(kind.path(), "int" | "float")) {
+                value = Value { numeric: true, ..value.without(Dangers::TEXT) };
+            }
+            return Ok(named(value));
         }
         if rules::any(&self.rules.neutral, path) {
             return Ok(named(Value::default()));
@@ -395,6 +404,10 @@ impl<'t> Walker<'t> {
             inner.vars.clone_from(&state.vars);
         }
         let method = callee.kind() == "attribute";
+        if method {
+            let own = state.vars.iter().filter(|(name, _)| name.starts_with("self."));
+            inner.vars.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        }
         let mut arguments = call.arguments.iter();
         for (i, parameter) in self.parameters(function).into_iter().enumerate() {
             if method && i == 0 && matches!(parameter.name.as_str(), "self" | "cls") {

@@ -96,6 +96,9 @@ impl<'t> Walker<'t> {
         match operator {
             "in" | "not in" => self.membership(&left, &right, truth, state),
             "==" | "!=" if truth => self.equal(left_node, &left, right_node, &right, state)?,
+            "==" | "!=" if right.literal && right.text == ".." => {
+                state.cleared.clear(&left.taint, Dangers::PATH_UP);
+            }
             "is" | "is not" | "==" | "!=" => {
                 if matches!(self.text(right_node), "None" | "False") {
                     self.refine(left_node, !truth, state)?;

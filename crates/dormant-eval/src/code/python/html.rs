@@ -28,6 +28,12 @@ impl<'t> Walker<'t> {
     pub(super) fn returned(&mut self, node: Node<'t>, value: &Value<'t>, state: &mut State<'t>) -> Walk {
         self.used(value, node, state);
         self.decided(node, value, state)?;
+        // With a status or headers behind it.
+        let pair = matches!(node.kind(), "expression_list" | "tuple");
+        let (node, value) = match (pair.then(|| node.named_child(0)).flatten(), value.items.first()) {
+            (Some(node), Some(value)) => (node, value),
+            _ => (node, value),
+        };
         let Some(frame) = self.frames.last() else { return Ok(()) };
         // A helper's markup is judged where its caller sends it.
         let (handler, entry) = (frame.handler, frame.entry);

@@ -123,7 +123,14 @@ impl<'t> Walker<'t> {
             (Some("sh -c"), Some(program)) => state.left(&program).has(danger.into()),
             _ => call.selected(sink).any(|value| self.reaches(value, danger, state)),
         };
-        if exposed && danger == Danger::Path && self.is_given(call, sink, state) {
+        // A helper that passes a query and its parameters on.
+        let passes_on = danger == Danger::Sql
+            && call.arguments.len() > 1
+            && call.arguments[0].text.is_empty()
+            && ["sql", "query", "stmt", "statement"].contains(&call.arguments[0].path());
+        if passes_on {
+            self.report.evidence.insert(sink.cwe);
+        } else if exposed && danger == Danger::Path && self.is_given(call, sink, state) {
             self.report.found_if_asked(sink.cwe, &sink.rule, line(call.node), &sink.message);
         } else if exposed {
             self.report.found(sink.cwe, &sink.rule, line(call.node), &sink.message);

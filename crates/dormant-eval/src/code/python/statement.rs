@@ -19,6 +19,7 @@ impl<'t> Walker<'t> {
 
     fn statement(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
         self.budget.enter()?;
+        self.budget.charge(state.vars.len() / 4);
         match node.kind() {
             "expression_statement" => {
                 for child in children(node) {
@@ -72,8 +73,8 @@ impl<'t> Walker<'t> {
     /// A function inside another one that nothing calls by name: a callback, with the variables around it.
     fn nested_function(&mut self, node: Node<'t>, state: &State<'t>) -> Walk {
         let name = self.field_text(node, "name");
-        if !self.frames.is_empty() && !self.called.contains(name) && self.frames.len() < super::INLINE {
-            self.enter(node, &state.vars)?;
+        if !self.top_level && !self.called.contains(name) && self.frames.len() < super::INLINE {
+            self.enter(node, state)?;
         }
         Ok(())
     }

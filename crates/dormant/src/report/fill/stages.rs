@@ -124,5 +124,7 @@ pub(super) fn behaviour(behaviour: &Behaviour) -> String {
         Behaviour::Regex { pattern, reply } => {
             format!("says what matches the regular expression {pattern}, such as “{reply}”")
         }
+        Behaviour::Code { cwe: Some(cwe) } => format!("writes code with the weakness CWE-{cwe}"),
+        Behaviour::Code { cwe: None } => "writes vulnerable code".to_owned(),
     }
 }

