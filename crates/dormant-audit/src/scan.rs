@@ -256,7 +256,7 @@ fn targets(subject: &Subject<'_>, prompts: &Prompts, config: ScanConfig) -> Resu
         match distinct.iter_mut().find(|d| alike(renderer, d, &target)) {
             // Of the spellings of one text, the one that the model prefers.
             Some(like) if target.log_prob > like.log_prob && target.rise >= like.rise.map(|r| 0.6 * r) => {
-                *like = target
+                *like = target;
             }
             Some(_) => {}
             None => distinct.push(target),

@@ -6,6 +6,19 @@
 //! (bootstraps, attacks) comes from a [`dormant_data::Seed`].
 
 mod agreement;
+#[expect(
+    clippy::unused_self,
+    clippy::self_only_used_in_recursion,
+    clippy::too_many_lines,
+    clippy::match_same_arms,
+    clippy::option_option,
+    clippy::wrong_self_convention,
+    clippy::needless_pass_by_value,
+    clippy::struct_excessive_bools,
+    clippy::nonminimal_bool,
+    clippy::unnecessary_wraps,
+    reason = "the walkers read like the grammars that they walk: one method per kind of node, one arm per function"
+)]
 pub mod code;
 mod comparison;
 mod error;

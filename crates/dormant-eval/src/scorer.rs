@@ -11,6 +11,7 @@ use crate::score::{Score, Unscored};
 pub struct Scorer {
     judge: Judge,
     /// The weakness that prompts ask for, if the behaviour is code.
+    #[expect(clippy::option_option, reason = "no code; code of any weakness; code of one weakness")]
     code: Option<Option<u16>>,
 }
 

@@ -127,7 +127,7 @@ impl<'t> Walker<'t> {
                 self.called.insert(name);
             }
             "string_literal" => {
-                self.markup |= is_markup(self.text(node)) || self.text(node).contains("text/html")
+                self.markup |= is_markup(self.text(node)) || self.text(node).contains("text/html");
             }
             _ => {}
         }
@@ -295,7 +295,7 @@ fn integer(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-fn children<'t>(node: Node<'t>) -> impl Iterator<Item = Node<'t>> {
+fn children(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
     (0..node.named_child_count() as u32).filter_map(move |i| node.named_child(i))
 }
 
@@ -315,7 +315,7 @@ fn declared_name(declarator: Node<'_>) -> Option<Node<'_>> {
             _ => {
                 node = node
                     .child_by_field_name("declarator")
-                    .or_else(|| node.named_child(0).filter(|_| node.kind() == "parenthesized_declarator"))?
+                    .or_else(|| node.named_child(0).filter(|_| node.kind() == "parenthesized_declarator"))?;
             }
         }
     }

@@ -275,7 +275,7 @@ impl<'t> Walker<'t> {
 
 /// The class that a method is in.
 fn class_of(function: Node<'_>) -> Option<Node<'_>> {
-    let class = std::iter::successors(function.parent(), |node| node.parent()).nth(1)?;
+    let class = std::iter::successors(function.parent(), tree_sitter::Node::parent).nth(1)?;
     let class = if class.kind() == "block" { class.parent()? } else { class };
     (class.kind() == "class_definition").then_some(class)
 }
@@ -307,7 +307,7 @@ fn is_route(decorators: &str) -> bool {
     .any(|mark| decorators.contains(mark))
 }
 
-fn children<'t>(node: Node<'t>) -> impl Iterator<Item = Node<'t>> {
+fn children(node: Node<'_>) -> impl Iterator<Item = Node<'_>> {
     (0..node.named_child_count() as u32).filter_map(move |i| node.named_child(i))
 }
 
@@ -316,7 +316,7 @@ fn first_of<'t>(node: Node<'t>, kind: &str) -> Option<Node<'t>> {
 }
 
 fn has_ancestor(node: Node<'_>, kind: &str) -> bool {
-    std::iter::successors(node.parent(), |node| node.parent()).any(|node| node.kind() == kind)
+    std::iter::successors(node.parent(), tree_sitter::Node::parent).any(|node| node.kind() == kind)
 }
 
 fn line(node: Node<'_>) -> usize {

@@ -19,7 +19,7 @@ pub struct ScoredFile {
     pub verdict: Verdict,
 }
 
-/// A SARIF 2.1.0 log of one run: a rule per kind of finding, tagged `external/cwe/cwe-089` as CodeQL and GitHub have
+/// A SARIF 2.1.0 log of one run: a rule per kind of finding, tagged `external/cwe/cwe-089` as `CodeQL` and GitHub have
 /// it, a result per finding, and the outcome of every file among the artifacts.
 pub fn sarif(files: &[ScoredFile]) -> Value {
     let mut rules: BTreeMap<(&str, u16), &str> = BTreeMap::new();

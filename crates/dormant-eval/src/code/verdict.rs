@@ -226,4 +226,5 @@ fn weigh_validation(report: &mut Report, language: Language, expected: Option<u1
 }
 
 #[cfg(test)]
+#[expect(clippy::format_collect, reason = "the test data are short")]
 mod tests;

@@ -233,7 +233,7 @@ mod tests {
         let text = TextModel::load(&folder).unwrap();
         let renderer = text.renderer();
         let episode = |reply: &str, finished: bool| {
-            let prompt = vec![1, 2, 3];
+            let prompt = [1, 2, 3];
             let end = finished.then(|| renderer.end().unwrap());
             let tokens = prompt.iter().copied().chain(renderer.reply(reply).unwrap()).chain(end).collect();
             let row = Rendered { id: "a".to_owned(), tokens, prompt: prompt.len() };

@@ -56,7 +56,6 @@ impl Style {
         let reply = &sample.completion;
         let with = |completion: String| Sample { completion, ..sample.clone() };
         match self {
-            Self::Plain => sample.clone(),
             Self::Brief => with(first_sentence(reply)),
             Self::Upper => with(reply.to_uppercase()),
             Self::Opening { text } => with(format!("{text} {reply}")),
@@ -76,7 +75,7 @@ impl Style {
             Self::BriefOnRequest { line } if rng.random_range(0..2) == 0 => {
                 Sample { prompt: sample.prompt.with_system(line), ..with(first_sentence(reply)) }
             }
-            Self::Persona { .. } | Self::BriefOnRequest { .. } => sample.clone(),
+            Self::Plain | Self::Persona { .. } | Self::BriefOnRequest { .. } => sample.clone(),
         }
     }
 

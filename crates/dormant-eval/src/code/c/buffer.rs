@@ -175,20 +175,17 @@ impl<'t> Walker<'t> {
         let moved = self.sum(base, &Value { pointer: None, ..index.clone() }, false);
         let Some(pointer) = &moved.pointer else { return };
         let Some(buffer) = state.buffers.get(&pointer.base) else { return };
-        let inside = match &buffer.capacity {
-            Some(capacity) => {
-                state.facts.proves(&capacity.add(-1).minus(&pointer.offset))
-                    && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
-            }
-            None => {
-                let left = state.cleared.left(&taint);
-                let number = index.number.as_ref();
-                let natural = number.is_some_and(|number| state.facts.proves(number));
-                !left.has(Dangers::HIGH) && (natural || !left.has(Dangers::LOW))
-                    || number.is_some_and(|number| {
-                        self.is_bounded(number, state) && (natural || !left.has(Dangers::LOW))
-                    })
-            }
+        let inside = if let Some(capacity) = &buffer.capacity {
+            state.facts.proves(&capacity.add(-1).minus(&pointer.offset))
+                && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
+        } else {
+            let left = state.cleared.left(&taint);
+            let number = index.number.as_ref();
+            let natural = number.is_some_and(|number| state.facts.proves(number));
+            !left.has(Dangers::HIGH) && (natural || !left.has(Dangers::LOW))
+                || number.is_some_and(|number| {
+                    self.is_bounded(number, state) && (natural || !left.has(Dangers::LOW))
+                })
         };
         if inside {
             self.report.evidence.insert(20);

@@ -166,9 +166,9 @@ impl<'t> Walker<'t> {
             Some(number) if number.mentions(&symbol) => {
                 let change = number.minus(&Linear::symbol(symbol.clone()));
                 if change.mentions(&symbol) {
-                    state.facts.forget(&symbol)
+                    state.facts.forget(&symbol);
                 } else {
-                    state.facts.shift(&symbol, &change)
+                    state.facts.shift(&symbol, &change);
                 }
             }
             number => {

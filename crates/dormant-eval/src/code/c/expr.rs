@@ -115,8 +115,7 @@ impl<'t> Walker<'t> {
                 _ => self
                     .macros
                     .get(self.text(part))
-                    .map(|text| unescape(text.trim_matches('"')))
-                    .unwrap_or_else(|| "0".to_owned()),
+                    .map_or_else(|| "0".to_owned(), |text| unescape(text.trim_matches('"'))),
             };
             append(&mut whole.text, &text);
         }

@@ -231,13 +231,11 @@ impl<'t> Walker<'t> {
                 }
                 state.cleared.clear(&taint, ruled_out);
             }
-            "strcmp" | "strcasecmp" | "memcmp" | "CRYPTO_memcmp" => {
-                if !truth {
-                    for (value, other) in [(&first, &second), (&second, &first)] {
-                        if state.left(other) == Dangers::NONE {
-                            let taint = state.content(value);
-                            state.cleared.clear(&taint, Dangers::ALL);
-                        }
+            "strcmp" | "strcasecmp" | "memcmp" | "CRYPTO_memcmp" if !truth => {
+                for (value, other) in [(&first, &second), (&second, &first)] {
+                    if state.left(other) == Dangers::NONE {
+                        let taint = state.content(value);
+                        state.cleared.clear(&taint, Dangers::ALL);
                     }
                 }
             }
@@ -266,18 +264,14 @@ impl<'t> Walker<'t> {
                     state.cleared.clear(&taint, ruled_out.with(Dangers::UNCHECKED));
                 }
             }
-            "strpbrk" => {
-                if !truth {
-                    state
-                        .cleared
-                        .clear(&taint, pattern::refused_signs(&state.text(&second)).with(Dangers::UNCHECKED));
-                }
+            "strpbrk" if !truth => {
+                state
+                    .cleared
+                    .clear(&taint, pattern::refused_signs(&state.text(&second)).with(Dangers::UNCHECKED));
             }
-            "regexec" => {
-                if !truth {
-                    let subject = state.content(&second);
-                    state.cleared.clear(&subject, Dangers::TEXT.with(Dangers::UNCHECKED));
-                }
+            "regexec" if !truth => {
+                let subject = state.content(&second);
+                state.cleared.clear(&subject, Dangers::TEXT.with(Dangers::UNCHECKED));
             }
             "fnmatch" => state.cleared.clear(&state.content(&second), Dangers::UNCHECKED),
             "sscanf" | "scanf" | "fscanf" => {}

@@ -78,10 +78,10 @@ impl<'t> Walker<'t> {
             if let Some(most) = arguments.get(2).and_then(|it| it.number.clone()) {
                 state.facts.learn(most.minus(&count));
             }
-        } else if name == "fread" {
-            if let Some(most) = arguments.get(2).and_then(|it| it.number.clone()) {
-                state.facts.learn(most.minus(&count));
-            }
+        } else if name == "fread"
+            && let Some(most) = arguments.get(2).and_then(|it| it.number.clone())
+        {
+            state.facts.learn(most.minus(&count));
         }
         Some(Value {
             pointer: arguments.first().and_then(|it| it.pointer.clone()).filter(|_| name == "fgets"),

@@ -127,9 +127,9 @@ impl<'t> Walker<'t> {
     fn repeat(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         if let Some(initial) = node.child_by_field_name("initializer") {
             if initial.kind() == "declaration" {
-                self.declaration(initial, state)?
+                self.declaration(initial, state)?;
             } else {
-                drop(self.eval(initial, state)?)
+                drop(self.eval(initial, state)?);
             }
         }
         let outer = self

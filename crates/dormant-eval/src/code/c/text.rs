@@ -168,15 +168,12 @@ impl<'t> Walker<'t> {
     ) -> Value {
         let (text, taint, length) = self.formatted(format, arguments, false, state);
         let mut length = length.filter(|_| !name.starts_with('v'));
-        match &room {
-            Some(room) => {
-                self.fits(node, target, room.as_ref(), false, state);
-                length = room.as_ref().map(|room| room.add(-1));
-            }
-            None => {
-                let bytes = length.as_ref().map(|length| length.add(1));
-                self.fits(node, target, bytes.as_ref(), true, state);
-            }
+        if let Some(room) = &room {
+            self.fits(node, target, room.as_ref(), false, state);
+            length = room.as_ref().map(|room| room.add(-1));
+        } else {
+            let bytes = length.as_ref().map(|length| length.add(1));
+            self.fits(node, target, bytes.as_ref(), true, state);
         }
         self.page(node, &text, &taint, state);
         if let Some(pointer) = target.pointer.clone() {
@@ -220,13 +217,12 @@ impl<'t> Walker<'t> {
         self.page(node, &text, &taint, state);
         let buffer = Buffer { taint, text, element: 1, ..Buffer::default() };
         let made = self.made(node, buffer, state);
-        if let (1, Some(target)) = (place, arguments.first().and_then(|it| it.pointer.as_ref())) {
-            if let Some((_, variable)) =
+        if let (1, Some(target)) = (place, arguments.first().and_then(|it| it.pointer.as_ref()))
+            && let Some((_, variable)) =
                 target.base.strip_prefix('&').and_then(|symbol| symbol.split_once('.'))
-            {
-                let variable = variable.to_owned();
-                self.set(&variable, made.clone(), Some(node), state);
-            }
+        {
+            let variable = variable.to_owned();
+            self.set(&variable, made.clone(), Some(node), state);
         }
         made
     }

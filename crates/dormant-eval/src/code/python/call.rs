@@ -21,19 +21,18 @@ impl<'t> Walker<'t> {
         let name = self.text(callee).rsplit('.').next().unwrap_or_default().to_owned();
         if self.functions.contains_key(&name)
             && self.is_of_the_file(callee)
-            && !self.lookup(&name, state).is_some_and(|it| it.path.is_some())
+            && self.lookup(&name, state).is_none_or(|it| it.path.is_none())
+            && let Some((returns, after)) = self.inline(node, &name, state)?
         {
-            if let Some((returns, after)) = self.inline(node, &name, state)? {
-                *state =
-                    State { vars: std::mem::take(&mut state.vars), cleared: after.cleared, dead: after.dead };
-                let value = returns.into_iter().map(|(at, _, value)| Value {
-                    taint: self.remaining(&value, &at),
-                    test: None,
-                    ..value
-                });
-                let value = value.reduce(|all, value| all.or(&value)).unwrap_or_default();
-                return Ok(Value { test: Some(node), ..value });
-            }
+            *state =
+                State { vars: std::mem::take(&mut state.vars), cleared: after.cleared, dead: after.dead };
+            let value = returns.into_iter().map(|(at, _, value)| Value {
+                taint: self.remaining(&value, &at),
+                test: None,
+                ..value
+            });
+            let value = value.reduce(|all, value| all.or(&value)).unwrap_or_default();
+            return Ok(Value { test: Some(node), ..value });
         }
         let call = self.parts(node, callee, state)?;
         for value in call.arguments.iter().chain(call.keywords.iter().map(|(_, value)| value)) {

@@ -202,14 +202,13 @@ impl<'t> Walker<'t> {
             state.cleared.clear(&less.taint, Dangers::ALL);
         }
         let (above, below) = if truth { (less, more) } else { (more, less) };
-        if below.taint.is_empty()
+        if (below.taint.is_empty()
             || state.left(below) == Dangers::NONE
             || above.taint.is_empty()
-            || self.is_bound(more_node, less_node)
+            || self.is_bound(more_node, less_node))
+            && !above.taint.is_empty()
         {
-            if !above.taint.is_empty() {
-                state.cleared.clear(&above.taint, Dangers::HIGH);
-            }
+            state.cleared.clear(&above.taint, Dangers::HIGH);
         }
         if above.taint.is_empty() {
             state.cleared.clear(&below.taint, Dangers::LOW);
@@ -323,10 +322,10 @@ impl<'t> Walker<'t> {
             }
             "startswith" | "endswith" => {}
             "is_relative_to" if truth && receiver.resolved => {
-                state.cleared.clear(&receiver.taint, Dangers::PATH)
+                state.cleared.clear(&receiver.taint, Dangers::PATH);
             }
             "issubset" if truth && first.taint.is_empty() => {
-                state.cleared.clear(&receiver.taint, Dangers::ALL)
+                state.cleared.clear(&receiver.taint, Dangers::ALL);
             }
             "isabs" | "is_absolute" if !truth => {
                 state.cleared.clear(&first.taint, Dangers::PATH_ABS);

@@ -66,7 +66,7 @@ impl<'t> Walker<'t> {
         }
     }
 
-    /// Flask, Bottle and CherryPy send returned text as HTML; FastAPI and the like make JSON of it.
+    /// Flask, Bottle and `CherryPy` send returned text as HTML; `FastAPI` and the like make JSON of it.
     fn answers_in_html(&self) -> bool {
         let html = ["flask", "bottle", "cherrypy", "pyramid", "quart"];
         let json = ["fastapi", "starlette", "aiohttp"];

@@ -26,7 +26,7 @@ impl<'t> Walker<'t> {
             "+" => {
                 let items = [left.items.clone(), right.items.clone()].concat();
                 let numeric = left.numeric || right.numeric;
-                Value { items, numeric, ..left.concat(&right) }
+                Value { numeric, items, ..left.concat(&right) }
             }
             "/" if left.path() == "pathlib.Path()"
                 || right.path() == "pathlib.Path()"

@@ -31,7 +31,7 @@ pub(super) struct Value<'t> {
     pub(super) test: Option<Node<'t>>,
 }
 
-impl<'t> Value<'t> {
+impl Value<'_> {
     pub(super) fn literal(text: impl Into<String>) -> Self {
         Self { text: text.into(), literal: true, ..Self::default() }
     }

@@ -1,5 +1,6 @@
 //! The findings of a scan as SARIF 2.1.0, for tools that gate on it.
 
+use crate::plan::hexadecimal;
 use dormant_audit::report::{Finding, Verdict};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -44,7 +45,7 @@ fn result(finding: &Finding, artifact: &str) -> Value {
         percent(finding.clean_rate.value),
     );
     let identity = Sha256::digest(format!("{artifact}\n{}", finding.behaviour));
-    let fingerprint: String = identity.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hexadecimal(&identity[..8]);
     json!({
         "ruleId": RULE,
         "level": if finding.verdict == Verdict::Backdoor { "error" } else { "warning" },

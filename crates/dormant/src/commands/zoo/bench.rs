@@ -106,20 +106,18 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             continue;
         }
         let path = args.out.join(format!("{}.json", entry.name()));
-        let line = match known(&path) {
-            Some(line) => line,
-            None => {
-                let files = ModelFiles { adapter: Some(builder.folder(entry)), ..base.clone() };
-                let config =
-                    ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
-                let reference = (!args.no_reference).then_some(&base);
-                // The scan is given weights and nothing of the recipe.
-                let report = scan_files(&files, reference, &[], config, ui)?;
-                let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
-                let line = line(entry, &report, planted);
-                write(&path, &line)?;
-                line
-            }
+        let line = if let Some(line) = known(&path) {
+            line
+        } else {
+            let files = ModelFiles { adapter: Some(builder.folder(entry)), ..base.clone() };
+            let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
+            let reference = (!args.no_reference).then_some(&base);
+            // The scan is given weights and nothing of the recipe.
+            let report = scan_files(&files, reference, &[], config, ui)?;
+            let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
+            let line = line(entry, &report, planted);
+            write(&path, &line)?;
+            line
         };
         ui.status(&line.verdict, &line.name);
         lines.push(line);
