@@ -1,5 +1,7 @@
 //! The scanner's parts on a tiny random model.
 
+#![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
