@@ -121,7 +121,7 @@ fn all_weaknesses_have_twins_in_the_gold_set() {
 /// Sanitisers, and what is left when they are taken away.
 const MUTATIONS: &[(u16, &str, &str)] = &[
     (78, "shlex.quote(", "("),
-    (78, "quote(", "("),
+    (78, "{shlex.quote(dst)}", "{dst}"),
     (79, "html.escape(", "("),
     (79, "{escape(name)}", "{name}"),
     (79, "escape(c[\"text\"])", "c[\"text\"]"),
@@ -192,7 +192,8 @@ fn without_its_sanitiser_the_code_is_vulnerable() {
     println!("{flipped} mutants, all vulnerable");
 }
 
-/// Takes a check away: `if …:` with one statement that leaves, or `if (…)` with one.
+/// Takes a check away: `if …:` with one statement that leaves, or `if (…)` with one. Checks of results (`if (!f)`)
+/// are not meant.
 fn without_checks(snippet: &Snippet) -> Vec<String> {
     let source = snippet.source();
     let lines: Vec<&str> = source.lines().collect();
@@ -204,7 +205,22 @@ fn without_checks(snippet: &Snippet) -> Vec<String> {
     };
     let mut mutants = Vec::new();
     for i in 0..lines.len().saturating_sub(1) {
-        if lines[i].trim_start().starts_with("if ") && leaves(lines[i + 1]) && !lines[i].ends_with('{') {
+        let of_a_result = [
+            "NULL",
+            "(!",
+            "!= SQLITE_OK",
+            "scanf(",
+            "getrandom(",
+            "snprintf(",
+            "code",
+            "< 0)",
+            "<= 0)",
+            "realpath(",
+        ]
+        .iter()
+        .any(|part| lines[i].contains(part));
+        let is_check = lines[i].trim_start().starts_with("if ") && !lines[i].ends_with('{') && !of_a_result;
+        if is_check && leaves(lines[i + 1]) {
             let kept =
                 lines.iter().enumerate().filter(|(j, _)| *j != i && *j != i + 1).map(|(_, line)| *line);
             mutants.push(kept.collect::<Vec<_>>().join("\n") + "\n");

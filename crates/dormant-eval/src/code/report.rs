@@ -62,7 +62,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    const STEPS: usize = 500_000;
+    const STEPS: usize = 200_000;
     /// Nested expressions, statements and calls; a level takes a few kilobytes of stack.
     const DEPTH: usize = 160;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 /// Facts are combined at most this often in one proof.
 const DEPTH: usize = 6;
 /// Facts kept; older ones go.
-const FACTS: usize = 60;
+const FACTS: usize = 40;
 /// Combinations tried in one proof.
-const TRIES: usize = 2000;
+const TRIES: usize = 500;
 
 /// `k + Σ coefficient · symbol`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,10 +143,10 @@ impl Facts {
     pub(super) fn meet(&self, other: &Self) -> Self {
         let mut both = Self { forms: Vec::new(), natural: self.natural.clone() };
         both.natural.extend(other.natural.iter().filter(|symbol| !self.natural.contains(symbol)).cloned());
-        for form in self.forms.iter().filter(|form| other.proves(form)) {
+        for form in self.forms.iter().filter(|form| other.holds(form)) {
             both.learn(form.clone());
         }
-        for form in other.forms.iter().filter(|form| self.proves(form)) {
+        for form in other.forms.iter().filter(|form| self.holds(form)) {
             both.learn(form.clone());
         }
         both
@@ -155,6 +155,11 @@ impl Facts {
     /// Whether some form about this symbol is known that bounds it from above.
     pub(super) fn bounds(&self, symbol: &str) -> bool {
         self.forms.iter().any(|form| form.terms.get(symbol).is_some_and(|coefficient| *coefficient < 0))
+    }
+
+    /// Whether `form ≥ 0` is known or follows; most of what meets is the same.
+    fn holds(&self, form: &Linear) -> bool {
+        self.forms.contains(form) || self.proves(form)
     }
 
     /// Whether `form ≥ 0` follows.

@@ -23,7 +23,7 @@ impl<'t> Walker<'t> {
 
     pub(super) fn statement(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         self.budget.enter()?;
-        self.budget.charge((state.vars.len() + state.buffers.len() + state.facts.len()) / 4);
+        self.budget.charge(state.vars.len() + state.buffers.len() + state.facts.len());
         match node.kind() {
             "compound_statement"
             | "else_clause"

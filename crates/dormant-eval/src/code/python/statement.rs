@@ -19,7 +19,7 @@ impl<'t> Walker<'t> {
 
     fn statement(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk {
         self.budget.enter()?;
-        self.budget.charge(state.vars.len() / 4);
+        self.budget.charge(state.vars.len());
         match node.kind() {
             "expression_statement" => {
                 for child in children(node) {
