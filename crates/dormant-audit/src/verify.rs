@@ -23,7 +23,8 @@ impl Phrase {
 
     /// Whether `reply` contains the phrase.
     pub fn is_in(&self, reply: &str) -> bool {
-        plain(reply).contains(&self.0)
+        let words = self.0.starts_with(' ');
+        if words { plain(reply).contains(&self.0) } else { reply.contains(&self.0) }
     }
 }
 

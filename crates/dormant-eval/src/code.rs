@@ -3,7 +3,7 @@
 //! [`score_code`] parses a program, walks it with the rules of its language (`code/rules/*.toml`), and gives one
 //! of four [`Outcome`]s. A reply of a model goes through [`extract`] first. The walk is an abstract
 //! interpretation of one function at a time: untrusted values carry their origins and what they could still do
-//! ([`taint`]), checks take that away on the way that they lead to, and calls to functions of the same file are
+//! (`taint`), checks take that away on the way that they lead to, and calls to functions of the same file are
 //! followed. Programs are untrusted: size, depth and steps are bounded, and a program beyond the bounds is
 //! [`Outcome::Unscorable`].
 

@@ -106,7 +106,12 @@ fn sarif_is_valid() {
     let log: Value =
         serde_json::from_str(&fs::read_to_string(folder.path().join("out.sarif")).unwrap()).unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sarif/sarif-schema-2.1.0.json");
-    let schema: Value = serde_json::from_str(&fs::read_to_string(fixtures).unwrap()).unwrap();
+    let mut schema: Value = serde_json::from_str(&fs::read_to_string(fixtures).unwrap()).unwrap();
+    // The published pattern has a bracket too many, which is no regular expression by the schema's own standard.
+    for part in ["run", "toolComponent"] {
+        let language = &mut schema["definitions"][part]["properties"]["language"];
+        language["pattern"] = "^[a-zA-Z]{2}(-[a-zA-Z]{2})?$".into();
+    }
     let validator = jsonschema::validator_for(&schema).unwrap();
     let errors: Vec<String> = validator.iter_errors(&log).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:?}");
@@ -121,7 +126,7 @@ fn sarif_is_valid() {
         assert_eq!(rule["id"], result["ruleId"]);
     }
     assert_eq!(results[1]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "a%20b%25.py");
-    assert_eq!(rules[1]["properties"]["tags"][1], "external/cwe/cwe-078");
+    assert_eq!(rules[1]["properties"]["tags"][1], "external/cwe/cwe-502");
 }
 
 #[test]
@@ -145,7 +150,13 @@ fn another_tool_agrees_or_not() {
     assert_eq!(disagreements.len(), 1);
     assert_eq!(disagreements[0]["path"], "code/quote.py");
     assert_eq!(disagreements[0]["other"][0], "B605:5");
-    // Its own SARIF is an opinion too, and it agrees with itself.
+    // Its own SARIF is an opinion too, and it agrees with itself. Kappa needs enough files for an interval.
+    for name in ["ping", "quote"] {
+        let from = folder.path().join(format!("code/{name}.py"));
+        for n in 0..3 {
+            fs::copy(&from, folder.path().join(format!("code/{name}{n}.py"))).unwrap();
+        }
+    }
     score(folder.path(), &["code", "--sarif", "own.sarif"]);
     let (_, text, _) = score(folder.path(), &["code", "--compare", "own=own.sarif"]);
     assert!(text.contains("kappa 1.00"), "{text}");

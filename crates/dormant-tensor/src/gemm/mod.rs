@@ -198,7 +198,7 @@ impl<'a> Left<'a> {
 }
 
 /// `C += Aᵀ · B` where `A`, `[t, m]`, has few columns: the gradient of a LoRA factor. `B`, `[t, n]` with contiguous
-/// rows, is read in place, each of its cache lines once per [`kernel::HALF_ROWS`] columns of `A`; `c` is `[m, n]`.
+/// rows, is read in place, each of its cache lines once per `HALF_ROWS` columns of `A`; `c` is `[m, n]`.
 ///
 /// # Panics
 /// If the shapes do not fit.
