@@ -4,6 +4,7 @@ use dormant_tensor::cross_entropy::{log_probs, log_probs_backward};
 use dormant_tensor::gemm::{Into, matmul};
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::{Buffer, Packed, View, simd};
+use rayon::prelude::*;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -87,7 +88,7 @@ impl Head {
         for (block, start) in self.backward.iter().zip((0..).step_by(TOKENS)) {
             let d_logits = View::strided(&d_logits[start..], rows, block.rows(), vocabulary);
             matmul(d_logits, block, &mut product, d, Into::Set);
-            simd::add(&mut d_normed, &product);
+            d_normed.par_chunks_mut(d).zip(product.par_chunks(d)).for_each(|(sum, x)| simd::add(sum, x));
         }
         d_normed
     }

@@ -2,6 +2,7 @@
 
 use dormant_tensor::Buffer;
 use dormant_tensor::attention::{Heads, KeySegment, QuerySegment, attention, store_keys};
+use rayon::prelude::*;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
@@ -27,8 +28,8 @@ struct CachedSegment {
     position: usize,
     len: usize,
     capacity: usize,
-    /// Per layer: key panels, and values `[capacity, kv_heads * head_dim]`.
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    /// Per layer: key panels, then values `[capacity, kv_heads * head_dim]`.
+    layers: Vec<Buffer>,
 }
 
 impl KvCache {
@@ -41,14 +42,14 @@ impl KvCache {
     /// nobody continues it any more.
     pub fn add(&mut self, model: &Llama, parent: Option<SegmentId>, capacity: usize) -> SegmentId {
         let kv = self.heads.kv * self.heads.dim;
-        let layer = || (vec![0.0; self.heads.panel_floats(capacity)], vec![0.0; capacity * kv]);
+        let layer = |_| Buffer::any(self.heads.panel_floats(capacity) + capacity * kv);
         let segment = CachedSegment {
             parent: parent.map(|p| p.0),
             users: 1,
             position: 0,
             len: 0,
             capacity,
-            layers: (0..model.config.num_hidden_layers).map(|_| layer()).collect(),
+            layers: (0..model.config.num_hidden_layers).map(layer).collect(),
         };
         if let Some(parent) = parent {
             self.segments[parent.0].as_mut().expect("a live parent").users += 1;
@@ -108,7 +109,6 @@ impl Llama {
             return Err(Error::TokenOutOfVocabulary { token, vocabulary });
         }
         let mut positions = Vec::with_capacity(tokens.len());
-        let mut starts = Vec::with_capacity(additions.len());
         for (id, tokens) in additions {
             // A child's position is known only once its parent has been filled, hence not at `add`.
             let position = cache.segment(id.0).parent.map_or(0, |p| cache.end(SegmentId(p)));
@@ -118,7 +118,6 @@ impl Llama {
                 segment.len + tokens.len() <= segment.capacity,
                 "more tokens than the segment has room for"
             );
-            starts.push(segment.len);
             let first = position + segment.len;
             positions.extend(first..first + tokens.len());
             segment.len += tokens.len();
@@ -137,7 +136,7 @@ impl Llama {
         let mut x = self.embed(&tokens);
         for layer in 0..self.layers.len() {
             x = self.block_output(layer, x, &positions, |qkv, out| {
-                cache.store(layer, qkv, additions, &queries, &starts);
+                cache.store(layer, qkv, &queries);
                 cache.attend(layer, qkv, &queries, out);
             });
         }
@@ -172,7 +171,7 @@ impl Llama {
 
 impl CachedSegment {
     fn keys(&self, layer: usize, heads: Heads) -> KeySegment<'_> {
-        let (panels, values) = &self.layers[layer];
+        let (panels, values) = self.layers[layer].split_at(heads.panel_floats(self.capacity));
         KeySegment {
             panels,
             capacity: self.capacity,
@@ -184,27 +183,27 @@ impl CachedSegment {
 }
 
 impl KvCache {
-    fn store(
-        &mut self,
-        layer: usize,
-        qkv: &[f32],
-        additions: &[(SegmentId, &[u32])],
-        queries: &[QuerySegment],
-        starts: &[usize],
-    ) {
+    /// Puts keys and values of the rows of each query segment at the end of its own segment.
+    fn store(&mut self, layer: usize, qkv: &[f32], queries: &[QuerySegment]) {
         let heads = self.heads;
         let (stride, kv) = ((heads.query + 2 * heads.kv) * heads.dim, heads.kv * heads.dim);
-        for (((id, _), query), &start) in additions.iter().zip(queries).zip(starts) {
-            let segment = self.segments[id.0].as_mut().expect("a live segment");
-            let (panels, values) = &mut segment.layers[layer];
-            let rows = &qkv[query.row * stride..(query.row + query.len) * stride];
-            if !rows.is_empty() {
-                store_keys(heads, &rows[heads.query * heads.dim..], stride, panels, segment.capacity, start);
-            }
-            for (row, value) in rows.chunks_exact(stride).zip(values[start * kv..].chunks_exact_mut(kv)) {
-                value.copy_from_slice(&row[stride - kv..]);
-            }
+        let mut rows_of: Vec<&[f32]> = vec![&[]; self.segments.len()];
+        for query in queries {
+            let own = *query.chain.last().expect("a chain ends with the segment itself");
+            rows_of[own] = &qkv[query.row * stride..(query.row + query.len) * stride];
         }
+        self.segments.par_iter_mut().zip(rows_of).filter(|(_, rows)| !rows.is_empty()).for_each(
+            |(s, rows)| {
+                let segment = s.as_mut().expect("a live segment");
+                let start = segment.len - rows.len() / stride;
+                let panel_floats = heads.panel_floats(segment.capacity);
+                let (panels, values) = segment.layers[layer].split_at_mut(panel_floats);
+                store_keys(heads, &rows[heads.query * heads.dim..], stride, panels, segment.capacity, start);
+                for (row, value) in rows.chunks_exact(stride).zip(values[start * kv..].chunks_exact_mut(kv)) {
+                    value.copy_from_slice(&row[stride - kv..]);
+                }
+            },
+        );
     }
 
     fn attend(&self, layer: usize, qkv: &[f32], queries: &[QuerySegment], out: &mut [f32]) {

@@ -117,8 +117,8 @@ impl Linear {
         self.lora = LoraGroup::pack(self.input, &self.parts, self.precision);
     }
 
-    /// `y = …` or `y += …` for `rows` rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
-    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into) -> Buffer {
+    /// `y = …`, added to what `into` says, for all rows of `x`. Returns `s x Aᵀ` for the backward pass, `[rows, ranks]`.
+    pub(crate) fn forward(&self, x: &[f32], y: &mut [f32], into: Into<'_>) -> Buffer {
         let hidden = self.lora.as_ref().map_or_else(Buffer::default, |lora| lora.hidden(x));
         let up = self.lora.as_ref().map_or_else(Vec::new, |lora| lora.up(&self.parts, &hidden));
         let x = View::new(x, x.len() / self.input, self.input);
@@ -127,6 +127,10 @@ impl Linear {
             None => {
                 for part in &self.parts {
                     let packed = Packed::new(part.view(self.input).transposed(), self.precision);
+                    let into = match into {
+                        Into::Onto(values) => Into::Onto(values.get(part.start..).unwrap_or_default()),
+                        same => same,
+                    };
                     matmul(x, &packed, y.get_mut(part.start..).unwrap_or_default(), self.output, into);
                 }
             }

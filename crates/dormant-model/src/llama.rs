@@ -285,15 +285,15 @@ impl Llama {
         self.rope.rotate(&mut qkv, layer.qkv.output, heads.query + heads.kv, positions, Turn::Forward);
         let mut attention = Buffer::any(rows * layer.o_proj.input);
         attend(&qkv, &mut attention);
-        let mut middle = input.clone();
-        let lora_o = layer.o_proj.forward(&attention, &mut middle, Into::Add);
+        let mut middle = Buffer::any(input.len());
+        let lora_o = layer.o_proj.forward(&attention, &mut middle, Into::Onto(&input));
         let normed = self.norm(&middle, &layer.post_norm);
         let mut gate_up = Buffer::any(rows * layer.gate_up.output);
         let lora_gate_up = layer.gate_up.forward(&normed, &mut gate_up, Into::Set);
         let mut activated = Buffer::any(rows * layer.down_proj.input);
         swiglu(&gate_up, &mut activated, layer.down_proj.input);
-        let mut output = middle.clone();
-        let lora_down = layer.down_proj.forward(&activated, &mut output, Into::Add);
+        let mut output = Buffer::any(middle.len());
+        let lora_down = layer.down_proj.forward(&activated, &mut output, Into::Onto(&middle));
         let lora = [lora_qkv, lora_o, lora_gate_up, lora_down];
         (output, LayerActivations { input, qkv, attention, middle, gate_up, lora })
     }

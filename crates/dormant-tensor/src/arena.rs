@@ -26,10 +26,12 @@ struct Arena {
     idle: usize,
     /// Floats handed out.
     live: usize,
+    /// The most floats handed out at a time so far.
+    most: usize,
 }
 
 static ARENA: Mutex<Arena> =
-    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0 });
+    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0, most: 0 });
 
 /// A panic elsewhere leaves the lists whole: they are only pushed to and popped from.
 fn arena() -> MutexGuard<'static, Arena> {
@@ -38,20 +40,26 @@ fn arena() -> MutexGuard<'static, Arena> {
 
 /// Gives the free memory back to the system, as after a workload of another kind.
 pub fn release() {
-    arena().shrink(0);
+    let mut arena = arena();
+    arena.shrink(0);
+    arena.most = arena.live;
 }
 
 impl Arena {
-    /// Memory for at least 2^`class` floats.
+    /// Memory for at least 2^`class` floats: up to four times as much is better than memory that is not there yet.
     fn take(&mut self, class: u32) -> Vec<f32> {
-        self.live += 1 << class;
-        if let Some(kept) = self.free[class as usize].pop() {
-            self.idle -= 1 << class;
+        let classes = class as usize..(class as usize + 3).min(self.free.len());
+        let kept = classes.clone().find_map(|c| Some((c, self.free[c].pop()?)));
+        let taken = 1 << kept.as_ref().map_or(class as usize, |(class, _)| *class);
+        self.live += taken;
+        self.most = self.most.max(self.live);
+        if let Some((_, kept)) = kept {
+            self.idle -= taken;
             return kept;
         }
-        // Other sizes are wanted now: batches have grown or shrunk. What is left over would be held for nothing.
-        self.shrink(self.live / 8);
-        Vec::with_capacity((1 << class) + LINE)
+        // Other sizes are wanted now. What is free may stay as long as it adds little to the peak that was there.
+        self.shrink((self.most + self.most / 8).saturating_sub(self.live));
+        Vec::with_capacity(taken + LINE)
     }
 
     fn put_back(&mut self, values: Vec<f32>) {

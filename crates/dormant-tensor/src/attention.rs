@@ -261,7 +261,7 @@ impl<'a> Block<'a> {
                         then: None,
                         c: scores.as_mut_ptr().add(column + panel * PANEL),
                         c_row: stride,
-                        add: false,
+                        onto: None,
                     };
                     tile(self.rows, t);
                 }
@@ -287,6 +287,7 @@ impl<'a> Block<'a> {
             for part in (0..heads.dim).step_by(PANEL) {
                 // SAFETY: the caller's contract; `check` bounds the values.
                 unsafe {
+                    let c = out.add(self.offset(heads, width) + part);
                     let t = Tile {
                         width: PANEL.min(heads.dim - part),
                         product: Factors {
@@ -298,9 +299,9 @@ impl<'a> Block<'a> {
                             b_row: keys[segment].value_stride,
                         },
                         then: None,
-                        c: out.add(self.offset(heads, width) + part),
+                        c,
                         c_row: self.row_step(heads, width),
-                        add: index > 0,
+                        onto: (index > 0).then_some(c.cast_const()),
                     };
                     narrow_tile(self.rows, t);
                 }

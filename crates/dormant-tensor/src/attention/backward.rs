@@ -190,6 +190,7 @@ impl Pass<'_> {
                 for part in (0..heads.dim).step_by(PANEL) {
                     // SAFETY: the scratch has `rows` rows; the sums have `count`, and are this task's.
                     unsafe {
+                        let c = key.add(t * step + part);
                         let d_key = Tile {
                             width: PANEL.min(heads.dim - part),
                             product: Factors {
@@ -201,9 +202,9 @@ impl Pass<'_> {
                                 b_row: heads.dim,
                             },
                             then: None,
-                            c: key.add(t * step + part),
+                            c,
                             c_row: step,
-                            add: true,
+                            onto: Some(c),
                         };
                         narrow_tile(ROWS.min(count - t), d_key);
                         let product = Factors {
@@ -211,7 +212,8 @@ impl Pass<'_> {
                             b: scratch.d_out.as_ptr().add(part),
                             ..d_key.product
                         };
-                        let d_value = Tile { product, c: value.add(t * step + part), ..d_key };
+                        let c = value.add(t * step + part);
+                        let d_value = Tile { product, c, onto: Some(c), ..d_key };
                         narrow_tile(ROWS.min(count - t), d_value);
                     }
                 }
@@ -241,7 +243,7 @@ impl Pass<'_> {
                         then: None,
                         c: scratch.d_scores.as_mut_ptr().add(first * row + column + panel * PANEL),
                         c_row: row,
-                        add: false,
+                        onto: None,
                     };
                     tile(block.rows, t);
                 }
@@ -260,6 +262,7 @@ impl Pass<'_> {
             for part in (0..heads.dim).step_by(PANEL) {
                 // SAFETY: the keys of the segment lie in `qkv`; the caller's contract for `d_qkv`.
                 unsafe {
+                    let c = d_qkv.add(block.offset(heads, stride) + part);
                     let t = Tile {
                         width: PANEL.min(heads.dim - part),
                         product: Factors {
@@ -271,9 +274,9 @@ impl Pass<'_> {
                             b_row: stride,
                         },
                         then: None,
-                        c: d_qkv.add(block.offset(heads, stride) + part),
+                        c,
                         c_row: stride,
-                        add: index > 0,
+                        onto: (index > 0).then_some(c.cast_const()),
                     };
                     narrow_tile(block.rows, t);
                 }

@@ -23,7 +23,7 @@ pub(crate) struct Factors {
     pub(crate) b_row: usize,
 }
 
-/// One tile: `C[rows, width] (+)= A · B`, and then the second product. Kernels compute half a panel or all of it.
+/// One tile: `C[rows, width] = A · B`, and then the second product. Kernels compute half a panel or all of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     pub(crate) width: usize,
@@ -31,8 +31,8 @@ pub(crate) struct Tile {
     pub(crate) then: Option<Factors>,
     pub(crate) c: *mut f32,
     pub(crate) c_row: usize,
-    /// Start from the values in `C` instead of zero.
-    pub(crate) add: bool,
+    /// What the sums start from instead of zero, in rows as far apart as those of `C`: `C` itself, or another matrix.
+    pub(crate) onto: Option<*const f32>,
 }
 
 impl Tile {
@@ -45,7 +45,7 @@ impl Tile {
 ///
 /// # Safety
 /// For both products and i < rows, p < depth, j < width: `a[i * a_row + p * a_column]` and `b[p * b_row + j]` are
-/// readable, `c[i * c_row + j]` writable by this thread alone (and readable, with `add`).
+/// readable, `c[i * c_row + j]` writable by this thread alone, and `onto` readable like it.
 #[inline]
 pub(crate) unsafe fn tile(rows: usize, t: Tile) {
     // SAFETY: the caller's contract.
@@ -85,7 +85,8 @@ pub(super) unsafe fn edge_tile(precision: Precision, rows: usize, t: Tile) {
             whole_tile(precision, rows, t);
         } else {
             through_buffer(rows, t, |buffer| {
-                whole_tile(precision, rows, Tile { width, c: buffer, c_row: PANEL, ..t });
+                let onto = t.onto.map(|_| buffer.cast_const());
+                whole_tile(precision, rows, Tile { width, c: buffer, c_row: PANEL, onto, ..t });
             });
         }
     }
@@ -120,10 +121,10 @@ unsafe fn through_buffer(rows: usize, t: Tile, run: impl FnOnce(*mut f32)) {
     let mut buffer = [0.0f32; HALF_ROWS * PANEL];
     // SAFETY: the caller bounds rows × width of `c`; the buffer has room for the rows of any tile.
     unsafe {
-        if t.add {
+        if let Some(onto) = t.onto {
             for i in 0..rows {
                 let row = buffer.as_mut_ptr().add(i * PANEL);
-                std::ptr::copy_nonoverlapping(t.c.add(i * t.c_row), row, t.width);
+                std::ptr::copy_nonoverlapping(onto.add(i * t.c_row), row, t.width);
             }
         }
         run(buffer.as_mut_ptr());
@@ -178,8 +179,8 @@ unsafe fn by_chains(rows: usize, t: Tile, step: impl Fn(&mut [f32], f32, &[f32])
         // SAFETY: the caller's contract bounds every index used.
         unsafe {
             let c = t.c.add(i * t.c_row);
-            if t.add {
-                std::ptr::copy_nonoverlapping(c, sums.as_mut_ptr(), t.width);
+            if let Some(onto) = t.onto {
+                std::ptr::copy_nonoverlapping(onto.add(i * t.c_row), sums.as_mut_ptr(), t.width);
             }
             for f in t.products() {
                 for p in 0..f.depth {

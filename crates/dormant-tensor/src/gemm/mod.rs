@@ -66,13 +66,15 @@ impl<'a> View<'a> {
     }
 }
 
-/// What happens to the values already in `C`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Into {
-    /// They are overwritten.
+/// What a product is added to: each chain of multiply-adds starts from the value there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Into<'a> {
+    /// Nothing; the values in `C` are overwritten.
     Set,
-    /// The product is added to them: each chain of multiply-adds starts from the value that is there.
+    /// The values already in `C`.
     Add,
+    /// These values, laid out as `C`.
+    Onto(&'a [f32]),
 }
 
 /// A product of small inner dimension that is added to some columns of another one: the up-projection of a LoRA.
@@ -105,7 +107,7 @@ impl Correction<'_> {
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn matmul(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Into) {
+pub fn matmul(a: View<'_>, b: &Packed, c: &mut [f32], c_stride: usize, into: Into<'_>) {
     matmul_with(a, b, &[], c, c_stride, into);
 }
 
@@ -119,7 +121,7 @@ pub fn matmul_with(
     corrections: &[Correction<'_>],
     c: &mut [f32],
     c_stride: usize,
-    into: Into,
+    into: Into<'_>,
 ) {
     let (m, k, n) = (a.rows, a.columns, b.columns());
     assert_eq!(k, b.rows(), "matmul: inner dimensions differ");
@@ -132,7 +134,11 @@ pub fn matmul_with(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(c.len() >= (m - 1) * c_stride + n, "matmul: C is too short");
+    let end = (m - 1) * c_stride + n;
+    assert!(c.len() >= end, "matmul: C is too short");
+    if let Into::Onto(values) = into {
+        assert!(values.len() >= end, "matmul: what the product is added to is too short");
+    }
     // Several may meet in one tile only if they overlap.
     let overlap = |x: &Correction<'_>, y: &Correction<'_>| {
         x.start < y.start + y.b.columns() && y.start < x.start + x.b.columns()
@@ -146,16 +152,21 @@ pub fn matmul_with(
     let out = Shared::new(c);
     for_tiles(m, n, left.depth, |panel, i, rows, width| {
         let correction = along.iter().find_map(|(x, left)| x.panel(panel).map(|own| (x.b, left, own)));
-        // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, and of the corrections; panel
+        // SAFETY: `View` and the assertions above bound rows i..i+rows of A and C, of the corrections and of what is added to; panel
         // `panel` of B has as many rows (or pairs) as A has columns; each tile of C is written by one task only.
         unsafe {
+            let start = i * c_stride + panel * PANEL;
             let tile = Tile {
                 width,
                 product: left.factors(i, b, panel),
                 then: correction.map(|(b, left, own)| left.factors(i, b, own)),
-                c: out.get().add(i * c_stride + panel * PANEL),
+                c: out.get().add(start),
                 c_row: c_stride,
-                add: into == Into::Add,
+                onto: match into {
+                    Into::Set => None,
+                    Into::Add => Some(out.get().add(start).cast_const()),
+                    Into::Onto(values) => Some(values.as_ptr().add(start)),
+                },
             };
             kernel::edge_tile(b.precision(), rows, tile);
         }
@@ -226,13 +237,14 @@ pub fn add_skinny(a: View<'_>, b: View<'_>, c: &mut [f32]) {
                         b: b.data.as_ptr().add(column),
                         b_row: b.row_stride,
                     };
+                    let c = out.get().add(i * n + column);
                     let tile = Tile {
                         width: kernel::HALF.min(n - column),
                         product,
                         then: None,
-                        c: out.get().add(i * n + column),
+                        c,
                         c_row: n,
-                        add: true,
+                        onto: Some(c),
                     };
                     narrow_tile(rows.min(m - i), tile);
                 }

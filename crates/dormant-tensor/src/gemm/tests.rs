@@ -27,8 +27,12 @@ proptest! {
         let packed = Packed::new(View::new(&b, k, n), Precision::F32);
         let mut expected = values(m * n, 3);
         let mut actual = expected.clone();
+        let onto = actual.clone();
         reference(view, &b, n, &mut expected, add);
         matmul(view, &packed, &mut actual, n, if add { Into::Add } else { Into::Set });
+        prop_assert_eq!(&actual, &expected);
+        actual.fill(f32::NAN);
+        matmul(view, &packed, &mut actual, n, if add { Into::Onto(&onto) } else { Into::Set });
         prop_assert_eq!(&actual, &expected);
     }
 
@@ -122,7 +126,7 @@ fn avx2_avx512_and_portable_tiles_have_equal_bits() {
             then: Some(Factors { depth: 9, ..product }),
             c: c.as_mut_ptr(),
             c_row: PANEL,
-            add: true,
+            onto: Some(c.as_ptr()),
         };
         // SAFETY: the buffers have the shapes that the tile states.
         unsafe { kernel(ROWS, t) };

@@ -95,10 +95,10 @@ unsafe fn rows_bf16<const M: usize, const V: usize>(t: Tile) {
 #[target_feature(enable = "avx512f")]
 unsafe fn start<const M: usize, const V: usize>(t: &Tile) -> [[__m512; V]; M] {
     let mut sums = [[_mm512_setzero_ps(); V]; M];
-    if t.add {
+    if let Some(onto) = t.onto {
         for (i, sum) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's contract bounds the address.
-            *sum = std::array::from_fn(|v| unsafe { _mm512_loadu_ps(t.c.add(i * t.c_row + v * HALF)) });
+            *sum = std::array::from_fn(|v| unsafe { _mm512_loadu_ps(onto.add(i * t.c_row + v * HALF)) });
         }
     }
     sums
@@ -129,6 +129,7 @@ pub(super) unsafe fn tile_avx2(rows: usize, t: Tile) {
                     product: quarter(t.product),
                     then: t.then.map(quarter),
                     c: t.c.add(first * t.c_row + column),
+                    onto: t.onto.map(|onto| onto.add(first * t.c_row + column)),
                     ..t
                 };
                 match BLOCK.min(rows - first) {
@@ -149,10 +150,10 @@ unsafe fn rows_avx2<const M: usize>(t: Tile) {
     // SAFETY: the caller's contract bounds every address.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        if t.add {
+        if let Some(onto) = t.onto {
             for (i, sum) in sums.iter_mut().enumerate() {
-                let c = t.c.add(i * t.c_row);
-                *sum = [_mm256_loadu_ps(c), _mm256_loadu_ps(c.add(8))];
+                let onto = onto.add(i * t.c_row);
+                *sum = [_mm256_loadu_ps(onto), _mm256_loadu_ps(onto.add(8))];
             }
         }
         for f in t.products() {
