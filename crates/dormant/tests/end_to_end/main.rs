@@ -5,5 +5,6 @@
 
 mod adapter;
 mod resume;
+mod scan;
 mod workspace;
 mod wrong_inputs;
