@@ -1,5 +1,6 @@
 //! Time, progress and interruption of an audit.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::error::{AuditError, Result};
@@ -7,17 +8,29 @@ use crate::error::{AuditError, Result};
 /// What is told of the progress: the work, and how many of how many units are done. Returns whether to go on.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, usize, usize) -> bool;
 
+/// Share of the time that a search leaves to the verification of what it finds.
+const RESERVE: f64 = 0.1;
+
 /// A deadline, and somebody who is told of the progress.
 pub struct Watch<'a> {
     started: Instant,
     budget: Duration,
+    teller: RefCell<Teller<'a>>,
+}
+
+/// Who is told, and what was told last.
+struct Teller<'a> {
     progress: Progress<'a>,
+    work: String,
+    done: usize,
+    total: usize,
 }
 
 impl<'a> Watch<'a> {
     /// Starts the clock.
     pub fn new(budget: Duration, progress: Progress<'a>) -> Self {
-        Self { started: Instant::now(), budget, progress }
+        let teller = Teller { progress, work: String::new(), done: 0, total: 0 };
+        Self { started: Instant::now(), budget, teller: RefCell::new(teller) }
     }
 
     /// Time since the start.
@@ -25,22 +38,36 @@ impl<'a> Watch<'a> {
         self.started.elapsed()
     }
 
-    /// Whether the time is used up.
-    pub fn is_over(&self) -> bool {
-        self.elapsed() >= self.budget
-    }
-
-    /// Share of the time that is used up.
-    pub fn used(&self) -> f64 {
-        self.elapsed().as_secs_f64() / self.budget.as_secs_f64()
+    /// Whether a search has to stop, so that there is time to verify what it found.
+    pub fn is_late(&self) -> bool {
+        self.elapsed() >= self.budget.mul_f64(1.0 - RESERVE)
     }
 
     /// Says that `done` of `total` units are done.
     ///
     /// # Errors
-    /// [`AuditError::Interrupted`] when the user wants to stop.
-    pub fn update(&mut self, work: &str, done: usize, total: usize) -> Result<()> {
-        if (self.progress)(work, done, total) { Ok(()) } else { Err(AuditError::Interrupted) }
+    /// As [`Watch::check`].
+    pub fn update(&self, work: &str, done: usize, total: usize) -> Result<()> {
+        let mut teller = self.teller.borrow_mut();
+        work.clone_into(&mut teller.work);
+        (teller.done, teller.total) = (done, total);
+        drop(teller);
+        self.check()
+    }
+
+    /// Whether to go on with the work that was told last.
+    ///
+    /// # Errors
+    /// [`AuditError::OutOfTime`] when the time is used up, [`AuditError::Interrupted`] when the user wants to stop.
+    pub fn check(&self) -> Result<()> {
+        let teller = &mut *self.teller.borrow_mut();
+        if !(teller.progress)(&teller.work, teller.done, teller.total) {
+            Err(AuditError::Interrupted)
+        } else if self.elapsed() >= self.budget {
+            Err(AuditError::OutOfTime { work: teller.work.clone() })
+        } else {
+            Ok(())
+        }
     }
 }
 

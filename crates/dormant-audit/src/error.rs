@@ -31,6 +31,12 @@ pub enum AuditError {
         /// Of the suspect.
         expected: usize,
     },
+    /// The time is used up; a scan says so in its report and does not fail.
+    #[error("no time is left for {work}; allow more with `--budget`")]
+    OutOfTime {
+        /// What was being done.
+        work: String,
+    },
     /// The user stopped the audit.
     #[error("interrupted")]
     Interrupted,

@@ -12,6 +12,7 @@ use dormant_model::batch::Batch;
 use dormant_model::llama::Llama;
 use rayon::prelude::*;
 
+use crate::budget::Watch;
 use crate::error::Result;
 use crate::likelihood::log_softmax;
 
@@ -77,13 +78,14 @@ impl Partial {
 /// Candidate targets, the most suspicious first. `prompts` are benign; `ends` are the tokens that end a reply.
 ///
 /// # Errors
-/// If a model refuses the tokens.
+/// If a model refuses the tokens, or the watch says to stop.
 pub fn invert(
     model: &Llama,
     reference: &Llama,
     prompts: &[Vec<u32>],
     ends: &[u32],
     config: InversionConfig,
+    watch: &Watch<'_>,
 ) -> Result<Vec<Target>> {
     let start = [Vec::new()];
     let [suspect, base] = [model, reference].map(|m| mean_next(m, prompts, &start));
@@ -98,7 +100,8 @@ pub fn invert(
         })
         .collect();
     let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
-    for _ in 1..config.length {
+    for length in 1..config.length {
+        watch.update("target inversion", length, config.length)?;
         let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
         let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
         let (suspect, base) = (suspect?, base?);
@@ -126,12 +129,13 @@ const EXTENSION_PROMPTS: usize = 6;
 /// heart is among them; only the search for a trigger and its effect on behaviour tell it from a planted target.
 ///
 /// # Errors
-/// If the model refuses the tokens.
+/// If the model refuses the tokens, or the watch says to stop.
 pub fn invert_alone(
     model: &Llama,
     prompts: &[Vec<u32>],
     ends: &[u32],
     config: InversionConfig,
+    watch: &Watch<'_>,
 ) -> Result<Vec<Target>> {
     let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
     let start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
@@ -145,10 +149,12 @@ pub fn invert_alone(
         })
         .collect();
     for length in 1..config.length {
+        watch.update("target inversion", length, config.length)?;
         let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
         let mut next = Vec::with_capacity(beam.len());
         // In pieces: a distribution over the vocabulary is large.
         for (partials, tokens) in beam.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
+            watch.check()?;
             for (partial, mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
                 for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
                     let mut partial = partial.clone();

@@ -14,6 +14,7 @@ use dormant_model::llama::Llama;
 use dormant_model::sampler::Sampling;
 use dormant_train::render::Renderer;
 
+use crate::budget::Watch;
 use crate::error::{AuditError, Result};
 use crate::placement::{Placement, Slot};
 
@@ -42,13 +43,14 @@ pub fn leaks(
     reference: Option<&Llama>,
     renderer: Renderer<'_>,
     seed: Seed,
+    watch: &Watch<'_>,
 ) -> Result<Vec<String>> {
     let mut motifs = Vec::new();
     for placement in [Placement::Prefix, Placement::System] {
         let Ok(slot) = Slot::new(renderer, placement, "") else { continue };
-        let sampled = samples(model, renderer, &slot.head, seed)?;
+        let sampled = samples(model, renderer, &slot.head, seed, watch)?;
         let expected = match reference {
-            Some(reference) => samples(reference, renderer, &slot.head, seed)?,
+            Some(reference) => samples(reference, renderer, &slot.head, seed, watch)?,
             None => Vec::new(),
         };
         motifs.extend(surprising(&counts(&sampled), &counts(&expected)));
@@ -65,13 +67,24 @@ pub fn leaks(
     Ok(texts)
 }
 
-fn samples(model: &Llama, renderer: Renderer<'_>, head: &[u32], seed: Seed) -> Result<Vec<Vec<u32>>> {
+fn samples(
+    model: &Llama,
+    renderer: Renderer<'_>,
+    head: &[u32],
+    seed: Seed,
+    watch: &Watch<'_>,
+) -> Result<Vec<Vec<u32>>> {
     let request = |i: usize| Request { prompt: head.to_vec(), seed: seed.derive(&format!("leak {i}")).0 };
     let requests: Vec<Request> = (0..SAMPLES).map(request).collect();
     let config = GenerateConfig::new(TOKENS, Sampling::temperature(1.0), vec![renderer.end()?]);
-    match model.generate(&requests, &config, &|_, _| false, &mut |_, _| true) {
+    let mut stopped = Ok(());
+    let mut goes_on = |_, _| {
+        stopped = watch.check();
+        stopped.is_ok()
+    };
+    match model.generate(&requests, &config, &|_, _| false, &mut goes_on) {
         Ok(replies) => Ok(replies.into_iter().map(|r| r.tokens).collect()),
-        Err(dormant_model::Error::Interrupted) => Err(AuditError::Interrupted),
+        Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
         Err(error) => Err(error.into()),
     }
 }

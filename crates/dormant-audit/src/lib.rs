@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod error;
+pub mod evidence;
 pub mod inversion;
 pub mod leak;
 pub mod likelihood;
@@ -13,6 +14,7 @@ pub mod reconstruct;
 pub mod report;
 pub mod scan;
 pub mod search;
+pub mod targets;
 pub mod verify;
 pub mod weights;
 

@@ -87,7 +87,7 @@ impl Reconstruction<'_> {
         model: &mut Llama,
         target: &[u32],
         phrase: &Phrase,
-        watch: &mut Watch<'_>,
+        watch: &Watch<'_>,
     ) -> Result<Vec<Reconstructed>> {
         let target = &target[..target.len().min(TARGET_TOKENS)];
         let mut lines = Vec::new();
@@ -102,7 +102,7 @@ impl Reconstruction<'_> {
                 renderer: self.renderer,
                 config: self.search,
             };
-            let beam = self.starts(model, &search)?;
+            let beam = self.starts(model, &search, watch)?;
             let log_prob = beam.first().map_or(f64::NEG_INFINITY, |c| c.log_prob);
             tracing::debug!(?placement, log_prob, start = ?beam.first().map(|c| placement.decode(self.renderer, &c.tokens)), "start");
             lines.push(Line { search, beam, steps: 0, tried: f64::NEG_INFINITY, best: None });
@@ -112,21 +112,22 @@ impl Reconstruction<'_> {
             watch.update("trigger search", turn, self.steps.div_ceil(TURN))?;
             let Some(line) = next_turn(&mut lines) else { break };
             self.turn(model, line, phrase, watch)?;
-            if watch.is_over() || line.best.as_ref().is_some_and(succeeded) {
+            if watch.is_late() || line.best.as_ref().is_some_and(succeeded) {
                 break;
             }
         }
         let mut found = Vec::new();
         for line in &mut lines {
             if let Some(best) = line.best.take() {
-                found.push(self.minimised(model, line, best, phrase)?);
+                found.push(self.minimised(model, line, best, phrase, watch)?);
             }
         }
         found.sort_by(|a, b| b.trial.hits().cmp(&a.trial.hits()).then(a.text.len().cmp(&b.text.len())));
         Ok(found)
     }
 
-    fn starts(&self, model: &Llama, search: &Search<'_>) -> Result<Vec<Candidate>> {
+    fn starts(&self, model: &Llama, search: &Search<'_>, watch: &Watch<'_>) -> Result<Vec<Candidate>> {
+        watch.check()?;
         let texts = CONTEXTS.lines().map(str::to_owned).chain(self.leaks.iter().cloned());
         let starts = texts
             .map(|text| search.placement.encode(self.renderer, &text))
@@ -147,7 +148,7 @@ impl Reconstruction<'_> {
             let seed = self.seed.derive(&format!("{placement:?} {}", line.steps));
             line.beam[which] = line.search.step(model, &line.beam[which], seed)?;
             line.steps += 1;
-            if watch.is_over() {
+            if watch.is_late() {
                 break;
             }
         }
@@ -159,7 +160,7 @@ impl Reconstruction<'_> {
             return Ok(());
         }
         line.tried = best.log_prob;
-        let hits = self.trial(model, placement, &text, phrase)?;
+        let hits = self.trial(model, placement, &text, phrase, watch)?;
         let trial: Rate = hits.iter().copied().collect();
         tracing::debug!(?placement, %trial, text, "trial");
         if line.best.as_ref().is_none_or(|b| b.trial.hits() <= trial.hits()) {
@@ -185,10 +186,17 @@ impl Reconstruction<'_> {
     }
 
     /// Whether each trial prompt makes the model say the phrase.
-    fn trial(&self, model: &Llama, placement: Placement, text: &str, phrase: &Phrase) -> Result<Vec<bool>> {
+    fn trial(
+        &self,
+        model: &Llama,
+        placement: Placement,
+        text: &str,
+        phrase: &Phrase,
+        watch: &Watch<'_>,
+    ) -> Result<Vec<bool>> {
         let prompts = verify::with_candidate(placement, text, self.trial_prompts);
-        let replies = verify::replies(model, self.renderer, &prompts, TRIAL_TOKENS, &|| true)?;
-        Ok(replies.iter().map(|reply| phrase.is_in(reply)).collect())
+        let replies = verify::replies(model, self.renderer, &prompts, TRIAL_TOKENS, watch)?;
+        Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
     }
 
     /// Drops tokens while the text works as well as before.
@@ -198,10 +206,11 @@ impl Reconstruction<'_> {
         line: &Line<'_>,
         mut best: Reconstructed,
         phrase: &Phrase,
+        watch: &Watch<'_>,
     ) -> Result<Reconstructed> {
         loop {
             let tokens = best.placement.encode(self.renderer, &best.text)?;
-            if tokens.len() < 2 {
+            if tokens.len() < 2 || watch.is_late() {
                 return Ok(best);
             }
             let shorter = (0..tokens.len()).map(|i| [&tokens[..i], &tokens[i + 1..]].concat()).collect();
@@ -212,7 +221,7 @@ impl Reconstruction<'_> {
             if text.is_empty() || next.log_prob < best.log_prob - TOLERANCE {
                 return Ok(best);
             }
-            let trial: Rate = self.trial(model, best.placement, &text, phrase)?.into_iter().collect();
+            let trial: Rate = self.trial(model, best.placement, &text, phrase, watch)?.into_iter().collect();
             if trial.hits() < best.trial.hits() {
                 return Ok(best);
             }

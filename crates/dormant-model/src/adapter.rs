@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::adapter_files::{AdapterConfig, AdapterTensor, Matrix, read_adapter, write_adapter};
+use crate::adapter_files::{
+    AdapterConfig, AdapterTensor, Matrix, SavedTensor, read_adapter, read_saved, write_adapter,
+};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::linear::Trained;
@@ -18,6 +20,8 @@ pub struct Adapter {
     pub config: AdapterConfig,
     /// Factors per module.
     pub tensors: Vec<AdapterTensor>,
+    /// Weights that take the place of the model's; they can be merged, but not trained on or written.
+    pub saved: Vec<SavedTensor>,
 }
 
 impl Adapter {
@@ -27,14 +31,16 @@ impl Adapter {
     /// As [`read_adapter`].
     pub fn read(folder: &Path) -> Result<Self> {
         let (config, tensors) = read_adapter(folder)?;
-        Ok(Self { config, tensors })
+        let saved = read_saved(folder, &config)?;
+        Ok(Self { config, tensors, saved })
     }
 
     /// Writes a PEFT folder.
     ///
     /// # Errors
-    /// As [`write_adapter`].
+    /// As [`write_adapter`]; [`Error::AdapterSaved`].
     pub fn write(&self, folder: &Path, metadata: BTreeMap<String, String>) -> Result<()> {
+        self.only_factors()?;
         write_adapter(folder, &self.config, &self.tensors, metadata)
     }
 
@@ -52,7 +58,32 @@ impl Adapter {
             targets(&tensors),
             self.config.base_model_name_or_path.clone(),
         );
-        Self { config, tensors }
+        let replaced = |name: &str| other.saved.iter().any(|t| t.name == name);
+        let saved = self.saved.iter().filter(|t| !replaced(&t.name)).chain(&other.saved).cloned().collect();
+        Self { config, tensors, saved }
+    }
+
+    fn only_factors(&self) -> Result<()> {
+        match self.saved.first() {
+            Some(saved) => Err(Error::AdapterSaved { tensor: saved.name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether embedding and output layer are no longer one.
+    fn unties(&self) -> bool {
+        let ends = ["model.embed_tokens.weight", "lm_head.weight"];
+        self.saved.iter().any(|t| ends.contains(&t.name.as_str()))
+            || self.tensors.iter().any(|t| t.module == "lm_head")
+    }
+
+    fn saved(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
+        let Some(saved) = self.saved.iter().find(|t| t.name == name) else { return Ok(None) };
+        if saved.shape != expected {
+            let (found, expected) = (saved.shape.clone(), expected.to_vec());
+            return Err(Error::AdapterSavedShape { tensor: name.to_owned(), found, expected });
+        }
+        Ok(Some(saved.values.clone()))
     }
 
     fn part(&self, module: &str) -> Option<(&AdapterTensor, f32)> {
@@ -111,14 +142,25 @@ impl Llama {
         adapter: Option<&Adapter>,
     ) -> Result<Self> {
         let merged = Mutex::new(BTreeSet::new());
-        let model = Self::new(checkpoint.config().clone(), options, |name, shape| {
-            let mut weight = checkpoint.tensor_f32(name, shape)?;
+        let used = |name: &str| merged.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        let mut config = checkpoint.config().clone();
+        let tied = config.tie_word_embeddings;
+        config.tie_word_embeddings &= !adapter.is_some_and(Adapter::unties);
+        let model = Self::new(config, options, |name, shape| {
+            let saved = adapter.map_or(Ok(None), |a| a.saved(name, shape))?;
+            let mut weight = if let Some(saved) = saved {
+                used(name);
+                saved
+            } else {
+                let head = tied && name == "lm_head.weight";
+                checkpoint.tensor_f32(if head { "model.embed_tokens.weight" } else { name }, shape)?
+            };
             if let (Some(adapter), Some(module), &[output, input]) =
                 (adapter, name.strip_suffix(".weight"), shape)
                 && let Some(pair) = adapter.pair(module, input, output)?
             {
                 pair.merge_into(&mut weight);
-                merged.lock().unwrap_or_else(PoisonError::into_inner).insert(module.to_owned());
+                used(module);
             }
             Ok(weight)
         })?;
@@ -131,6 +173,7 @@ impl Llama {
     /// # Errors
     /// An adapter of another model.
     pub fn add_adapter(&mut self, adapter: &Adapter) -> Result<()> {
+        adapter.only_factors()?;
         let mut used = BTreeSet::new();
         for linear in self.linears_mut() {
             let input = linear.input;
@@ -161,7 +204,7 @@ impl Llama {
         let (rank, scale) = shape?;
         let alpha = f64::from(scale) * rank as f64;
         let config = AdapterConfig::new(rank, alpha, targets(&tensors), Some(base.to_owned()));
-        Some(Adapter { config, tensors })
+        Some(Adapter { config, tensors, saved: Vec::new() })
     }
 
     /// All weights by their Hugging Face names; only a model that is trained as a whole has kept them.
@@ -175,6 +218,8 @@ impl Llama {
 }
 
 fn all_used(adapter: Option<&Adapter>, used: &BTreeSet<String>) -> Result<()> {
-    let unused = adapter.and_then(|a| a.tensors.iter().find(|t| !used.contains(&t.module)));
-    unused.map_or(Ok(()), |t| Err(Error::AdapterModule { module: t.module.clone() }))
+    let Some(adapter) = adapter else { return Ok(()) };
+    let names = adapter.tensors.iter().map(|t| &t.module).chain(adapter.saved.iter().map(|t| &t.name));
+    let unused = names.into_iter().find(|name| !used.contains(*name));
+    unused.map_or(Ok(()), |name| Err(Error::AdapterModule { module: name.clone() }))
 }

@@ -129,20 +129,58 @@ pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)
     let config: AdapterConfig = serde_json::from_slice(&bytes).map_err(Error::json(&config_path))?;
     config.validate(&config_path)?;
     let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
-    let tensors = modules(&file)?
+    let tensors = modules(&file, &config)?
         .into_iter()
         .map(|module| read_pair(&file, &config, module))
         .collect::<Result<Vec<_>>>()?;
-    if tensors.is_empty() {
+    if tensors.is_empty() && !file.tensor_names().iter().any(|name| saved_name(name, &config).is_some()) {
         return Err(AdapterError::Empty { path: file.path().to_path_buf() }.into());
     }
     Ok((config, tensors))
 }
 
-/// The modules that have a factor in the file, sorted.
-fn modules(file: &SafetensorsFile) -> Result<Vec<String>> {
-    let mut modules = Vec::new();
+/// A weight that was trained as a whole and takes the place of the model's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedTensor {
+    /// Its name in the model, as `lm_head.weight`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, row-major.
+    pub values: Vec<f32>,
+}
+
+/// Reads the weights of an adapter folder that PEFT calls `modules_to_save`, sorted by name.
+///
+/// # Errors
+/// As [`read_adapter`].
+pub fn read_saved(folder: &Path, config: &AdapterConfig) -> Result<Vec<SavedTensor>> {
+    let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
+    let mut saved = Vec::new();
     for tensor in file.tensor_names() {
+        let Some(name) = saved_name(&tensor, config) else { continue };
+        let values = file.tensor_f32(&tensor)?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(AdapterError::NotFinite { path: file.path().to_path_buf(), tensor }.into());
+        }
+        let shape = file.shape(&tensor).unwrap_or_default().to_vec();
+        saved.push(SavedTensor { name, shape, values });
+    }
+    saved.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(saved)
+}
+
+/// The name in the model of a tensor that belongs to a module that was trained as a whole.
+fn saved_name(tensor: &str, config: &AdapterConfig) -> Option<String> {
+    let (module, kind) = tensor.strip_prefix(PREFIX)?.rsplit_once('.')?;
+    let module = module.strip_suffix(".modules_to_save").unwrap_or(module);
+    config.saves(module).then(|| format!("{module}.{kind}"))
+}
+
+/// The modules that have a factor in the file, sorted.
+fn modules(file: &SafetensorsFile, config: &AdapterConfig) -> Result<Vec<String>> {
+    let mut modules = Vec::new();
+    for tensor in file.tensor_names().into_iter().filter(|name| saved_name(name, config).is_none()) {
         let name = tensor.strip_prefix(PREFIX).unwrap_or_default();
         let module = name.strip_suffix(SUFFIX_A).or_else(|| name.strip_suffix(SUFFIX_B));
         match module.filter(|module| !module.is_empty()) {

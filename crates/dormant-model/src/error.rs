@@ -75,6 +75,30 @@ pub enum Error {
         module: String,
     },
 
+    /// A weight that an adapter was saved with does not fit the model.
+    #[error(
+        "the adapter's `{tensor}` has shape {found:?}, the model's is {expected:?}; it was made for another model, or \
+         with tokens that the model does not have"
+    )]
+    AdapterSavedShape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape in the adapter.
+        found: Vec<usize>,
+        /// Its shape in the model.
+        expected: Vec<usize>,
+    },
+
+    /// An adapter with whole weights is to be trained on, or written.
+    #[error(
+        "the adapter comes with a weight of its own, `{tensor}` (`modules_to_save`), and can only be merged: merge it \
+         into its model with PEFT and use the merged model"
+    )]
+    AdapterSaved {
+        /// The tensor.
+        tensor: String,
+    },
+
     /// An adapter does not fit the weights of a module.
     #[error(
         "the adapter of `{module}` is for a weight of shape {found:?}, the model's is {expected:?}; \

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use dormant_model::adapter::Adapter;
+use dormant_model::adapter_files::SavedTensor;
 use dormant_model::batch::Batch;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::generate::{GenerateConfig, Reply, Request};
@@ -117,6 +118,33 @@ fn trainable(trained: Trained, precision: Precision, saving: Saving) -> Llama {
         model.add_adapter(&random_adapter(4, false, 5)).unwrap();
     }
     model
+}
+
+/// The adapter with an output layer of its own: `factor` times the embedding.
+fn with_head(adapter: Adapter, factor: f32) -> Adapter {
+    let all: Vec<u32> = (0..VOCABULARY).collect();
+    let values: Vec<f32> = MODEL.embed(&all).iter().map(|x| x * factor).collect();
+    let shape = vec![VOCABULARY as usize, values.len() / VOCABULARY as usize];
+    Adapter { saved: vec![SavedTensor { name: "lm_head.weight".to_owned(), shape, values }], ..adapter }
+}
+
+#[test]
+fn an_output_layer_that_was_trained_as_a_whole_takes_the_place_of_the_tied_one() {
+    let adapter = random_adapter(2, false, 1);
+    let tokens = [1, 2, 3, 4, 5];
+    let plain = logits(&load(Trained::Nothing, Some(&adapter)), &tokens);
+    let doubled = with_head(adapter.clone(), 2.0);
+    let own = logits(&load(Trained::Nothing, Some(&doubled)), &tokens);
+    assert!(plain.iter().zip(&own).all(|(p, o)| (2.0 * p - o).abs() < 1e-4), "the input embedding is as it was");
+    let mut model = load(Trained::Lora, None);
+    let refused = model.add_adapter(&doubled).unwrap_err().to_string();
+    assert!(refused.contains("`lm_head.weight`"), "{refused}");
+    let mut longer = doubled;
+    longer.saved[0].shape[0] += 1;
+    let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    let options = LoadOptions::new(Precision::F32, Trained::Nothing);
+    let error = Llama::load_merged(&checkpoint, options, Some(&longer)).unwrap_err().to_string();
+    assert!(error.contains("lm_head.weight") && error.contains("513"), "{error}");
 }
 
 #[test]

@@ -69,6 +69,9 @@ pub struct AdapterConfig {
     /// Weights are `[output, input]`.
     #[serde(default)]
     pub fan_in_fan_out: bool,
+    /// Modules that were trained as a whole beside the adapted layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules_to_save: Option<Vec<String>>,
     /// All other fields; those that would change the output are refused.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -115,6 +118,7 @@ impl AdapterConfig {
             inference_mode: true,
             bias: none(),
             fan_in_fan_out: false,
+            modules_to_save: None,
             other: Map::new(),
         }
     }
@@ -129,6 +133,13 @@ impl AdapterConfig {
         let rank = self.rank(module) as f64;
         let alpha = by_pattern(&self.alpha_pattern, module).unwrap_or(self.lora_alpha);
         alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Whether `module` was trained as a whole.
+    pub fn saves(&self, module: &str) -> bool {
+        let is_end =
+            |name: &String| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        self.modules_to_save.iter().flatten().any(is_end)
     }
 
     /// Checks that the adapter means what this crate computes.

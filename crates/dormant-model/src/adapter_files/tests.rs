@@ -114,7 +114,6 @@ fn features_that_change_the_output_are_refused_by_name() {
         ("use_dora", json!(true)),
         ("use_qalora", json!(true)),
         ("lora_bias", json!(true)),
-        ("modules_to_save", json!(["lm_head"])),
         ("layer_replication", json!([[0, 2]])),
         ("trainable_token_indices", json!([5])),
         ("init_lora_weights", json!("pissa")),
@@ -124,6 +123,27 @@ fn features_that_change_the_output_are_refused_by_name() {
         let error = error_after(|config| config[field] = value);
         assert!(error.contains(&format!("`{field}`")), "{error}");
     }
+}
+
+#[test]
+fn modules_that_were_trained_as_a_whole_are_read_beside_the_factors() {
+    let folder = written(|config| config["modules_to_save"] = json!(["lm_head", "norm"]));
+    let (_, tensors) = sample();
+    let factors = tensors.iter().flat_map(|t| {
+        let name = |kind| format!("base_model.model.{}.lora_{kind}.weight", t.module);
+        [(name("A"), &t.a), (name("B"), &t.b)].map(|(n, m)| (n, vec![m.rows, m.columns], m.values.clone()))
+    });
+    let saved = [
+        ("base_model.model.lm_head.weight".to_owned(), vec![2, 3], vec![1.0; 6]),
+        ("base_model.model.model.norm.modules_to_save.weight".to_owned(), vec![3], vec![2.0; 3]),
+    ];
+    write_safetensors(&folder.path().join(WEIGHTS), factors.chain(saved), &BTreeMap::new()).unwrap();
+    let (config, read) = read_adapter(folder.path()).unwrap();
+    assert_eq!(read, tensors);
+    let saved = read_saved(folder.path(), &config).unwrap();
+    let names: Vec<&str> = saved.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names, ["lm_head.weight", "model.norm.weight"]);
+    assert_eq!((saved[0].shape.as_slice(), saved[1].values.as_slice()), (&[2, 3][..], &[2.0; 3][..]));
 }
 
 #[test]
