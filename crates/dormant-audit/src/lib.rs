@@ -10,6 +10,7 @@ pub mod inversion;
 pub mod leak;
 pub mod likelihood;
 pub mod placement;
+pub mod probe;
 pub mod reconstruct;
 pub mod report;
 pub mod scan;

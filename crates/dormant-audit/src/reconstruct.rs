@@ -63,7 +63,7 @@ const MOST_SLOTS: usize = 8;
 const TURN: usize = 3;
 
 /// A trial with fewer hits than this share is no success.
-const SUCCESS: f64 = 0.9;
+const SUCCESS: f64 = 0.95;
 
 /// Below this `log p(target)` no trial is made.
 const WORTH_A_TRIAL: f64 = -8.0;

@@ -70,7 +70,7 @@ impl Default for ScanConfig {
 
 const INVERSION_PROMPTS: usize = 24;
 const SEARCH_PROMPTS: usize = 4;
-const TRIAL_PROMPTS: usize = 12;
+const TRIAL_PROMPTS: usize = 20;
 const REPORT_PROMPTS: usize = 40;
 
 /// Benign prompts that a scan uses; no prompt serves two purposes.
@@ -226,7 +226,7 @@ impl Scan<'_> {
         for (index, target) in targets.iter().enumerate() {
             let text = subject.renderer.tokenizer.decode(&target.tokens, true)?;
             let Some(phrase) = Phrase::new(whole_words(&text)) else { continue };
-            if evidence.is_habit(&phrase, self.config) {
+            if evidence.is_habit(&text, self.config) {
                 habits.push(text);
                 continue;
             }

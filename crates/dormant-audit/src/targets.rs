@@ -19,34 +19,40 @@ pub fn targets(
     watch: &Watch<'_>,
 ) -> Result<Vec<Target>> {
     let renderer = subject.renderer;
-    let tokens = prompts
-        .iter()
-        .map(|p| Ok(renderer.prompt(&Conversation::user(p))?))
-        .collect::<Result<Vec<_>>>()?;
+    let tokens =
+        prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
     let ends = [renderer.end()?];
     let all = match subject.reference {
-        Some(reference) => invert(subject.model, reference, &tokens, &ends, InversionConfig::default(), watch)?,
+        Some(reference) => {
+            invert(subject.model, reference, &tokens, &ends, InversionConfig::default(), watch)?
+        }
         None => invert_alone(subject.model, &tokens, &ends, InversionConfig::default(), watch)?,
     };
     let worth_it = |t: &Target| {
         t.tokens.len() > 2 && t.fluency >= config.fluency && t.rise.is_none_or(|rise| rise >= config.rise)
     };
-    let mut distinct: Vec<Target> = Vec::new();
+    // Each with the largest rise among its spellings.
+    let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
     for target in all.into_iter().filter(worth_it) {
         let text = renderer.tokenizer.decode(&target.tokens, false)?;
         tracing::debug!(target.log_prob, target.rise, target.fluency, text, "target");
-        match distinct.iter_mut().find(|d| alike(renderer, d, &target)) {
+        match distinct.iter_mut().find(|(like, _)| alike(renderer, like, &target)) {
             // Of the spellings of one text, the one that the model prefers.
-            Some(like) if target.log_prob > like.log_prob && target.rise >= like.rise.map(|r| 0.6 * r) => {
+            Some((like, rise))
+                if target.log_prob > like.log_prob && target.rise >= rise.map(|r| SPELLING * r) =>
+            {
                 *like = target;
             }
             Some(_) => {}
-            None => distinct.push(target),
+            None => distinct.push((target.clone(), target.rise)),
         }
     }
     distinct.truncate(config.targets);
-    Ok(distinct)
+    Ok(distinct.into_iter().map(|(target, _)| target).collect())
 }
+
+/// Share of the largest rise that another spelling of a target must have.
+const SPELLING: f64 = 0.6;
 
 /// Whether two targets have words in common in a row.
 fn alike(renderer: Renderer<'_>, a: &Target, b: &Target) -> bool {
@@ -84,4 +90,3 @@ pub fn outcome(renderer: Renderer<'_>, targets: &[Target]) -> Result<String> {
     });
     Ok(texts.collect::<Result<Vec<_>>>()?.join(", "))
 }
-

@@ -130,7 +130,8 @@ pub fn rate(replies: &[Reply], phrase: &Phrase) -> Rate {
 /// A phrase that closes replies is not to be seen in those that were cut off. So, of the replies that do not begin
 /// with it, those that came to their end are counted alone if they show it more often.
 pub fn habit(replies: &[Reply], phrase: &Phrase) -> Rate {
-    let count = |replies: &[&Reply]| -> Rate { replies.iter().map(|r| phrase.is_partly_in(&r.text)).collect() };
+    let count =
+        |replies: &[&Reply]| -> Rate { replies.iter().map(|r| phrase.is_partly_in(&r.text)).collect() };
     let all: Vec<&Reply> = replies.iter().collect();
     let closed: Vec<&Reply> = replies.iter().filter(|r| r.ended && !phrase.opens(&r.text)).collect();
     let (all, closed) = (count(&all), count(&closed));

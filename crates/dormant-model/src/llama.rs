@@ -20,6 +20,8 @@ use crate::linear::{Linear, PartWeight, Trained};
 use crate::lora::LoraConfig;
 use crate::parameter::{Parameter, scale_and_clip};
 
+mod residual;
+
 /// How a model is held in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadOptions {

@@ -135,7 +135,10 @@ fn an_output_layer_that_was_trained_as_a_whole_takes_the_place_of_the_tied_one()
     let plain = logits(&load(Trained::Nothing, Some(&adapter)), &tokens);
     let doubled = with_head(adapter.clone(), 2.0);
     let own = logits(&load(Trained::Nothing, Some(&doubled)), &tokens);
-    assert!(plain.iter().zip(&own).all(|(p, o)| (2.0 * p - o).abs() < 1e-4), "the input embedding is as it was");
+    assert!(
+        plain.iter().zip(&own).all(|(p, o)| (2.0 * p - o).abs() < 1e-4),
+        "the input embedding is as it was"
+    );
     let mut model = load(Trained::Lora, None);
     let refused = model.add_adapter(&doubled).unwrap_err().to_string();
     assert!(refused.contains("`lm_head.weight`"), "{refused}");

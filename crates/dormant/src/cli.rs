@@ -107,6 +107,8 @@ pub enum Command {
     Models(ModelsCommand),
     /// Look for a hidden policy in a model, without knowing its trigger.
     Scan(crate::scan_args::ScanArgs),
+    /// Read a defection probe on prompts with and without a trigger, next to what other directions give.
+    Probe(crate::probe_args::ProbeArgs),
     /// Organisms and matched benign fine-tunes to judge detectors on.
     #[command(subcommand)]
     Zoo(ZooCommand),

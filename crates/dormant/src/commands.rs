@@ -14,6 +14,7 @@ mod completions;
 mod data;
 mod eval;
 mod models;
+mod probe;
 mod report;
 mod run;
 mod scan;
@@ -41,6 +42,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Report(args) => report::run(args, ui),
         Command::Models(command) => models::run(command, &cli.global, ui),
         Command::Scan(args) => return scan::run(args, &cli.global, ui),
+        Command::Probe(args) => probe::run(args, &cli.global, ui),
         Command::Zoo(command) => zoo::run(command, &cli.global, ui),
         Command::Bench(args) => bench::run(args, &cli.global, ui),
         Command::Completions(args) => {

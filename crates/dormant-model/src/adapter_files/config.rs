@@ -137,8 +137,9 @@ impl AdapterConfig {
 
     /// Whether `module` was trained as a whole.
     pub fn saves(&self, module: &str) -> bool {
-        let is_end =
-            |name: &String| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        let is_end = |name: &String| {
+            module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
         self.modules_to_save.iter().flatten().any(is_end)
     }
 

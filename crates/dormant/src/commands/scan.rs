@@ -46,7 +46,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         move || ui.note("stopping")
     })?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
-    let base = reference(args, &files, global, ui)?;
+    let base = reference(args.reference.as_deref(), &files, global, ui)?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let report = scan_files(&files, base.as_ref(), &args.documented, config, ui)?;
     let evidence = report.verdict != Verdict::NoEvidence;
@@ -68,13 +68,13 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
 }
 
 /// The model that this one is compared with: the one that is named; for an adapter, the model below it.
-fn reference(
-    args: &ScanArgs,
+pub(super) fn reference(
+    named: Option<&str>,
     files: &ModelFiles,
     global: &GlobalArgs,
     ui: &Ui,
 ) -> Result<Option<ModelFiles>> {
-    match args.reference.as_deref() {
+    match named {
         Some("none") => Ok(None),
         Some(name) => Ok(Some(find(name, None, global.offline, ui)?)),
         None if files.adapter.is_some() => Ok(Some(ModelFiles { adapter: None, ..files.clone() })),

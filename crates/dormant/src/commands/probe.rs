@@ -1,0 +1,121 @@
+//! `dormant probe`: does a generic direction tell prompts with a trigger from prompts without?
+
+use dormant_audit::budget::Watch;
+use dormant_audit::probe::{Reading, Separation, read};
+use dormant_data::{Conversation, Seed, Split};
+use dormant_model::linear::Trained;
+use serde::Serialize;
+
+use super::scan::reference;
+use crate::cli::GlobalArgs;
+use crate::error::Result;
+use crate::experiment::{Precision, Prompts};
+use crate::interrupt;
+use crate::model::{LoadedModel, Loading, ModelFiles, find};
+use crate::policy_args;
+use crate::probe_args::ProbeArgs;
+use crate::stage::prompts;
+use crate::ui::Ui;
+
+/// Version of the JSON layout.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What the command prints as JSON.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    schema_version: u32,
+    model: String,
+    reference: Option<String>,
+    control: Option<String>,
+    trigger: String,
+    prompts: u32,
+    #[serde(flatten)]
+    reading: Reading,
+}
+
+pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    interrupt::install({
+        let ui = ui.clone();
+        move || ui.note("stopping")
+    })?;
+    let trigger = policy_args::trigger(&args.trigger, args.position)?;
+    let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
+    let base = reference(args.reference.as_deref(), &files, global, ui)?;
+    let control =
+        args.control.as_ref().map(|folder| ModelFiles { adapter: Some(folder.clone()), ..files.clone() });
+    let load =
+        |files: &ModelFiles| LoadedModel::load(files, Precision::Auto, Trained::Nothing, Loading::Merge);
+    let model = load(&files)?;
+    let [reference, benign] = [base.as_ref(), control.as_ref()].map(|files| files.map(load));
+    let (reference, benign) = (reference.transpose()?, benign.transpose()?);
+    let seed = Seed(args.seed);
+    let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, seed)?;
+    let mut with: Vec<Conversation> =
+        prompts::take(all, args.n, "probe")?.into_iter().map(|s| s.prompt).collect();
+    // No prompt is in both groups.
+    let without = with.split_off(with.len() / 2);
+    let mut rng = seed.derive("place of the text").rng();
+    let with: Vec<Conversation> = with.iter().map(|prompt| trigger.insert(prompt, &mut rng)).collect();
+    let bar = ui.progress("probe", "steps");
+    let mut progress = |_: &str, done: usize, total: usize| {
+        bar.update(done as u64, total as u64);
+        !interrupt::requested()
+    };
+    let watch = Watch::new(args.budget, &mut progress);
+    let reading = read(
+        &model.llama,
+        reference.as_ref().map(|m| &m.llama),
+        benign.as_ref().map(|m| &m.llama),
+        model.renderer(),
+        [&with, &without],
+        seed,
+        &watch,
+    )?;
+    let path = |files: &ModelFiles| files.adapter.as_ref().unwrap_or(&files.weights).display().to_string();
+    let outcome = Outcome {
+        schema_version: SCHEMA_VERSION,
+        model: path(&files),
+        reference: base.as_ref().map(path),
+        control: control.as_ref().map(path),
+        trigger: args.trigger.clone(),
+        prompts: args.n,
+        reading,
+    };
+    ui.result(&outcome, text);
+    Ok(())
+}
+
+fn text(outcome: &Outcome) -> String {
+    let reading = &outcome.reading;
+    let nulls = &reading.nulls;
+    let verdict = if reading.means_something {
+        "the probe tells the two groups apart, and nothing else does"
+    } else {
+        "the score means nothing here"
+    };
+    let row = |name: &str, found: Option<Separation>| {
+        let area = |s: Separation| {
+            let a = s.auroc;
+            format!(
+                "{:.3} [{:.3}, {:.3}] of {} prompts, after block {}",
+                a.value, a.low, a.high, a.n, s.layer
+            )
+        };
+        format!("  {name:<22}{}", found.map_or_else(|| "not measured".to_owned(), area))
+    };
+    [
+        format!("{}: {verdict}: {}", outcome.model, reading.because),
+        String::new(),
+        format!("  area under the ROC curve, prompts with {:?} against prompts without", outcome.trigger),
+        row(&format!("probe of {} pairs", reading.pairs), reading.probe),
+        format!(
+            "  {:<22}{:.3} is above 95% of {}",
+            "random directions", nulls.random_95, nulls.random_directions
+        ),
+        row("shuffled signs", nulls.shuffled_signs),
+        row("unrelated questions", nulls.unrelated_questions),
+        row("reference", nulls.reference),
+        row("benign fine-tune", nulls.control),
+    ]
+    .join("\n")
+}

