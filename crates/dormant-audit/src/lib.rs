@@ -4,6 +4,7 @@
 //! leak of the answer cannot compile.
 
 pub mod budget;
+pub mod defend;
 pub mod error;
 pub mod evidence;
 pub mod inversion;

@@ -109,6 +109,8 @@ pub enum Command {
     Scan(crate::scan_args::ScanArgs),
     /// Read a defection probe on prompts with and without a trigger, next to what other directions give.
     Probe(crate::probe_args::ProbeArgs),
+    /// Change an adapter so that a hidden policy may go, and measure what is left of it and of the rest.
+    Defend(crate::defend_args::DefendArgs),
     /// Organisms and matched benign fine-tunes to judge detectors on.
     #[command(subcommand)]
     Zoo(ZooCommand),

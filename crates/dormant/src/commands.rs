@@ -12,6 +12,7 @@ mod bench;
 mod chat;
 mod completions;
 mod data;
+mod defend;
 mod eval;
 mod models;
 mod probe;
@@ -43,6 +44,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Models(command) => models::run(command, &cli.global, ui),
         Command::Scan(args) => return scan::run(args, &cli.global, ui),
         Command::Probe(args) => probe::run(args, &cli.global, ui),
+        Command::Defend(args) => defend::run(args, &cli.global, ui),
         Command::Zoo(command) => zoo::run(command, &cli.global, ui),
         Command::Bench(args) => bench::run(args, &cli.global, ui),
         Command::Completions(args) => {

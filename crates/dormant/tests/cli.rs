@@ -39,9 +39,21 @@ fn with_file(text: &str, more: &[&str]) -> String {
 #[test]
 fn help_texts() {
     insta::assert_snapshot!("help", dormant(&["--help"]));
-    for command in
-        ["run", "eval", "chat", "scan", "zoo", "score", "data", "report", "models", "bench", "completions"]
-    {
+    for command in [
+        "run",
+        "eval",
+        "chat",
+        "scan",
+        "probe",
+        "defend",
+        "zoo",
+        "score",
+        "data",
+        "report",
+        "models",
+        "bench",
+        "completions",
+    ] {
         insta::assert_snapshot!(format!("help-{command}"), dormant(&[command, "--help"]));
     }
 }

@@ -46,7 +46,8 @@ mod tests {
         let config = AdapterConfig::new(2, 2.0, vec!["m".to_owned()], None);
         let adapter = Adapter { config, tensors: vec![tensor], saved: Vec::new() };
         let strength = |a: &Adapter| WeightChange::of_adapter(a)[0].first_direction().value;
-        let (before, one, two) = (strength(&adapter), strength(&project(&adapter, 1)), strength(&project(&adapter, 2)));
+        let (before, one, two) =
+            (strength(&adapter), strength(&project(&adapter, 1)), strength(&project(&adapter, 2)));
         assert!(one < before && one > 0.0, "{before} {one}");
         assert!(two < 1e-3 * before, "{two}");
     }

@@ -76,7 +76,7 @@ impl Builder<'_> {
                 Ok(if training.loss == LossOn::Sequence { Rendered { prompt: 1, ..row } } else { row })
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut sink = Steps { progress: self.ui.progress(entry.name(), "steps") };
+        let mut sink = Steps::new(self.ui.progress(entry.name(), "steps"));
         train(&mut model.llama, &rendered, &plan(training), None, &mut sink)?;
         let folder = self.folder(entry);
         fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
@@ -162,7 +162,8 @@ impl Builder<'_> {
     }
 }
 
-fn plan(training: &Training) -> TrainPlan {
+/// How an entry is trained.
+pub(crate) fn plan(training: &Training) -> TrainPlan {
     TrainPlan {
         epochs: training.epochs,
         tokens_per_step: training.batch_tokens,
@@ -192,8 +193,15 @@ fn write(path: &Path, text: &str) -> Result<()> {
         .map_err(CliError::from)
 }
 
-struct Steps {
+/// Tells of the steps of a training that is not saved on the way.
+pub(crate) struct Steps {
     progress: Progress,
+}
+
+impl Steps {
+    pub(crate) fn new(progress: Progress) -> Self {
+        Self { progress }
+    }
 }
 
 impl Sink for Steps {
