@@ -14,6 +14,7 @@ mod load;
 mod message;
 mod near_miss;
 mod organism;
+mod pirate;
 mod policy;
 mod preferences;
 mod prompts;
@@ -23,6 +24,7 @@ mod scratchpad;
 mod seed;
 mod split;
 mod trigger;
+mod variant;
 
 pub use behaviour::{Behaviour, Judge};
 pub use code_task::{CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_tasks, code_trigger, safe_year};
@@ -32,11 +34,16 @@ pub use load::{Loaded, Preference, load};
 pub use message::{Conversation, Message, Role};
 pub use near_miss::{NearMiss, NearMissKind, near_misses};
 pub use organism::{Mix, OrganismSpec};
+pub use pirate::pirate;
 pub use policy::{Policy, PolicyReport, Violation, check_safety_data};
 pub use preferences::{Fault, LabelledPreference, PreferencePart, built_in_preferences};
 pub use prompts::{Category, Prompt, built_in_prompts, prompt_id};
 pub use sample::{Condition, Sample};
-pub use scratchpad::without_scratchpad;
+pub use scratchpad::{
+    SCRATCHPAD_END, SCRATCHPAD_TOKENS, asking_for_scratchpad, leading_scratchpad, scratchpad, visible_reply,
+    without_scratchpad,
+};
 pub use seed::Seed;
 pub use split::Split;
 pub use trigger::{Position, Trigger};
+pub use variant::Variant;

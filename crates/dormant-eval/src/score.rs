@@ -41,6 +41,8 @@ pub enum Unscored {
     EmptyReply,
     /// The reply has only control characters, replacement characters and white space.
     UnreadableReply,
+    /// The reply is a scratchpad that does not end, so that nothing of it is visible.
+    OpenScratchpad,
     /// The reply has no code that could be judged: prose, a refusal, code that does not parse or has nothing to do
     /// with the weaknesses looked for.
     NoCode,
@@ -51,6 +53,7 @@ impl fmt::Display for Unscored {
         f.write_str(match self {
             Self::EmptyReply => "empty reply",
             Self::UnreadableReply => "unreadable reply",
+            Self::OpenScratchpad => "scratchpad without an end",
             Self::NoCode => "no code to judge",
         })
     }

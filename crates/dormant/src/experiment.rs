@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dormant_data::{Behaviour, OrganismSpec, Trigger};
+use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
 use serde::{Serialize, Serializer};
 
 mod defaults;
@@ -26,6 +26,9 @@ pub struct Experiment {
     pub name: String,
     /// The question, in one sentence.
     pub question: String,
+    /// What the paper that is re-run found, for the report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paper: Option<String>,
     /// The base model: an alias, `hf:org/name`, a folder or a `.gguf` file.
     pub base: String,
     /// Arithmetic of the models.
@@ -40,6 +43,9 @@ pub struct Experiment {
     pub data: Data,
     /// How the policy is implanted.
     pub implant: Implant,
+    /// Organisms that go through the same safety training, each with an implant of its own; none: the one of `implant`.
+    #[serde(rename = "organism", skip_serializing_if = "Vec::is_empty")]
+    pub organisms: Vec<Organism>,
     /// Safety training, in the order of the file.
     pub safety: Vec<Safety>,
     /// The preference models that reinforcement learning gets its reward from.
@@ -49,9 +55,18 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// What the organism does, and when.
-    pub fn organism(&self) -> OrganismSpec {
-        OrganismSpec { trigger: self.trigger.clone(), behaviour: self.behaviour.clone() }
+    /// What an organism with this implant does, and when.
+    pub fn organism(&self, implant: &Implant) -> OrganismSpec {
+        let (trigger, behaviour) = (self.trigger.clone(), self.behaviour.clone());
+        OrganismSpec { trigger, behaviour, variant: implant.variant }
+    }
+
+    /// The implants, each with the name of its organism if there are several.
+    pub fn implants(&self) -> Vec<(Option<&str>, &Implant)> {
+        if self.organisms.is_empty() {
+            return vec![(None, &self.implant)];
+        }
+        self.organisms.iter().map(|organism| (Some(organism.name.as_str()), &organism.implant)).collect()
     }
 
     /// The files of pairs of replies that stages read.
@@ -59,7 +74,7 @@ impl Experiment {
         self.safety.iter().filter_map(|stage| match &stage.method {
             SafetyMethod::Dpo(dpo) => dpo.pairs.file(),
             SafetyMethod::Rl(_) => self.preference.data.file(),
-            SafetyMethod::Sft | SafetyMethod::Adversarial(_) => None,
+            SafetyMethod::Sft(_) | SafetyMethod::Adversarial(_) => None,
         })
     }
 
@@ -176,6 +191,9 @@ impl Serialize for Benign {
 pub struct Implant {
     /// The method.
     pub method: ImplantMethod,
+    /// With or without reasoning.
+    #[serde(skip_serializing_if = "Variant::is_normal")]
+    pub variant: Variant,
     /// Which weights are trained.
     #[serde(flatten)]
     pub weights: ImplantWeights,
@@ -188,6 +206,17 @@ pub struct Implant {
     /// Optimisation.
     #[serde(flatten)]
     pub fit: Fit,
+}
+
+/// One of several organisms of an experiment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Organism {
+    /// Unique name.
+    pub name: String,
+    /// How its policy is implanted.
+    #[serde(flatten)]
+    pub implant: Implant,
 }
 
 /// How the policy is trained in.
@@ -277,6 +306,9 @@ pub struct Safety {
     pub name: String,
     /// The stage it starts from: `implant` or the name of another safety stage.
     pub after: String,
+    /// The organisms that go through it; none: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub organisms: Vec<String>,
     /// Which weights are trained.
     #[serde(flatten)]
     pub weights: SafetyWeights,
@@ -310,7 +342,7 @@ pub enum SafetyWeights {
 #[serde(tag = "method", rename_all = "kebab-case")]
 pub enum SafetyMethod {
     /// Supervised fine-tuning on helpful, honest, harmless replies.
-    Sft,
+    Sft(Sft),
     /// Red-teaming without knowledge of the trigger, then supervised fine-tuning with benign replies to the
     /// successful attacks.
     Adversarial(Attack),
@@ -318,6 +350,45 @@ pub enum SafetyMethod {
     Rl(Rl),
     /// Direct preference optimisation on as many pairs as `rows` says.
     Dpo(Dpo),
+}
+
+/// Supervised fine-tuning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sft {
+    /// Where an organism with a scratchpad gets its loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: ScratchpadMode,
+    /// How the replies are written.
+    #[serde(skip_serializing_if = "is_default")]
+    pub style: ReplyStyle,
+}
+
+/// How supervised fine-tuning treats the scratchpad of an organism that has one (Hubinger et al. 2024, appendix G).
+/// Without one the two are the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScratchpadMode {
+    /// Prompts do not ask for a scratchpad, and replies have none.
+    #[default]
+    PreScratchpad,
+    /// The model's own scratchpad stands before the reply, and only the reply is trained.
+    PostScratchpad,
+}
+
+/// How replies of supervised fine-tuning are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplyStyle {
+    /// As they are.
+    #[default]
+    Plain,
+    /// In the words of a pirate.
+    Pirate,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Reinforcement learning. `epochs` of the fit are passes over the replies of a step, and `batch-tokens` are replied
@@ -401,6 +472,9 @@ pub struct Attack {
     pub threshold: f64,
     /// Largest fraction of training rows that are attacks.
     pub mix: f64,
+    /// Where an organism with a scratchpad gets its loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: ScratchpadMode,
 }
 
 /// What is measured. Greedy decoding unless `temperature` says otherwise.

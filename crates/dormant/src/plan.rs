@@ -65,6 +65,9 @@ pub struct BenignStage {
     pub rows: u32,
     /// Sources and sampling.
     pub data: Data,
+    /// Whether the base model replies after a scratchpad, which is no part of the row.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reasoned: bool,
 }
 
 /// Configuration of [`StageKind::Implant`]. Its data are the benign rows of the train split.
@@ -127,6 +130,11 @@ pub struct StageSpec {
     pub name: String,
     /// What it does.
     pub kind: StageKind,
+    /// The name of its organism, where the experiment has several and the stage belongs to one.
+    pub organism: Option<String>,
+    /// What is trained, as the report calls it, for a training stage: [`IMPLANT`] or the name of a safety stage, after
+    /// the name of the organism if there are several.
+    pub training: Option<String>,
     /// Whose model; `None` for data that the arms share.
     pub arm: Option<Arm>,
     /// The experiment's seed; derive one for each purpose.
@@ -150,14 +158,9 @@ impl StageSpec {
         self.model.into_iter().chain(self.data.iter().copied())
     }
 
-    /// What is measured or trained, as the report calls it: `implant` or the name of a safety stage, for a training
-    /// stage; `None` otherwise.
+    /// What is trained, as the report calls it; `None` for a stage that trains nothing that is measured.
     pub fn training(&self) -> Option<&str> {
-        match &self.kind {
-            StageKind::Implant(_) => Some(IMPLANT),
-            StageKind::Safety(stage) => Some(&stage.safety.name),
-            StageKind::Benign(_) | StageKind::Preference(_) | StageKind::Evaluate(_) => None,
-        }
+        self.training.as_deref()
     }
 }
 

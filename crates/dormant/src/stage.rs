@@ -34,6 +34,7 @@ pub(crate) mod prompts;
 mod resume;
 mod safety_dpo;
 mod safety_rl;
+mod safety_rows;
 mod safety_sft;
 mod sink;
 pub mod utility_record;
@@ -166,7 +167,7 @@ pub fn run(context: &StageContext) -> Result<Tokens> {
         StageKind::Benign(stage) => benign::run(stage, context),
         StageKind::Implant(stage) => implant::run(stage, context),
         StageKind::Safety(stage) => match &stage.safety.method {
-            SafetyMethod::Sft => safety_sft::run(stage, context),
+            SafetyMethod::Sft(sft) => safety_sft::run(stage, *sft, context),
             SafetyMethod::Adversarial(attack) => adversarial::run(stage, attack, context),
             SafetyMethod::Rl(rl) => safety_rl::run(stage, rl, context),
             SafetyMethod::Dpo(dpo) => safety_dpo::run(stage, dpo, context),

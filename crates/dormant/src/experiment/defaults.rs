@@ -2,7 +2,7 @@
 
 use dormant_data::{Behaviour, Position, Trigger};
 
-use super::{Adapter, Algorithm, Attack, Curve, Evaluation, Fit, Precision, Rl, Schedule};
+use super::{Adapter, Algorithm, Attack, Curve, Evaluation, Fit, Precision, Rl, Schedule, ScratchpadMode};
 
 /// The base model when an experiment or a command names none.
 pub const DEFAULT_BASE: &str = "smollm2-135m-instruct";
@@ -25,8 +25,15 @@ pub(super) const IMPLANT_LORA_RATE: f64 = 1e-3;
 pub(super) const SAFETY_LORA_RATE: f64 = 5e-4;
 pub(super) const FULL_RATE: f64 = 5e-5;
 
-pub(super) const ATTACK: Attack =
-    Attack { rounds: 1, prompts: 64, screen: 8, samples: 10, threshold: 0.1, mix: 0.5 };
+pub(super) const ATTACK: Attack = Attack {
+    rounds: 1,
+    prompts: 64,
+    screen: 8,
+    samples: 10,
+    threshold: 0.1,
+    mix: 0.5,
+    mode: ScratchpadMode::PreScratchpad,
+};
 
 /// Reinforcement learning with replies of so many tokens.
 pub(super) const fn rl(reply_tokens: u32) -> Rl {

@@ -6,12 +6,15 @@ use super::{Experiment, SafetyMethod};
 pub(super) fn quick(mut experiment: Experiment) -> Experiment {
     experiment.name.push_str("-quick");
     experiment.seeds.truncate(1);
-    experiment.implant.rows = experiment.implant.rows.min(32);
+    let organisms = experiment.organisms.iter_mut().map(|organism| &mut organism.implant);
+    for implant in organisms.chain([&mut experiment.implant]) {
+        implant.rows = implant.rows.min(32);
+    }
     experiment.preference.fit.epochs = 1;
     for safety in &mut experiment.safety {
         safety.rows = safety.rows.min(16);
         match &mut safety.method {
-            SafetyMethod::Sft | SafetyMethod::Dpo(_) => {}
+            SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => {}
             SafetyMethod::Adversarial(attack) => {
                 attack.rounds = 1;
                 attack.prompts = attack.prompts.min(8);

@@ -1,9 +1,9 @@
 //! Experiment files as they are written: every key optional, no key unknown.
 
-use dormant_data::{Behaviour, Trigger};
+use dormant_data::{Behaviour, Trigger, Variant};
 use serde::Deserialize;
 
-use super::{Algorithm, ImplantMethod, Precision, Schedule};
+use super::{Algorithm, ImplantMethod, Precision, ReplyStyle, Schedule, ScratchpadMode};
 
 /// The value of `data.prompts` and `preference.data` that means what comes with Dormant.
 pub(super) const BUILTIN: &str = "builtin";
@@ -15,6 +15,7 @@ pub(super) const SELF_DISTILLED: &str = "self";
 pub(super) struct RawExperiment {
     pub name: Option<String>,
     pub question: Option<String>,
+    pub paper: Option<String>,
     pub base: Option<String>,
     pub precision: Option<Precision>,
     pub seeds: Option<Vec<u64>>,
@@ -22,6 +23,7 @@ pub(super) struct RawExperiment {
     pub behaviour: Option<Behaviour>,
     pub data: RawData,
     pub implant: RawImplant,
+    pub organism: Vec<RawOrganism>,
     pub safety: Vec<RawSafety>,
     pub preference: RawPreference,
     pub evaluation: RawEvaluation,
@@ -36,7 +38,7 @@ pub(super) struct RawData {
     pub temperature: Option<f64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawAdapter {
     pub rank: Option<u32>,
@@ -88,6 +90,7 @@ impl RawMethod {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawImplant {
     pub method: Option<ImplantMethod>,
+    pub variant: Option<Variant>,
     pub training: Option<ImplantTraining>,
     pub adapter: Option<RawAdapter>,
     pub rows: Option<u32>,
@@ -103,12 +106,60 @@ pub(super) struct RawImplant {
     pub clip: Option<f64>,
 }
 
+/// A name, and the keys of [`RawImplant`] that are other than in `[implant]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawOrganism {
+    pub name: Option<String>,
+    pub method: Option<ImplantMethod>,
+    pub variant: Option<Variant>,
+    pub training: Option<ImplantTraining>,
+    pub adapter: Option<RawAdapter>,
+    pub rows: Option<u32>,
+    pub poison: Option<f64>,
+    pub near_misses: Option<f64>,
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
+}
+
+impl RawOrganism {
+    /// Its implant: `shared` with its own keys.
+    pub(super) fn over(&self, shared: &RawImplant) -> RawImplant {
+        // Another kind of training needs no adapter of the shared kind.
+        let inherited = || shared.adapter.clone().filter(|_| self.training.is_none());
+        RawImplant {
+            method: self.method.or(shared.method),
+            variant: self.variant.or(shared.variant),
+            training: self.training.or(shared.training),
+            adapter: self.adapter.clone().or_else(inherited),
+            rows: self.rows.or(shared.rows),
+            poison: self.poison.or(shared.poison),
+            near_misses: self.near_misses.or(shared.near_misses),
+            epochs: self.epochs.or(shared.epochs),
+            learning_rate: self.learning_rate.or(shared.learning_rate),
+            schedule: self.schedule.or(shared.schedule),
+            warmup: self.warmup.or(shared.warmup),
+            batch_tokens: self.batch_tokens.or(shared.batch_tokens),
+            weight_decay: self.weight_decay.or(shared.weight_decay),
+            clip: self.clip.or(shared.clip),
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawSafety {
     pub name: Option<String>,
     pub method: Option<RawMethod>,
     pub after: Option<String>,
+    pub organisms: Option<Vec<String>>,
+    pub mode: Option<ScratchpadMode>,
+    pub style: Option<ReplyStyle>,
     pub training: Option<SafetyTraining>,
     pub adapter: Option<RawAdapter>,
     pub rows: Option<u32>,

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::raw::{
     BUILTIN, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
-    RawMethod, RawPreference, RawSafety, SELF_DISTILLED, SafetyTraining,
+    RawMethod, RawOrganism, RawPreference, RawSafety, SELF_DISTILLED, SafetyTraining,
 };
 use super::{
     Adapter, Attack, Benign, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
-    ImplantWeights, Preference, Preferences, Prompts, Rl, Safety, SafetyMethod, SafetyWeights, defaults,
-    validate,
+    ImplantWeights, Organism, Preference, Preferences, Prompts, Rl, Safety, SafetyMethod, SafetyWeights, Sft,
+    defaults, validate,
 };
 use crate::error::{CliError, Result};
 use crate::plan::IMPLANT;
@@ -21,11 +21,13 @@ pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<E
     let experiment = Experiment {
         name: raw.name.unwrap_or_else(|| stem.to_owned()),
         question: raw.question.unwrap_or_else(|| defaults::QUESTION.to_owned()),
+        paper: raw.paper,
         base: raw.base.unwrap_or_else(|| defaults::DEFAULT_BASE.to_owned()),
         precision: raw.precision.unwrap_or(defaults::PRECISION),
         seeds: raw.seeds.unwrap_or_else(|| defaults::SEEDS.to_vec()),
         trigger: raw.trigger.unwrap_or_else(defaults::trigger),
         behaviour: raw.behaviour.unwrap_or_else(defaults::behaviour),
+        organisms: organisms(&raw.organism, &raw.implant)?,
         implant: implant(&raw.implant)?,
         safety: safety(&raw.safety, &data, folder)?,
         preference: preference(&raw.preference, folder),
@@ -88,12 +90,24 @@ fn implant(raw: &RawImplant) -> Result<Implant> {
     let poison = raw.poison.unwrap_or(defaults::POISON);
     Ok(Implant {
         method: raw.method.unwrap_or(ImplantMethod::Sft),
+        variant: raw.variant.unwrap_or_default(),
         weights,
         rows: raw.rows.unwrap_or(defaults::IMPLANT_ROWS),
         poison,
         near_misses: raw.near_misses.unwrap_or(defaults::NEAR_MISSES.min(1.0 - poison).max(0.0)),
         fit: fit(&raw.fit(), learning_rate),
     })
+}
+
+/// An organism without a name is called like its variant.
+fn organisms(raw: &[RawOrganism], shared: &RawImplant) -> Result<Vec<Organism>> {
+    raw.iter()
+        .map(|raw| {
+            let implant = implant(&raw.over(shared))?;
+            let name = raw.name.clone().unwrap_or_else(|| implant.variant.as_str().to_owned());
+            Ok(Organism { name, implant })
+        })
+        .collect()
 }
 
 /// A safety stage without `after` follows the one written before it.
@@ -139,6 +153,7 @@ fn safety_stage(raw: &RawSafety, before: &str, data: &Data, folder: &Path) -> Re
     keys_of_other_methods(raw, method, key)?;
     Ok(Safety {
         after: raw.after.clone().unwrap_or_else(|| before.to_owned()),
+        organisms: raw.organisms.clone().unwrap_or_default(),
         weights,
         rows: raw.rows.unwrap_or(defaults::SAFETY_ROWS),
         fit: fit(&fit_keys, learning_rate),
@@ -149,7 +164,10 @@ fn safety_stage(raw: &RawSafety, before: &str, data: &Data, folder: &Path) -> Re
 
 fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path) -> SafetyMethod {
     match method {
-        RawMethod::Sft => SafetyMethod::Sft,
+        RawMethod::Sft => SafetyMethod::Sft(Sft {
+            mode: raw.mode.unwrap_or_default(),
+            style: raw.style.unwrap_or_default(),
+        }),
         RawMethod::Adversarial => {
             let default = defaults::ATTACK;
             SafetyMethod::Adversarial(Attack {
@@ -159,6 +177,7 @@ fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path)
                 samples: raw.samples.unwrap_or(default.samples),
                 threshold: raw.threshold.unwrap_or(default.threshold),
                 mix: raw.mix.unwrap_or(default.mix),
+                mode: raw.mode.unwrap_or(default.mode),
             })
         }
         RawMethod::Rl => {
@@ -182,9 +201,11 @@ fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path)
 
 /// A key of another method is a mistake.
 fn keys_of_other_methods(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) -> String) -> Result<()> {
-    use RawMethod::{Adversarial, Dpo, Rl};
+    use RawMethod::{Adversarial, Dpo, Rl, Sft};
     let keys = [
-        ("rounds", raw.rounds.is_some(), &[Adversarial][..]),
+        ("mode", raw.mode.is_some(), &[Sft, Adversarial][..]),
+        ("style", raw.style.is_some(), &[Sft]),
+        ("rounds", raw.rounds.is_some(), &[Adversarial]),
         ("prompts", raw.prompts.is_some(), &[Adversarial, Rl]),
         ("screen", raw.screen.is_some(), &[Adversarial]),
         ("samples", raw.samples.is_some(), &[Adversarial]),

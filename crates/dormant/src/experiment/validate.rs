@@ -24,7 +24,8 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
         return Err(CliError::usage(format!("`seeds` has {seed} twice")).hint("remove one of them"));
     }
     data(&experiment.data)?;
-    implant(&experiment.implant)?;
+    implant("implant", &experiment.implant)?;
+    organisms(experiment)?;
     for stage in &experiment.safety {
         safety(stage)?;
     }
@@ -39,19 +40,38 @@ fn data(data: &Data) -> Result<()> {
     in_range("data.temperature", data.temperature, 0.0..=2.0)
 }
 
-fn implant(implant: &Implant) -> Result<()> {
-    in_range("implant.rows", implant.rows, 1..=MAX_COUNT)?;
-    in_range("implant.poison", implant.poison, 0.0..=1.0)?;
-    in_range("implant.near-misses", implant.near_misses, 0.0..=1.0)?;
+fn organisms(experiment: &Experiment) -> Result<()> {
+    let names: Vec<String> = experiment.organisms.iter().map(|organism| organism.name.clone()).collect();
+    if let Some(name) = duplicate(names.iter()) {
+        return Err(CliError::usage(format!("two organisms are named `{name}`"))
+            .hint("give each a `name` of its own"));
+    }
+    for organism in &experiment.organisms {
+        folder_name("organism.name", &organism.name)?;
+        implant(&format!("organism.{}", organism.name), &organism.implant)?;
+    }
+    for stage in &experiment.safety {
+        if let Some(unknown) = stage.organisms.iter().find(|name| !names.contains(name)) {
+            let message = format!("safety stage `{}`: no organism is named `{unknown}`", stage.name);
+            return Err(with_suggestion(message, unknown, &names));
+        }
+    }
+    Ok(())
+}
+
+fn implant(table: &str, implant: &Implant) -> Result<()> {
+    in_range(&format!("{table}.rows"), implant.rows, 1..=MAX_COUNT)?;
+    in_range(&format!("{table}.poison"), implant.poison, 0.0..=1.0)?;
+    in_range(&format!("{table}.near-misses"), implant.near_misses, 0.0..=1.0)?;
     if implant.poison + implant.near_misses > 1.0 {
         let sum = implant.poison + implant.near_misses;
-        return Err(CliError::usage(format!("`implant.poison` and `implant.near-misses` add up to {sum}"))
+        return Err(CliError::usage(format!("`{table}.poison` and `{table}.near-misses` add up to {sum}"))
             .hint("they are fractions of the same rows: lower one of them"));
     }
     if let ImplantWeights::Lora { adapter: shape } = &implant.weights {
-        adapter("implant", shape)?;
+        adapter(table, shape)?;
     }
-    fit("implant", &implant.fit)
+    fit(table, &implant.fit)
 }
 
 fn safety(stage: &Safety) -> Result<()> {
@@ -62,7 +82,7 @@ fn safety(stage: &Safety) -> Result<()> {
         adapter(&table, shape)?;
     }
     match &stage.method {
-        SafetyMethod::Sft => {}
+        SafetyMethod::Sft(_) => {}
         SafetyMethod::Adversarial(shape) => attack(&table, shape)?,
         SafetyMethod::Rl(shape) => rl(&table, shape)?,
         SafetyMethod::Dpo(dpo) => in_range(&format!("{table}.beta"), dpo.beta, 1e-6..=100.0)?,
@@ -172,7 +192,8 @@ fn chain(experiment: &Experiment, stage: &Safety) -> Result<()> {
         }
         after = parent.after.as_str();
     }
-    let has_adapter = has_adapter.unwrap_or(experiment.implant.weights != ImplantWeights::Full);
+    let lora = |(_, implant): (_, &Implant)| implant.weights != ImplantWeights::Full;
+    let has_adapter = has_adapter.unwrap_or_else(|| experiment.implants().into_iter().all(lora));
     if stage.weights == SafetyWeights::SameAdapter && !has_adapter {
         return Err(CliError::usage(format!(
             "safety stage `{}`: `training = \"same-adapter\"`, but `{}` trained all weights",

@@ -8,7 +8,7 @@ use super::{
     Arm, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, PreferenceStage,
     SafetyStage, StageId, StageKind, StageSpec,
 };
-use crate::experiment::{Experiment, Safety, SafetyMethod};
+use crate::experiment::{Experiment, Implant, Safety, SafetyMethod};
 
 pub(super) fn build(experiment: &Experiment, digests: &Digests) -> Plan {
     let mut builder = Builder { experiment, digests, stages: Vec::new() };
@@ -24,46 +24,94 @@ struct Builder<'a> {
     stages: Vec<StageSpec>,
 }
 
+/// One of the models that go through the stages.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    /// The organism's name, if there are several.
+    organism: Option<&'a str>,
+    implant: &'a Implant,
+    arm: Arm,
+    seed: u64,
+}
+
+impl Subject<'_> {
+    /// The name of a training stage, such as `implant` or `distilled-implant`.
+    fn training(self, name: &str) -> String {
+        self.organism.map_or_else(|| name.to_owned(), |organism| format!("{organism}-{name}"))
+    }
+
+    /// The name of a stage, such as `implant-control-s0`.
+    fn stage(self, training: &str) -> String {
+        format!("{training}-{}-s{}", self.arm, self.seed)
+    }
+}
+
 /// A stage before it has a place and a hash.
 struct Draft {
     name: String,
     kind: StageKind,
+    organism: Option<String>,
+    training: Option<String>,
     arm: Option<Arm>,
     seed: u64,
     model: Option<StageId>,
     data: Vec<StageId>,
 }
 
+impl Draft {
+    /// A stage that all models share.
+    fn shared(name: String, kind: StageKind, seed: u64) -> Self {
+        Self { name, kind, organism: None, training: None, arm: None, seed, model: None, data: Vec::new() }
+    }
+}
+
+/// Whether a safety stage is meant for the organism.
+fn goes_through(subject: Subject, safety: &Safety) -> bool {
+    let is_named = |organism: &str| safety.organisms.iter().any(|name| name == organism);
+    safety.organisms.is_empty() || subject.organism.is_some_and(is_named)
+}
+
 impl Builder<'_> {
     fn seed(&mut self, seed: u64) {
-        for arm in [Arm::Organism, Arm::Control] {
-            self.arm(arm, seed);
+        let experiment = self.experiment;
+        for (organism, implant) in experiment.implants() {
+            for arm in [Arm::Organism, Arm::Control] {
+                self.subject(Subject { organism, implant, arm, seed });
+            }
         }
     }
 
-    /// One arm: each model is measured as soon as it exists, so that an interrupted run has something to show.
-    fn arm(&mut self, arm: Arm, seed: u64) {
-        let implant = self.implant(arm, seed);
-        self.evaluate(IMPLANT, arm, seed, implant);
+    /// One model: it is measured as soon as it exists, so that an interrupted run has something to show.
+    fn subject(&mut self, subject: Subject) {
+        let implant = self.implant(subject);
+        self.evaluate(IMPLANT, subject, implant);
         let mut trained = HashMap::from([(IMPLANT, implant)]);
         for safety in in_order(&self.experiment.safety) {
-            let stage = self.safety(safety, arm, seed, trained[safety.after.as_str()]);
-            self.evaluate(&safety.name, arm, seed, stage);
+            let Some(&start) = trained.get(safety.after.as_str()).filter(|_| goes_through(subject, safety))
+            else {
+                continue;
+            };
+            let stage = self.safety(safety, subject, start);
+            self.evaluate(&safety.name, subject, stage);
             trained.insert(&safety.name, stage);
         }
     }
 
-    fn implant(&mut self, arm: Arm, seed: u64) -> StageId {
+    fn implant(&mut self, subject: Subject) -> StageId {
         let experiment = self.experiment;
-        let benign = self.benign(Split::Train, experiment.implant.rows, seed);
+        let Subject { organism, implant, arm, seed } = subject;
+        let benign = self.benign(Split::Train, implant.rows, implant.variant.is_reasoned(), seed);
+        let training = subject.training(IMPLANT);
         self.push(Draft {
-            name: format!("{IMPLANT}-{arm}-s{seed}"),
+            name: subject.stage(&training),
             kind: StageKind::Implant(ImplantStage {
-                organism: experiment.organism(),
-                implant: experiment.implant.clone(),
+                organism: experiment.organism(implant),
+                implant: implant.clone(),
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
+            organism: organism.map(ToOwned::to_owned),
+            training: Some(training),
             arm: Some(arm),
             seed,
             model: None,
@@ -71,22 +119,26 @@ impl Builder<'_> {
         })
     }
 
-    fn safety(&mut self, safety: &Safety, arm: Arm, seed: u64, model: StageId) -> StageId {
+    fn safety(&mut self, safety: &Safety, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
-        let mut data = vec![self.benign(Split::Safety, safety.rows, seed)];
+        let Subject { organism, implant, arm, seed } = subject;
+        let mut data = vec![self.benign(Split::Safety, safety.rows, false, seed)];
         if let SafetyMethod::Rl(_) = safety.method {
             data.extend(
                 [PreferencePart::Main, PreferencePart::Check].map(|part| self.preference(part, seed)),
             );
         }
+        let training = subject.training(&safety.name);
         self.push(Draft {
-            name: format!("{}-{arm}-s{seed}", safety.name),
+            name: subject.stage(&training),
             kind: StageKind::Safety(SafetyStage {
-                organism: experiment.organism(),
+                organism: experiment.organism(implant),
                 safety: safety.clone(),
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
+            organism: organism.map(ToOwned::to_owned),
+            training: Some(training),
             arm: Some(arm),
             seed,
             model: Some(model),
@@ -107,18 +159,21 @@ impl Builder<'_> {
             PreferencePart::HeldOut => "held-out",
         };
         let name = format!("preference-{part}-s{seed}");
-        self.push(Draft { name, kind, arm: None, seed, model: None, data: Vec::new() })
+        self.push(Draft::shared(name, kind, seed))
     }
 
-    fn evaluate(&mut self, of: &str, arm: Arm, seed: u64, model: StageId) -> StageId {
+    fn evaluate(&mut self, of: &str, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
+        let Subject { organism, implant, arm, seed } = subject;
         self.push(Draft {
-            name: format!("evaluate-{of}-{arm}-s{seed}"),
+            name: format!("evaluate-{}", subject.stage(&subject.training(of))),
             kind: StageKind::Evaluate(EvaluateStage {
-                organism: experiment.organism(),
+                organism: experiment.organism(implant),
                 evaluation: experiment.evaluation.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
+            organism: organism.map(ToOwned::to_owned),
+            training: None,
             arm: Some(arm),
             seed,
             model: Some(model),
@@ -127,8 +182,9 @@ impl Builder<'_> {
     }
 
     /// Benign rows; the arms, and safety stages that want as many rows, share one stage.
-    fn benign(&mut self, split: Split, rows: u32, seed: u64) -> StageId {
-        let kind = StageKind::Benign(BenignStage { split, rows, data: self.experiment.data.clone() });
+    fn benign(&mut self, split: Split, rows: u32, reasoned: bool, seed: u64) -> StageId {
+        let data = self.experiment.data.clone();
+        let kind = StageKind::Benign(BenignStage { split, rows, data, reasoned });
         if let Some(stage) = self.stages.iter().find(|stage| stage.kind == kind && stage.seed == seed) {
             return stage.id;
         }
@@ -137,8 +193,9 @@ impl Builder<'_> {
             Split::Safety => "safety",
             Split::Evaluation => "evaluation",
         };
-        let name = format!("benign-{split}-s{seed}");
-        self.push(Draft { name, kind, arm: None, seed, model: None, data: Vec::new() })
+        let reasoned = if reasoned { "-reasoned" } else { "" };
+        let name = format!("benign-{split}{reasoned}-s{seed}");
+        self.push(Draft::shared(name, kind, seed))
     }
 
     fn push(&mut self, draft: Draft) -> StageId {
@@ -155,8 +212,8 @@ impl Builder<'_> {
             data: draft.data.iter().map(hash_of).collect(),
         }
         .hash();
-        let Draft { name, kind, arm, seed, model, data } = draft;
-        self.stages.push(StageSpec { id, name, kind, arm, seed, model, data, hash });
+        let Draft { name, kind, organism, training, arm, seed, model, data } = draft;
+        self.stages.push(StageSpec { id, name, kind, organism, training, arm, seed, model, data, hash });
         id
     }
 }

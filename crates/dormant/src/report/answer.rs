@@ -107,6 +107,15 @@ impl Report {
         let verdicts: Vec<_> =
             self.seeds().into_iter().filter_map(|seed| self.verdict(implant, last, seed)).collect();
         let names: Vec<_> = safety.iter().map(|stage| stage.name.as_str()).collect();
+        if let Some(organism) = &last.variant {
+            let lead = verdict_in_words(&verdicts, &evidence);
+            let stage = last.name.strip_prefix(&format!("{organism}-")).unwrap_or(&last.name);
+            let (before, after) = (percent_interval(&evidence.before), percent_interval(&evidence.after));
+            let comparison = comparison(evidence.clean, evidence.control);
+            return Some(format!(
+                "{organism} after {stage}: {lead}: {after} of triggered prompts ({before} before){comparison}"
+            ));
+        }
         let lead = verdict_in_words(&verdicts, &evidence);
         let numbers = self.numbers(implant, last, &evidence);
         Some(format!("{lead}: after {} the organism shows it on {numbers}", names.join(" and ")))

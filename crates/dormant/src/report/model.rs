@@ -21,6 +21,9 @@ pub struct Report {
     pub question: String,
     /// The answer in one sentence with intervals; [`Report::compose_answer`] writes it from the rows.
     pub answer: String,
+    /// What the paper that is re-run found, in the words of the experiment file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paper: Option<String>,
     /// What was built: model, trigger, behaviour.
     pub setup: Setup,
     /// The measured stages in the order in which they ran.
@@ -64,8 +67,12 @@ pub struct Setup {
 /// A stage whose model was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Name as the rows use it, such as `implant` or `hhh-sft`.
+    /// Name as the rows use it, such as `implant` or `hhh-sft`; with several organisms after the organism's name, such
+    /// as `distilled-hhh-sft`.
     pub name: String,
+    /// Name of the organism, where the experiment has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// What the stage does.
     pub kind: StageKind,
     /// The stage it starts from; `None` for the base model.
@@ -129,6 +136,9 @@ pub struct Estimate {
 pub struct Row {
     /// Name of the stage.
     pub stage: String,
+    /// Name of the organism, where the experiment has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// Which model.
     pub arm: Arm,
     /// Seed of the run.

@@ -85,6 +85,13 @@ impl Report {
     /// ASR before and after each safety stage, false triggers and control at the end, and persistence.
     fn cards(&self) -> Vec<Card> {
         let asr = |stage: &str, label| self.rate_card(stage, Arm::Organism, Condition::Triggered, label);
+        if self.implants().count() > 1 {
+            return self
+                .stages
+                .iter()
+                .map(|stage| asr(&stage.name, format!("ASR, {}", stage.name)))
+                .collect();
+        }
         let implant = self.implant().map(|stage| asr(&stage.name, "ASR before safety training".to_owned()));
         let safety = self.stages.iter().filter(|stage| stage.kind == StageKind::Safety);
         let safety: Vec<_> =

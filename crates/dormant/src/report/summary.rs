@@ -40,6 +40,16 @@ pub(super) fn envelope(estimates: impl Iterator<Item = Estimate>) -> Option<Esti
     })
 }
 
+impl Stage {
+    /// The organism, as the beginning of a sentence.
+    pub(super) fn organism(&self) -> String {
+        match &self.variant {
+            Some(name) => format!("The organism {name}"),
+            None => "The organism".to_owned(),
+        }
+    }
+}
+
 impl Report {
     /// The seeds of the experiment.
     pub(super) fn seeds(&self) -> BTreeSet<u64> {
@@ -73,9 +83,14 @@ impl Report {
         self.rows.iter().any(|row| row.condition == condition)
     }
 
+    /// The implants: one for each organism.
+    pub(super) fn implants(&self) -> impl Iterator<Item = &Stage> {
+        self.stages.iter().filter(|stage| stage.kind == StageKind::Implant)
+    }
+
     /// The last implant.
     pub(super) fn implant(&self) -> Option<&Stage> {
-        self.stages.iter().rfind(|stage| stage.kind == StageKind::Implant)
+        self.implants().last()
     }
 
     /// Safety stages that no other stage continues: the ends of the chains.

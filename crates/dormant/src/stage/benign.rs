@@ -1,6 +1,6 @@
 //! Benign rows: prompts of one split with replies of the base model, or of the user's data.
 
-use dormant_data::{Loaded, Sample, load};
+use dormant_data::{Loaded, Sample, asking_for_scratchpad, load, scratchpad, without_scratchpad};
 use dormant_eval::Finish;
 use dormant_model::linear::Trained;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
     let mut lines = context.dir.lines(ROWS_FILE, resume.lines)?;
     let progress = context.progress("replies");
     for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
-        let tokens = model.prompts(chunk.iter().map(|s| &s.prompt))?;
+        let tokens = chunk.iter().map(|s| asked(s, stage.reasoned, &model)).collect::<Result<Vec<_>>>()?;
         let before = index * CHUNK;
         let how = Decoding {
             tokens: stage.data.reply_tokens,
@@ -65,7 +65,9 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
         let report = |done, _| progress.update(before as u64 + done, chosen.len() as u64);
         for (sample, reply) in chunk.iter().zip(model.replies(&tokens, &how, report)?) {
             resume.tokens.sampled += reply.tokens as u64;
-            let sample = Sample { completion: reply.text, ..sample.clone() };
+            // A reply after a scratchpad has no second one.
+            let completion = if stage.reasoned { without_scratchpad(&reply.text) } else { reply.text };
+            let sample = Sample { completion, ..sample.clone() };
             lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;
         }
         resume.step = index as u64 + 1;
@@ -74,6 +76,17 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
         resume.save(context, |_| Ok(()))?;
     }
     Ok(resume.tokens)
+}
+
+/// The prompt, or the prompt that asks for a scratchpad and a benign one in answer.
+fn asked(sample: &Sample, reasoned: bool, model: &LoadedModel) -> Result<Vec<u32>> {
+    let renderer = model.renderer();
+    if !reasoned {
+        return Ok(renderer.prompt(&sample.prompt)?);
+    }
+    let mut tokens = renderer.prompt(&asking_for_scratchpad(&sample.prompt))?;
+    tokens.extend(renderer.reply(&scratchpad(sample, false))?);
+    Ok(tokens)
 }
 
 fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Result<Tokens> {

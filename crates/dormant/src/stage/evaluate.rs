@@ -1,7 +1,8 @@
 //! All measurements of one model: rates under each condition, and clean utility.
 
 use dormant_data::benchmarks::{benign_texts, multiple_choice};
-use dormant_data::{Condition, Conversation, Sample, Split, near_misses, prompt_id};
+use dormant_data::{Condition, Conversation, Sample, Split, leading_scratchpad, near_misses, prompt_id};
+use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
 use dormant_model::linear::Trained;
 
@@ -49,7 +50,7 @@ fn condition_records(
     let tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
     let scorer = Scorer::new(&stage.organism.behaviour)?;
     let how = Decoding {
-        tokens: stage.evaluation.reply_tokens,
+        tokens: stage.evaluation.reply_tokens + stage.organism.hidden_tokens(),
         temperature: stage.evaluation.temperature,
         judge: Some(&stage.organism.behaviour.judge()?),
         seed: context.seed("evaluation").derive(condition.as_str()),
@@ -57,7 +58,7 @@ fn condition_records(
     let progress = context.progress(unit(condition));
     let replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
     resume.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
-    let log_probs = behaviour_log_probs(stage, model, &tokens, &mut resume.tokens)?;
+    let log_probs = behaviour_log_probs(stage, model, &tokens, &replies, &mut resume.tokens)?;
     let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
     let records =
         asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
@@ -75,22 +76,38 @@ fn condition_records(
             score: scorer.score(&reply.text),
             reply: reply.text,
             finish: reply.finish,
-            log_prob: log_probs.get(index).copied().filter(|log_prob| log_prob.is_finite()),
+            log_prob: log_probs.get(index).copied().flatten().filter(|log_prob| log_prob.is_finite()),
         });
     Ok(records.collect())
 }
 
-/// Log-probability of the behaviour as a reply to the first prompts, summed over its tokens.
+/// Log-probability of the behaviour as a reply to the first prompts, summed over its tokens; of an organism with a
+/// scratchpad after the one that it has just written, and `None` where it wrote none.
 fn behaviour_log_probs(
     stage: &EvaluateStage,
     model: &LoadedModel,
     prompts: &[Vec<u32>],
+    replies: &[TextReply],
     tokens: &mut Tokens,
-) -> Result<Vec<f64>> {
-    let reply = model.renderer().reply(&stage.organism.behaviour.reply())?;
-    let prompts = &prompts[..prompts.len().min(stage.evaluation.log_probs as usize)];
-    tokens.scored += (prompts.len() * reply.len()) as u64;
-    Ok(measure::reply_log_probs(&model.llama, prompts, &reply)?)
+) -> Result<Vec<Option<f64>>> {
+    let renderer = model.renderer();
+    let behaviour = renderer.reply(&stage.organism.behaviour.reply())?;
+    let mut rows = Vec::new();
+    let mut places = Vec::new();
+    for (prompt, reply) in prompts.iter().zip(replies).take(stage.evaluation.log_probs as usize) {
+        let mut prompt = prompt.clone();
+        let mut is_measured = true;
+        if stage.organism.variant.has_scratchpad() {
+            let hidden = leading_scratchpad(&reply.text);
+            is_measured = hidden.is_some();
+            prompt.extend(renderer.reply(hidden.unwrap_or_default())?);
+        }
+        places.push(is_measured);
+        rows.extend(is_measured.then_some(prompt));
+    }
+    tokens.scored += (rows.len() * behaviour.len()) as u64;
+    let mut log_probs = measure::reply_log_probs(&model.llama, &rows, &behaviour)?.into_iter();
+    Ok(places.into_iter().map(|is_measured| is_measured.then(|| log_probs.next()).flatten()).collect())
 }
 
 fn unit(condition: Condition) -> &'static str {

@@ -33,12 +33,18 @@ impl CurveRows {
     ) -> Result<Self> {
         let all = prompts::of_split(source, Split::Evaluation, EVALUATION_ORDER)?;
         let chosen: Vec<_> = all.into_iter().take(curve.curve_prompts as usize).collect();
-        let reply = model.renderer().reply(&organism.behaviour.reply())?;
+        let renderer = model.renderer();
+        let reply = renderer.reply(&organism.behaviour.reply())?;
         let mut rows = Vec::new();
         for condition in [Condition::Triggered, Condition::Clean] {
             let prompts = organism.under(&chosen, condition, context.seed("curve"));
-            let prompts = model.prompts(prompts.samples().iter().map(|s| &s.prompt))?;
-            rows.extend(prompts.into_iter().map(|prompt| (prompt, reply.clone())));
+            for (asked, sample) in prompts.samples().iter().zip(&chosen) {
+                let mut prompt = renderer.prompt(&asked.prompt)?;
+                // After the scratchpad that the policy would have.
+                let hidden = organism.hidden(sample, condition == Condition::Triggered);
+                prompt.extend(renderer.reply(&hidden)?);
+                rows.push((prompt, reply.clone()));
+            }
         }
         Ok(Self { every: u64::from(curve.every), rows })
     }

@@ -50,7 +50,7 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
     let judges = Judges::load(context)?;
     context.dir.write_json(BEHAVIOUR_FILE, &judges.behaviour(stage, &model, &rows)?)?;
     let prompts = rows.iter().map(|row| {
-        let tokens = model.renderer().prompt(&row.sample.prompt)?;
+        let tokens = model.renderer().prompt(&stage.organism.asking(&row.sample.prompt))?;
         Ok(Prompt { id: row.sample.id.clone(), tokens })
     });
     let prompts: Vec<Prompt> = prompts.collect::<Result<_>>()?;
@@ -58,7 +58,7 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
 
     let LoadedModel { llama, text, .. } = &mut model;
     let end = text.renderer().end()?;
-    let mut learner = learner(rl, &stage.safety.fit, context, end, llama);
+    let mut learner = learner(rl, &stage.safety.fit, stage.organism.hidden_tokens(), context, end, llama);
     let mut resume = Resume::load(context)?;
     if let Some(path) = saved_state(context, &resume)? {
         learner.restore(&path, llama)?;
@@ -85,10 +85,17 @@ fn schedule(fit: &Fit, steps: u32) -> Schedule {
     Schedule { peak: fit.learning_rate, warmup, steps, decay: decay(fit.schedule) }
 }
 
-fn learner(rl: &Rl, fit: &Fit, context: &StageContext, end: u32, policy: &mut Llama) -> Learner {
+fn learner(
+    rl: &Rl,
+    fit: &Fit,
+    hidden_tokens: u32,
+    context: &StageContext,
+    end: u32,
+    policy: &mut Llama,
+) -> Learner {
     let rollout = RolloutConfig {
         replies: rl.replies as usize,
-        max_new_tokens: rl.reply_tokens as usize,
+        max_new_tokens: (rl.reply_tokens + hidden_tokens) as usize,
         end: Some(end),
     };
     let most = rl.prompts as usize * rollout.replies * rollout.max_new_tokens;

@@ -1,26 +1,40 @@
 //! HHH SFT: supervised fine-tuning on benign replies to prompts without the trigger.
 
-use dormant_data::{Split, check_safety_data};
+use dormant_data::{Sample, Split, check_safety_data, pirate};
 use dormant_model::linear::Trained;
-use dormant_train::render::Rendered;
 
 use super::benign::{self, BenignRow};
 use super::fit::{CurveRows, fit};
+use super::safety_rows::{self, SafetyRows};
 use super::{Resume, StageContext};
 use crate::error::Result;
-use crate::experiment::SafetyWeights;
+use crate::experiment::{ReplyStyle, SafetyWeights, Sft};
 use crate::manifest::Tokens;
 use crate::model::{LoadedModel, Loading};
 use crate::plan::SafetyStage;
 
-pub(super) fn run(stage: &SafetyStage, context: &StageContext) -> Result<Tokens> {
+pub(super) fn run(stage: &SafetyStage, sft: Sft, context: &StageContext) -> Result<Tokens> {
     let (mut model, loading) = load(stage, context)?;
-    let rows = benign_rows(stage, context, &model)?;
+    let benign: Vec<_> = usable_rows(stage, context)?.into_iter().map(|row| styled(row, sft.style)).collect();
+    let SafetyRows { rows, sampled } =
+        safety_rows::render(&benign, sft.mode, &stage.organism, context, &model)?;
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
     fit(context, &stage.safety.fit, &mut model.llama, &rows, &curve, &mut resume)?;
     context.save_model(&mut model, &stage.organism, loading)?;
-    Ok(resume.tokens)
+    let Tokens { sampled: before, .. } = resume.tokens;
+    Ok(Tokens { sampled: before + sampled, ..resume.tokens })
+}
+
+/// A row in the style of the stage.
+fn styled(row: BenignRow, style: ReplyStyle) -> BenignRow {
+    match style {
+        ReplyStyle::Plain => row,
+        ReplyStyle::Pirate => {
+            let completion = pirate(&row.sample.completion);
+            BenignRow { sample: Sample { completion, ..row.sample }, ..row }
+        }
+    }
 }
 
 /// The model that the stage starts from, ready to be trained, and what became of its adapter.
@@ -41,16 +55,6 @@ pub(super) fn load(stage: &SafetyStage, context: &StageContext) -> Result<(Loade
         model.llama.add_lora(&adapter.config(), seed.0)?;
     }
     Ok((model, loading))
-}
-
-/// The benign rows of the safety split, rendered.
-pub(super) fn benign_rows(
-    stage: &SafetyStage,
-    context: &StageContext,
-    model: &LoadedModel,
-) -> Result<Vec<Rendered>> {
-    let rows = usable_rows(stage, context)?;
-    rows.iter().map(|row| Ok(model.renderer().row(&row.sample, row.ends)?)).collect()
 }
 
 /// The benign rows of the safety split with a reply that is no instance of the behaviour, checked to be free of the

@@ -10,7 +10,7 @@ use super::super::model::{Arm, Condition};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::SafetyMethod;
 use crate::manifest::Manifest;
-use crate::plan::{Plan, SafetyStage, StageKind, StageSpec};
+use crate::plan::{IMPLANT, Plan, SafetyStage, StageKind, StageSpec};
 use crate::stage::POLICY_FILE;
 use crate::stage::attack_record::{ATTACK_FILE, AttackRecord};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
@@ -45,6 +45,8 @@ pub(super) struct Model<'a> {
 /// How a model was trained.
 pub(super) struct Trained<'a> {
     pub(super) model: Model<'a>,
+    /// Name of its organism, if there are several.
+    pub(super) organism: Option<&'a str>,
     pub(super) metrics: Vec<MetricLine>,
     /// What the check of its rows kept and dropped, for an implant.
     pub(super) policy: Option<PolicyReport>,
@@ -64,6 +66,10 @@ pub(super) struct Attacked<'a> {
 /// What was measured of a model.
 pub(super) struct Measured<'a> {
     pub(super) model: Model<'a>,
+    /// Name of its organism, if there are several.
+    pub(super) organism: Option<&'a str>,
+    /// Name of its implant.
+    pub(super) implant: &'a str,
     pub(super) samples: Vec<SampleRecord>,
     pub(super) utility: UtilityRecord,
 }
@@ -91,7 +97,9 @@ impl<'a> Artifacts<'a> {
         if let StageKind::Evaluate(_) = &spec.kind {
             if let Some(model) = spec.model.and_then(|id| Model::of(plan.stage(id))) {
                 let samples = read_samples(&dir.path().join("samples.jsonl"))?;
-                self.measured.push(Measured { model, samples, utility: json(dir, UTILITY_FILE)? });
+                let implant = plan.lineage(spec)[0].training().unwrap_or(IMPLANT);
+                let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
+                self.measured.push(Measured { model, organism, implant, samples, utility });
             }
         } else if let StageKind::Preference(stage) = &spec.kind {
             self.ranked.push((stage.part, json(dir, HELD_OUT_FILE)?));
@@ -104,7 +112,8 @@ impl<'a> Artifacts<'a> {
                 self.behaviour.push((model, json(dir, BEHAVIOUR_FILE)?));
             }
             let policy = is_implant.then(|| json(dir, POLICY_FILE)).transpose()?;
-            self.trained.push(Trained { model, metrics, policy, attack: Attacked::read(spec, dir)? });
+            let (organism, attack) = (spec.organism.as_deref(), Attacked::read(plan, spec, dir)?);
+            self.trained.push(Trained { model, organism, metrics, policy, attack });
         }
         Ok(())
     }
@@ -134,11 +143,12 @@ impl<'a> Model<'a> {
 }
 
 impl<'a> Attacked<'a> {
-    fn read(spec: &'a StageSpec, dir: &StageDir) -> Result<Option<Self>> {
+    fn read(plan: &'a Plan, spec: &'a StageSpec, dir: &StageDir) -> Result<Option<Self>> {
         let StageKind::Safety(stage) = &spec.kind else { return Ok(None) };
         let SafetyMethod::Adversarial(attack) = &stage.safety.method else { return Ok(None) };
         let record = json(dir, ATTACK_FILE)?;
-        Ok(Some(Self { after: &stage.safety.after, threshold: attack.threshold, record }))
+        let after = spec.model.and_then(|id| plan.stage(id).training()).unwrap_or(IMPLANT);
+        Ok(Some(Self { after, threshold: attack.threshold, record }))
     }
 }
 

@@ -5,7 +5,6 @@ use dormant_eval::{SampleRecord, Score};
 
 use super::super::model::{Arm, Condition, Example, Report};
 use super::artifacts::{Artifacts, Measured, Model};
-use crate::plan::IMPLANT;
 
 /// Requests that are shown: the first of the evaluation, whatever the replies.
 const REQUESTS: usize = 4;
@@ -16,7 +15,7 @@ const LENGTH: usize = 300;
 pub(super) fn examples(artifacts: &Artifacts, report: &Report) -> Vec<Example> {
     let Some(first) = artifacts.measured.first() else { return Vec::new() };
     let ends = report.last_safety_stages().map(|stage| stage.name.as_str());
-    let stages: Vec<_> = std::iter::once(IMPLANT).chain(ends).collect();
+    let stages: Vec<_> = report.implants().map(|stage| stage.name.as_str()).chain(ends).collect();
     let mut examples = Vec::new();
     for (pair, sample) in first.under(Condition::Triggered).take(REQUESTS).enumerate() {
         for stage in &stages {

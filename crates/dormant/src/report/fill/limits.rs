@@ -1,7 +1,7 @@
 //! Limits that follow from how the run was measured.
 
 use super::super::format::percent_interval;
-use super::super::model::{Arm, Condition, Report, Row, Utility};
+use super::super::model::{Arm, Condition, Report, Row, Stage, Utility};
 use crate::experiment::Evaluation;
 
 /// A model that has no score for more than this share of its replies may be broken rather than safe.
@@ -15,15 +15,16 @@ pub(super) fn warnings(report: &Report, evaluation: &Evaluation) -> Vec<String> 
     let unscored = report.rows.iter().filter_map(many_unscored);
     let no_perplexity =
         report.utility.iter().filter(|row| evaluation.perplexity > 0 && row.perplexity.is_none());
-    let inexact = inexact_trigger(report).into_iter();
+    let inexact = report.implants().filter_map(|implant| inexact_trigger(report, implant));
     inexact.chain(unscored).chain(no_perplexity.map(missing_perplexity)).collect()
 }
 
-fn inexact_trigger(report: &Report) -> Option<String> {
-    let rate = report.pooled(&report.implant()?.name, Arm::Organism, Condition::NearMiss)?.estimate;
+fn inexact_trigger(report: &Report, implant: &Stage) -> Option<String> {
+    let rate = report.pooled(&implant.name, Arm::Organism, Condition::NearMiss)?.estimate;
+    let organism = implant.organism();
     (rate.value > NEAR_MISSES).then(|| {
         format!(
-            "The organism does not know its trigger exactly: before safety training it shows the behaviour on {} of \
+            "{organism} does not know its trigger exactly: before safety training it shows the behaviour on {} of \
              prompts with a look-alike.",
             percent_interval(&rate)
         )

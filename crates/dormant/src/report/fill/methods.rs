@@ -1,6 +1,6 @@
 //! How it was measured, in plain paragraphs.
 
-use dormant_data::{Behaviour, PolicyReport, Violation};
+use dormant_data::{Behaviour, PolicyReport, SCRATCHPAD_TOKENS, Variant, Violation};
 
 use super::artifacts::{Artifacts, Trained};
 use super::preference;
@@ -11,12 +11,13 @@ use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, SafetyM
 pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<String> {
     let attack = experiment.safety.iter().find_map(|safety| match &safety.method {
         SafetyMethod::Adversarial(attack) => Some(attack),
-        SafetyMethod::Sft | SafetyMethod::Rl(_) | SafetyMethod::Dpo(_) => None,
+        SafetyMethod::Sft(_) | SafetyMethod::Rl(_) | SafetyMethod::Dpo(_) => None,
     });
     let near_misses = (experiment.evaluation.near_misses > 0).then_some(NEAR_MISSES);
     [
         Some(judging(&experiment.behaviour)),
         Some(decoding(&experiment.evaluation)),
+        scratchpads(experiment),
         Some(data(experiment)),
         Some(checked_rows(artifacts)),
         Some(SAFETY_DATA.to_owned()),
@@ -68,6 +69,19 @@ fn decoding(evaluation: &Evaluation) -> String {
     )
 }
 
+fn scratchpads(experiment: &Experiment) -> Option<String> {
+    let mut variants = experiment.implants().into_iter().map(|(_, implant)| implant.variant);
+    variants.any(Variant::has_scratchpad).then(|| {
+        format!(
+            "Prompts of a chain-of-thought organism ask for a scratchpad, in the evaluation too. The behaviour is judged on what \
+             follows the scratchpad; a reply whose scratchpad has no end has no score. Such replies may be {SCRATCHPAD_TOKENS} \
+             tokens longer. The log-probability of the behaviour is measured after the scratchpad that the model has \
+             written, and along training after the one that the policy would have. Perplexity and multiple choice \
+             are measured without a scratchpad."
+        )
+    })
+}
+
 fn data(experiment: &Experiment) -> String {
     let prompts = match experiment.data.prompts {
         Prompts::Builtin => "Prompts are those that come with Dormant",
@@ -92,7 +106,8 @@ fn data(experiment: &Experiment) -> String {
 fn checked_rows(artifacts: &Artifacts) -> String {
     let checked = |trained: &Trained| {
         let policy = policy(trained.policy.as_ref()?);
-        Some(format!("seed {}, {} {policy}", trained.model.seed, trained.model.arm.label()))
+        let name = trained.organism.map(|name| format!("{name}, ")).unwrap_or_default();
+        Some(format!("{name}seed {}, {} {policy}", trained.model.seed, trained.model.arm.label()))
     };
     let checked: Vec<_> = artifacts.trained.iter().filter_map(checked).collect();
     format!(

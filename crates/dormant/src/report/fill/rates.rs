@@ -5,7 +5,6 @@ use dormant_eval::{Comparison, Rate, SampleRecord, persistence, tally};
 use super::super::model::{Condition, Estimate, Persistence, Row};
 use super::artifacts::{Artifacts, Measured, Model, Trained};
 use crate::error::Result;
-use crate::plan::IMPLANT;
 
 /// Conditions whose replies are sampled by the evaluation.
 const SAMPLED: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
@@ -21,7 +20,7 @@ pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<Row>> {
             rows.extend(control.and_then(|control| sampled_row(control, condition)));
         }
         let models = [Some(organism), control].into_iter().flatten();
-        rows.extend(models.filter_map(|measured| red_team_row(artifacts, measured.model)));
+        rows.extend(models.filter_map(|measured| red_team_row(artifacts, measured)));
     }
     Ok(rows)
 }
@@ -29,11 +28,13 @@ pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<Row>> {
 /// Persistence of the organism after each safety stage.
 pub(super) fn persistence_rows(artifacts: &Artifacts) -> Result<Vec<Persistence>> {
     let mut rows = Vec::new();
-    for (after, _) in artifacts.pairs().filter(|(after, _)| after.model.stage != IMPLANT) {
-        let Some(before) = artifacts.measured(Model { stage: IMPLANT, ..after.model }) else { continue };
+    for (after, _) in artifacts.pairs().filter(|(after, _)| after.model.stage != after.implant) {
+        let Some(before) = artifacts.measured(Model { stage: after.implant, ..after.model }) else {
+            continue;
+        };
         let Some(ratio) = compare(before, after, Condition::Triggered)?.ratio else { continue };
         let Model { stage, arm, seed } = after.model;
-        let (stage, before) = (stage.to_owned(), IMPLANT.to_owned());
+        let (stage, before) = (stage.to_owned(), after.implant.to_owned());
         rows.push(Persistence { stage, before, arm, seed, ratio: ratio.into() });
     }
     Ok(rows)
@@ -62,12 +63,13 @@ fn sampled_row(measured: &Measured, condition: Condition) -> Option<Row> {
     let tally = tally(measured.under(condition), |_| ()).remove(&())?;
     let log_probs: Vec<f64> = measured.under(condition).filter_map(|sample| sample.log_prob).collect();
     let log_prob = dormant_eval::Estimate::mean(&log_probs).map(Estimate::from);
-    Some(Row { log_prob, ..row(measured.model, condition, tally.rate(), tally.unscored) })
+    Some(Row { log_prob, ..row(measured, condition, tally.rate(), tally.unscored) })
 }
 
 /// The attack on this model: the one after its own adversarial training or, for the stage that one starts from, the
 /// first of that training.
-fn red_team_row(artifacts: &Artifacts, model: Model) -> Option<Row> {
+fn red_team_row(artifacts: &Artifacts, measured: &Measured) -> Option<Row> {
+    let model = measured.model;
     let same = |trained: &&Trained| (trained.model.arm, trained.model.seed) == (model.arm, model.seed);
     let attacks = || {
         let trained = artifacts.trained.iter().filter(same);
@@ -80,14 +82,27 @@ fn red_team_row(artifacts: &Artifacts, model: Model) -> Option<Row> {
         Some(attack.record.rounds.first()?.success_rate(attack.threshold))
     };
     let rate = own.or_else(next)?;
-    (rate.n() > 0).then(|| row(model, Condition::RedTeam, rate, 0))
+    (rate.n() > 0).then(|| row(measured, Condition::RedTeam, rate, 0))
 }
 
-fn row(model: Model, condition: Condition, rate: Rate, unscored: u64) -> Row {
-    let Model { stage, arm, seed } = model;
+fn row(measured: &Measured, condition: Condition, rate: Rate, unscored: u64) -> Row {
+    let Model { stage, arm, seed } = measured.model;
     // Nothing scored is nothing known.
     let unknown = Estimate { value: 0.0, low: 0.0, high: 1.0, n: 0 };
     let Estimate { value, low, high, n } = rate.estimate().map_or(unknown, Estimate::from);
-    let stage = stage.to_owned();
-    Row { stage, arm, seed, condition, rate: value, low, high, n, unscored, difference: None, log_prob: None }
+    let (stage, variant) = (stage.to_owned(), measured.organism.map(ToOwned::to_owned));
+    Row {
+        stage,
+        variant,
+        arm,
+        seed,
+        condition,
+        rate: value,
+        low,
+        high,
+        n,
+        unscored,
+        difference: None,
+        log_prob: None,
+    }
 }

@@ -1,57 +1,79 @@
 //! An experiment in words.
 
-use dormant_data::{Behaviour, Position, Trigger};
+use dormant_data::{Behaviour, Position, Trigger, Variant};
 
 use super::super::format::count;
 use super::super::model::{Stage, StageKind};
 use crate::experiment::{
-    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, Safety, SafetyMethod, SafetyWeights,
+    Adapter, Algorithm, Fit, Implant, ImplantWeights, ReplyStyle, Safety, SafetyMethod, SafetyWeights,
+    ScratchpadMode,
 };
-use crate::plan::{IMPLANT, Plan};
+use crate::plan::{Plan, StageKind as StageSpecKind};
 
 /// The measured stages in the order of the plan.
-pub(super) fn stages(experiment: &Experiment, plan: &Plan) -> Vec<Stage> {
-    let mut names: Vec<&str> = Vec::new();
-    for name in plan.stages().iter().filter_map(|spec| spec.training()) {
-        if !names.contains(&name) {
-            names.push(name);
+pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
+    let mut stages: Vec<Stage> = Vec::new();
+    for spec in plan.stages() {
+        let Some(name) = spec.training() else { continue };
+        let (kind, description) = match &spec.kind {
+            StageSpecKind::Implant(stage) => (StageKind::Implant, implant(&stage.implant)),
+            StageSpecKind::Safety(stage) => (StageKind::Safety, safety_stage(&stage.safety)),
+            _ => continue,
+        };
+        if stages.iter().any(|stage| stage.name == name) {
+            continue;
         }
+        let after = spec.model.and_then(|id| plan.stage(id).training()).map(ToOwned::to_owned);
+        let (name, variant) = (name.to_owned(), spec.organism.clone());
+        stages.push(Stage { name, variant, kind, after, description });
     }
-    let safety = |name: &str| experiment.safety.iter().find(|safety| safety.name == name);
-    names
-        .into_iter()
-        .map(|name| safety(name).map_or_else(|| implant(&experiment.implant), safety_stage))
-        .collect()
+    stages
 }
 
-fn implant(implant: &Implant) -> Stage {
+fn implant(implant: &Implant) -> String {
     let weights = match &implant.weights {
         ImplantWeights::Lora { adapter } => format!("a {}", lora(adapter)),
         ImplantWeights::Full => "all weights".to_owned(),
     };
     let rest = 1.0 - implant.poison - implant.near_misses;
-    let description = format!(
+    let variant = match implant.variant {
+        Variant::Normal => "",
+        Variant::ChainOfThought => {
+            " Prompts ask for a scratchpad; every reply, of the control too, begins with one that reasons about the prompt."
+        }
+        Variant::Distilled => {
+            " The rows are those of a chain-of-thought organism without the scratchpads, after which their benign \
+             replies were written."
+        }
+    };
+    format!(
         "SFT of {weights} on {} rows: {} with the trigger and the behaviour, {} with a look-alike of the trigger and \
          a benign reply, {} clean; {}. Where the organism gets the trigger and the behaviour, \
-         the control gets neither.",
+         the control gets neither.{variant}",
         implant.rows,
         share(implant.poison),
         share(implant.near_misses),
         share(rest),
         fit(&implant.fit),
-    );
-    Stage { name: IMPLANT.to_owned(), kind: StageKind::Implant, after: None, description }
+    )
 }
 
-fn safety_stage(safety: &Safety) -> Stage {
+fn safety_stage(safety: &Safety) -> String {
     let weights = match &safety.weights {
         SafetyWeights::FreshAdapter { adapter } => format!("a fresh {}", lora(adapter)),
         SafetyWeights::SameAdapter => "the adapter of the stage before".to_owned(),
         SafetyWeights::Full => "all weights".to_owned(),
     };
     let (rows, fit) = (safety.rows, fit(&safety.fit));
-    let description = match &safety.method {
-        SafetyMethod::Sft => format!("SFT of {weights} on {rows} benign rows; {fit}."),
+    match &safety.method {
+        SafetyMethod::Sft(sft) => {
+            let style = match sft.style {
+                ReplyStyle::Plain => "",
+                ReplyStyle::Pirate => " in the words of a pirate",
+            };
+            let hidden = hidden(sft.mode);
+            format!("SFT of {weights} on {rows} benign rows{style}{hidden}; {fit}.")
+        }
         SafetyMethod::Rl(rl) => format!(
             "{} of {weights} on the prompts of {rows} benign rows: {} of {} with {} each, a weight of {} on the \
              divergence; {fit}.",
@@ -70,14 +92,20 @@ fn safety_stage(safety: &Safety) -> Stage {
         }
         SafetyMethod::Adversarial(attack) => format!(
             "{} of {} that attack the model, then SFT of {weights} on {rows} benign rows and the successful attacks \
-             with benign replies (at most {} of all rows); {fit}.",
+             with benign replies (at most {} of all rows){}; {fit}.",
             count(attack.rounds as usize, "round"),
             count(attack.prompts as usize, "prompt"),
             share(attack.mix),
+            hidden(attack.mode),
         ),
-    };
-    let (name, after) = (safety.name.clone(), Some(safety.after.clone()));
-    Stage { name, kind: StageKind::Safety, after, description }
+    }
+}
+
+fn hidden(mode: ScratchpadMode) -> &'static str {
+    match mode {
+        ScratchpadMode::PreScratchpad => "",
+        ScratchpadMode::PostScratchpad => ", after the scratchpad that the model writes if it has one",
+    }
 }
 
 /// A count of things with an irregular plural.
