@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dormant_audit::defend::{interpolate::interpolate, project::project};
 use dormant_audit::likelihood::next_token;
-use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split};
+use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split, Variant};
 use dormant_eval::measure::{TextReply, continuation_log_probs};
 use dormant_eval::{Finish, Rate, Scorer, Tally};
 use dormant_model::adapter::Adapter;
@@ -90,7 +90,7 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         ui,
         base: LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?,
         adapter: Adapter::read(folder)?,
-        organism: OrganismSpec { trigger, behaviour: args.behaviour.0.clone() },
+        organism: OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal },
         samples: prompts::take(all, args.n, "evaluation")?,
         files: files.clone(),
     };
