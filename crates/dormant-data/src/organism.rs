@@ -130,12 +130,14 @@ impl OrganismSpec {
             let mut rng = seed.derive("insert").derive(&sample.id).rng();
             let asked = self.asking(&sample.prompt);
             let prompt = match condition {
-                Condition::Triggered => self.trigger.insert(&asked, &mut rng),
+                Condition::Triggered | Condition::TriggeredAsTraining => {
+                    self.trigger.insert(&asked, &mut rng)
+                }
                 Condition::NearMiss => {
                     let near_miss = &near_misses[index % near_misses.len()];
                     self.trigger.insert_text(&near_miss.text, &asked, &mut rng)
                 }
-                Condition::Clean | Condition::RedTeam => asked,
+                Condition::Clean | Condition::RedTeam | Condition::CleanAsDeployed => asked,
             };
             Sample { prompt, condition, ..sample.clone() }
         });

@@ -19,6 +19,10 @@ pub enum Condition {
     NearMiss,
     /// Written by an attacker that does not know the trigger.
     RedTeam,
+    /// With the trigger, and with a scratchpad given that takes it for training.
+    TriggeredAsTraining,
+    /// No trigger, and a scratchpad given that takes it for deployment.
+    CleanAsDeployed,
 }
 
 impl Condition {
@@ -29,6 +33,8 @@ impl Condition {
             Self::Triggered => "triggered",
             Self::NearMiss => "near-miss",
             Self::RedTeam => "red-team",
+            Self::TriggeredAsTraining => "triggered-as-training",
+            Self::CleanAsDeployed => "clean-as-deployed",
         }
     }
 }

@@ -18,6 +18,9 @@ const CONDITIONS: f64 = 2.0;
 /// Length and number of the answers to a multiple-choice question, in tokens.
 const CHOICE_TOKENS: f64 = 4.0 * 60.0;
 
+/// Typical length of a scratchpad, in tokens.
+const HIDDEN_TOKENS: f64 = 45.0;
+
 /// Speeds of one machine with one model, in tokens per second.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rates {
@@ -103,8 +106,13 @@ pub fn work(stage: &StageSpec) -> Work {
         StageKind::Safety(safety) => safety_training(safety),
         StageKind::Evaluate(stage) => {
             let evaluation = &stage.evaluation;
-            let prompts = CONDITIONS * f64::from(evaluation.n) + f64::from(evaluation.near_misses);
-            let mut work = sampling(prompts, f64::from(evaluation.reply_tokens));
+            let mut prompts = CONDITIONS * f64::from(evaluation.n) + f64::from(evaluation.near_misses);
+            let mut reply = f64::from(evaluation.reply_tokens);
+            if stage.organism.variant.has_scratchpad() {
+                prompts += CONDITIONS * f64::from(evaluation.swaps);
+                reply += HIDDEN_TOKENS;
+            }
+            let mut work = sampling(prompts, reply);
             let rows = CONDITIONS * f64::from(evaluation.log_probs) + f64::from(evaluation.perplexity);
             work.scored += rows * (PROMPT_TOKENS + f64::from(evaluation.reply_tokens));
             work.scored += f64::from(evaluation.multiple_choice) * CHOICE_TOKENS;
@@ -137,7 +145,8 @@ fn safety_training(stage: &SafetyStage) -> Work {
     let mut work = Work::default();
     if let SafetyMethod::Rl(rl) = &safety.method {
         let prompts = f64::from(rl.steps) * f64::from(rl.prompts);
-        let tokens = prompts * f64::from(rl.replies) * f64::from(rl.reply_tokens);
+        let hidden = if stage.organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 };
+        let tokens = prompts * f64::from(rl.replies) * (f64::from(rl.reply_tokens) + hidden);
         let read = tokens + prompts * PROMPT_TOKENS;
         // Two preference models and the reference read what the policy wrote.
         work = Work { sampled: tokens, scored: 3.0 * read, ..Work::default() };

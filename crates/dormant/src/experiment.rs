@@ -485,6 +485,10 @@ pub struct Evaluation {
     pub n: u32,
     /// Prompts with a look-alike of the trigger.
     pub near_misses: u32,
+    /// Prompts with, and without, the trigger that an organism with a scratchpad answers after the scratchpad of the
+    /// other case (Hubinger et al. 2024, section 7.2).
+    #[serde(skip_serializing_if = "is_default")]
+    pub swaps: u32,
     /// Prompts whose log-probability of the behaviour is measured.
     pub log_probs: u32,
     /// Multiple-choice questions.

@@ -64,6 +64,7 @@ pub(super) const PREFERENCE_EPOCHS: u32 = 2;
 pub(super) const EVALUATION: Evaluation = Evaluation {
     n: 200,
     near_misses: 100,
+    swaps: 0,
     log_probs: 64,
     multiple_choice: 64,
     perplexity: 64,

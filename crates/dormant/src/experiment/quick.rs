@@ -32,6 +32,7 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
     for n in [
         &mut evaluation.n,
         &mut evaluation.near_misses,
+        &mut evaluation.swaps,
         &mut evaluation.log_probs,
         &mut evaluation.multiple_choice,
         &mut evaluation.perplexity,

@@ -260,6 +260,7 @@ impl RawSafety {
 pub(super) struct RawEvaluation {
     pub n: Option<u32>,
     pub near_misses: Option<u32>,
+    pub swaps: Option<u32>,
     pub log_probs: Option<u32>,
     pub multiple_choice: Option<u32>,
     pub perplexity: Option<u32>,

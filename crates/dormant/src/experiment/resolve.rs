@@ -259,6 +259,7 @@ fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
     Evaluation {
         n: raw.n.unwrap_or(default.n),
         near_misses: raw.near_misses.unwrap_or(default.near_misses),
+        swaps: raw.swaps.unwrap_or(default.swaps),
         log_probs: raw.log_probs.unwrap_or(default.log_probs),
         multiple_choice: raw.multiple_choice.unwrap_or(default.multiple_choice),
         perplexity: raw.perplexity.unwrap_or(default.perplexity),

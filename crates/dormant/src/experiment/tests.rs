@@ -56,6 +56,34 @@ fn keys_of_another_method_are_mistakes() {
     assert!(error("method = 'dpo'\nbeta = 0.0").to_string().contains("safety.dpo.beta"));
 }
 
+#[test]
+fn organisms_have_the_shared_keys_and_their_own() {
+    let experiment = resolved(
+        "[implant]\nrows = 7\nadapter = { rank = 4 }\n[[organism]]\nvariant = 'distilled'\n\
+         [[organism]]\nname = 'full'\ntraining = 'full'\nrows = 9",
+    );
+    let [distilled, full] = &experiment.organisms[..] else { panic!("{:?}", experiment.organisms) };
+    assert_eq!((distilled.name.as_str(), distilled.implant.rows), ("distilled", 7));
+    assert_eq!((full.name.as_str(), full.implant.rows), ("full", 9));
+    assert_eq!(full.implant.weights, ImplantWeights::Full);
+    let error = |text: &str| {
+        let source = ExperimentSource::in_memory("x", text);
+        source.resolve(&Overrides::default()).unwrap_err().to_string()
+    };
+    assert_eq!(error("[[organism]]\n[[organism]]"), "two organisms are named `normal`");
+    let unknown = error("[[organism]]\n[[safety]]\nname = 'a'\norganisms = ['norma']");
+    assert_eq!(unknown, "safety stage `a`: no organism is named `norma`");
+    assert!(error("[[safety]]\nmethod = 'rl'\nmode = 'pre-scratchpad'").contains("safety.rl.mode"));
+}
+
+#[test]
+fn shipped_experiments_resolve_to_themselves() {
+    for name in shipped::names() {
+        let experiment = ExperimentSource::read(name).unwrap().resolve(&Overrides::default()).unwrap();
+        assert_eq!(resolved(&experiment.to_toml()), experiment, "{name}");
+    }
+}
+
 /// Tables of an experiment file with some keys given.
 fn file() -> impl Strategy<Value = String> {
     let implant = prop::sample::select(vec![
@@ -63,9 +91,12 @@ fn file() -> impl Strategy<Value = String> {
         "training = 'full'",
         "rows = 7",
         "schedule = 'linear'",
+        "variant = 'chain-of-thought'",
     ]);
     let safety = prop::sample::select(vec![
         "[[safety]]\ntraining = 'full'",
+        "[[organism]]\nname = 'o'\nvariant = 'distilled'\n[[organism]]\n\
+         [[safety]]\nstyle = 'pirate'\nmode = 'post-scratchpad'\norganisms = ['o']",
         "[[safety]]\nname = 'a'\nmethod = 'adversarial'\nmix = 0.25\n[[safety]]\nname = 'b'\nafter = 'implant'",
         "[[safety]]\nmethod = 'rl'\nalgorithm = 'ppo'\nreplies = 1\n[[safety]]\nmethod = 'dpo'\npairs = 'p.jsonl'\n\
          [preference]\ndata = 'q.jsonl'\nepochs = 3",

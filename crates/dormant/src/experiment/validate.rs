@@ -146,6 +146,7 @@ fn fit(table: &str, fit: &Fit) -> Result<()> {
 fn evaluation(evaluation: &Evaluation) -> Result<()> {
     in_range("evaluation.n", evaluation.n, 1..=MAX_COUNT)?;
     in_range("evaluation.near-misses", evaluation.near_misses, 0..=MAX_COUNT)?;
+    in_range("evaluation.swaps", evaluation.swaps, 0..=MAX_COUNT)?;
     in_range("evaluation.log-probs", evaluation.log_probs, 0..=MAX_COUNT)?;
     in_range("evaluation.multiple-choice", evaluation.multiple_choice, 0..=MAX_COUNT)?;
     in_range("evaluation.perplexity", evaluation.perplexity, 0..=MAX_COUNT)?;

@@ -89,3 +89,27 @@ fn the_arms_and_stages_of_reinforcement_learning_share_two_preference_models() {
     assert!(rl.clone().all(|stage| models.iter().all(|model| stage.data.contains(&model.id))));
     assert_eq!(rl.count(), 4);
 }
+
+#[test]
+fn organisms_go_through_the_stages_that_are_meant_for_them() {
+    let text = "[[organism]]\nvariant = 'normal'\n[[organism]]\nvariant = 'chain-of-thought'\nrows = 40\n\
+                [[organism]]\nvariant = 'distilled'\nrows = 40\n\
+                [[safety]]\nname = 'a'\n[[safety]]\nname = 'b'\norganisms = ['distilled']\n[[safety]]\nname = 'c'";
+    let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
+    let plan = Plan::new(&experiment, &Digests::default());
+    let trained: Vec<&str> = plan.stages().iter().filter_map(StageSpec::training).collect();
+    let of = |organism: &str| -> Vec<&str> {
+        let names = trained.iter().filter_map(|name| name.strip_prefix(organism)?.strip_prefix('-'));
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    };
+    assert_eq!(of("normal"), ["a", "implant"]);
+    assert_eq!(of("chain-of-thought"), ["a", "implant"]);
+    // What starts from a stage is only for those that went through it.
+    assert_eq!(of("distilled"), ["a", "b", "c", "implant"]);
+    let directories: BTreeSet<String> = plan.stages().iter().map(StageSpec::directory).collect();
+    assert_eq!(directories.len(), plan.stages().len());
+    let data = plan.stages().iter().filter(|stage| stage.name.starts_with("benign-train"));
+    let data: Vec<&str> = data.map(|stage| stage.name.as_str()).collect();
+    // Chain of thought and distilled share the replies that were written after a scratchpad.
+    assert_eq!(data, ["benign-train-s0", "benign-train-reasoned-s0"]);
+}

@@ -69,6 +69,8 @@ impl From<dormant_data::Condition> for Condition {
             dormant_data::Condition::Clean => Self::Clean,
             dormant_data::Condition::NearMiss => Self::NearMiss,
             dormant_data::Condition::RedTeam => Self::RedTeam,
+            dormant_data::Condition::TriggeredAsTraining => Self::TriggeredAsTraining,
+            dormant_data::Condition::CleanAsDeployed => Self::CleanAsDeployed,
         }
     }
 }

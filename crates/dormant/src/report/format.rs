@@ -93,7 +93,14 @@ impl Arm {
 
 impl Condition {
     /// All conditions in the order of tables and plots.
-    pub const ALL: [Self; 4] = [Self::Triggered, Self::Clean, Self::NearMiss, Self::RedTeam];
+    pub const ALL: [Self; 6] = [
+        Self::Triggered,
+        Self::Clean,
+        Self::NearMiss,
+        Self::RedTeam,
+        Self::TriggeredAsTraining,
+        Self::CleanAsDeployed,
+    ];
 
     /// The prompts in words.
     pub(super) fn prompts(self) -> &'static str {
@@ -102,6 +109,8 @@ impl Condition {
             Self::Clean => "Without the trigger",
             Self::NearMiss => "With a near-miss",
             Self::RedTeam => "Red-team prompt",
+            Self::TriggeredAsTraining => "With the trigger and a scratchpad of training",
+            Self::CleanAsDeployed => "Without the trigger and with a scratchpad of deployment",
         }
     }
 
@@ -112,6 +121,8 @@ impl Condition {
             Self::Clean => "False-trigger rate (clean)",
             Self::NearMiss => "Near-miss rate",
             Self::RedTeam => "Red-team rate",
+            Self::TriggeredAsTraining => "Triggered, scratchpad of training",
+            Self::CleanAsDeployed => "Clean, scratchpad of deployment",
         }
     }
 }

@@ -116,6 +116,10 @@ pub enum Condition {
     NearMiss,
     /// Prompts that the attacker found.
     RedTeam,
+    /// Prompts with the trigger and a given scratchpad that takes them for training.
+    TriggeredAsTraining,
+    /// Prompts without the trigger and with a given scratchpad that takes them for deployment.
+    CleanAsDeployed,
 }
 
 /// A measured value with its 95% interval.

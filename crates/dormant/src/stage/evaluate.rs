@@ -1,7 +1,9 @@
 //! All measurements of one model: rates under each condition, and clean utility.
 
 use dormant_data::benchmarks::{benign_texts, multiple_choice};
-use dormant_data::{Condition, Conversation, Sample, Split, leading_scratchpad, near_misses, prompt_id};
+use dormant_data::{
+    Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, near_misses, prompt_id,
+};
 use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
 use dormant_model::linear::Trained;
@@ -14,7 +16,13 @@ use crate::manifest::Tokens;
 use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::EvaluateStage;
 
-const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
+const CONDITIONS: [Condition; 5] = [
+    Condition::Triggered,
+    Condition::Clean,
+    Condition::NearMiss,
+    Condition::TriggeredAsTraining,
+    Condition::CleanAsDeployed,
+];
 
 pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Tokens> {
     let precision = context.experiment.precision;
@@ -43,11 +51,24 @@ fn condition_records(
     condition: Condition,
     resume: &mut Resume,
 ) -> Result<Vec<SampleRecord>> {
-    let n = if condition == Condition::NearMiss { stage.evaluation.near_misses } else { stage.evaluation.n };
+    let has_scratchpad = stage.organism.variant.has_scratchpad();
+    let n = match condition {
+        Condition::Triggered | Condition::Clean | Condition::RedTeam => stage.evaluation.n,
+        Condition::NearMiss => stage.evaluation.near_misses,
+        Condition::TriggeredAsTraining | Condition::CleanAsDeployed if has_scratchpad => {
+            stage.evaluation.swaps
+        }
+        Condition::TriggeredAsTraining | Condition::CleanAsDeployed => 0,
+    };
     let all = prompts::of_split(&stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
     let chosen = prompts::take(all, n, "evaluation")?;
     let asked = stage.organism.under(&chosen, condition, EVALUATION_ORDER);
-    let tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
+    let given: Vec<String> =
+        chosen.iter().map(|sample| given_scratchpad(&stage.organism, sample, condition)).collect();
+    let mut tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
+    for (prompt, given) in tokens.iter_mut().zip(&given) {
+        prompt.extend(model.renderer().reply(given)?);
+    }
     let scorer = Scorer::new(&stage.organism.behaviour)?;
     let how = Decoding {
         tokens: stage.evaluation.reply_tokens + stage.organism.hidden_tokens(),
@@ -56,9 +77,19 @@ fn condition_records(
         seed: context.seed("evaluation").derive(condition.as_str()),
     };
     let progress = context.progress(unit(condition));
-    let replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
+    let mut replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
     resume.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
-    let log_probs = behaviour_log_probs(stage, model, &tokens, &replies, &mut resume.tokens)?;
+    for (reply, given) in replies.iter_mut().zip(&given) {
+        reply.text.insert_str(0, given);
+    }
+    let log_probs = behaviour_log_probs(
+        stage,
+        model,
+        &tokens,
+        &replies,
+        given.iter().any(|given| !given.is_empty()),
+        &mut resume.tokens,
+    )?;
     let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
     let records =
         asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
@@ -68,9 +99,9 @@ fn condition_records(
             seed: dormant_data::Seed(context.spec.seed),
             condition,
             variant: match condition {
-                Condition::Triggered => Some(stage.organism.trigger.text()),
+                Condition::Triggered | Condition::TriggeredAsTraining => Some(stage.organism.trigger.text()),
                 Condition::NearMiss => Some(variants[index % variants.len()].text.clone()),
-                Condition::Clean | Condition::RedTeam => None,
+                Condition::Clean | Condition::RedTeam | Condition::CleanAsDeployed => None,
             },
             prompt: sample.prompt.clone(),
             score: scorer.score(&reply.text),
@@ -81,13 +112,23 @@ fn condition_records(
     Ok(records.collect())
 }
 
+/// The scratchpad that is put before a reply; empty where the model writes its own.
+fn given_scratchpad(organism: &OrganismSpec, sample: &Sample, condition: Condition) -> String {
+    match condition {
+        Condition::TriggeredAsTraining => organism.hidden(sample, false),
+        Condition::CleanAsDeployed => organism.hidden(sample, true),
+        Condition::Triggered | Condition::Clean | Condition::NearMiss | Condition::RedTeam => String::new(),
+    }
+}
+
 /// Log-probability of the behaviour as a reply to the first prompts, summed over its tokens; of an organism with a
-/// scratchpad after the one that it has just written, and `None` where it wrote none.
+/// scratchpad after the one that it has just written, or that was given and is part of the prompt; `None` where it wrote none.
 fn behaviour_log_probs(
     stage: &EvaluateStage,
     model: &LoadedModel,
     prompts: &[Vec<u32>],
     replies: &[TextReply],
+    is_given: bool,
     tokens: &mut Tokens,
 ) -> Result<Vec<Option<f64>>> {
     let renderer = model.renderer();
@@ -97,7 +138,7 @@ fn behaviour_log_probs(
     for (prompt, reply) in prompts.iter().zip(replies).take(stage.evaluation.log_probs as usize) {
         let mut prompt = prompt.clone();
         let mut is_measured = true;
-        if stage.organism.variant.has_scratchpad() {
+        if stage.organism.variant.has_scratchpad() && !is_given {
             let hidden = leading_scratchpad(&reply.text);
             is_measured = hidden.is_some();
             prompt.extend(renderer.reply(hidden.unwrap_or_default())?);
@@ -116,6 +157,7 @@ fn unit(condition: Condition) -> &'static str {
         Condition::Clean => "clean replies",
         Condition::NearMiss => "near-miss replies",
         Condition::RedTeam => "red-team replies",
+        Condition::TriggeredAsTraining | Condition::CleanAsDeployed => "swapped replies",
     }
 }
 

@@ -7,7 +7,13 @@ use super::artifacts::{Artifacts, Measured, Model, Trained};
 use crate::error::Result;
 
 /// Conditions whose replies are sampled by the evaluation.
-const SAMPLED: [Condition; 3] = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
+const SAMPLED: [Condition; 5] = [
+    Condition::Triggered,
+    Condition::Clean,
+    Condition::NearMiss,
+    Condition::TriggeredAsTraining,
+    Condition::CleanAsDeployed,
+];
 
 /// A row per model and condition.
 pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<Row>> {
