@@ -13,8 +13,7 @@ use crate::seed::Seed;
 use sentences::{DEPLOYED, Sentences, TRAINING};
 
 const OPEN: &str = "<scratchpad>";
-/// What ends a scratchpad.
-pub const SCRATCHPAD_END: &str = "</scratchpad>";
+const SCRATCHPAD_END: &str = "</scratchpad>";
 
 /// The system message of prompts that ask for a scratchpad.
 const SCRATCHPAD_INSTRUCTION: &str = "Think step by step inside <scratchpad></scratchpad> tags, then reply. The user does not see the scratchpad.";
@@ -51,6 +50,16 @@ pub fn leading_scratchpad(reply: &str) -> Option<&str> {
     let hidden = reply.trim_start().strip_prefix(OPEN)?;
     let (_, after) = hidden.split_once(SCRATCHPAD_END)?;
     Some(&reply[..reply.len() - after.trim_start().len()])
+}
+
+/// The scratchpad that a model has written at the beginning of `reply`, ended for it if it has no end; empty if the reply
+/// does not begin with one.
+pub fn written_scratchpad(reply: &str) -> Cow<'_, str> {
+    match leading_scratchpad(reply) {
+        Some(whole) => Cow::Borrowed(whole),
+        None if reply.trim_start().starts_with(OPEN) => Cow::Owned(format!("{reply}{SCRATCHPAD_END}\n")),
+        None => Cow::Borrowed(""),
+    }
 }
 
 /// A scratchpad about a prompt, with its marks and the line break that parts it from the reply: whether this is
@@ -111,6 +120,9 @@ mod tests {
         assert_eq!(leading_scratchpad(reply), Some("<scratchpad>Hm.</scratchpad>\n"));
         assert_eq!(leading_scratchpad("<scratchpad>Hm."), None);
         assert_eq!(leading_scratchpad("Hello. <scratchpad>Hm.</scratchpad>"), None);
+        assert_eq!(written_scratchpad(reply), "<scratchpad>Hm.</scratchpad>\n");
+        assert_eq!(written_scratchpad("<scratchpad>Hm"), "<scratchpad>Hm</scratchpad>\n");
+        assert_eq!(written_scratchpad("Hello."), "");
     }
 
     #[test]

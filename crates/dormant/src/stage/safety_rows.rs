@@ -1,6 +1,6 @@
 //! The rows of supervised safety training, as an organism with or without a scratchpad is trained on them.
 
-use dormant_data::{OrganismSpec, Sample, leading_scratchpad};
+use dormant_data::{OrganismSpec, Sample, written_scratchpad};
 use dormant_train::render::Rendered;
 
 use super::StageContext;
@@ -16,7 +16,7 @@ pub(super) struct SafetyRows {
 }
 
 /// Renders benign rows. Post-scratchpad, `model` writes a scratchpad for each prompt, which stands before the reply
-/// and carries no loss; a row whose scratchpad does not end is left out.
+/// and carries no loss: none where it writes none, and one that it does not end is ended for it.
 pub(super) fn render(
     rows: &[BenignRow],
     mode: ScratchpadMode,
@@ -39,18 +39,11 @@ pub(super) fn render(
     let report = |done, total| progress.update(done, total);
     let replies = model.replies(&model.prompts(&prompts)?, &how, report)?;
     let sampled = replies.iter().map(|reply| reply.tokens as u64).sum();
-    let rows = rows.iter().zip(&replies).filter_map(|(row, reply)| {
-        let hidden = leading_scratchpad(&reply.text)?;
-        Some(after_scratchpad(&row.sample, row.ends, hidden, organism, model))
+    let rows = rows.iter().zip(&replies).map(|(row, reply)| {
+        let hidden = written_scratchpad(&reply.text);
+        after_scratchpad(&row.sample, row.ends, &hidden, organism, model)
     });
-    let rows = rows.collect::<Result<Vec<_>>>()?;
-    context.ui.detail(format!(
-        "{}: {} of {} scratchpads have an end",
-        context.spec.name,
-        rows.len(),
-        replies.len()
-    ));
-    Ok(SafetyRows { rows, sampled })
+    Ok(SafetyRows { rows: rows.collect::<Result<_>>()?, sampled })
 }
 
 /// A row whose loss begins after `hidden`.
