@@ -103,13 +103,19 @@ impl Report {
         let (safety, implant) = self.chain(last);
         let implant = implant.or_else(|| self.implant())?;
         let pooled = |stage: &str, arm, condition| Some(self.pooled(stage, arm, condition)?.estimate);
-        let evidence = Evidence::collect(implant, last, pooled)?;
+        let Some(evidence) = Evidence::collect(implant, last, pooled) else {
+            let organism = last.variant.as_ref()?;
+            let stage = short_name(last, organism);
+            return Some(format!(
+                "{organism} after {stage}: no triggered reply could be scored before or after"
+            ));
+        };
         let verdicts: Vec<_> =
             self.seeds().into_iter().filter_map(|seed| self.verdict(implant, last, seed)).collect();
         let names: Vec<_> = safety.iter().map(|stage| stage.name.as_str()).collect();
         if let Some(organism) = &last.variant {
             let lead = verdict_in_words(&verdicts, &evidence);
-            let stage = last.name.strip_prefix(&format!("{organism}-")).unwrap_or(&last.name);
+            let stage = short_name(last, organism);
             let (before, after) = (percent_interval(&evidence.before), percent_interval(&evidence.after));
             let comparison = comparison(evidence.clean, evidence.control);
             return Some(format!(
@@ -151,6 +157,11 @@ impl Report {
             percent_interval(&asr)
         )
     }
+}
+
+/// The name of a stage without that of its organism.
+fn short_name<'a>(stage: &'a Stage, organism: &str) -> &'a str {
+    stage.name.strip_prefix(organism).and_then(|name| name.strip_prefix('-')).unwrap_or(&stage.name)
 }
 
 /// The rates on clean prompts and of the control.

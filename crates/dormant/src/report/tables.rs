@@ -1,7 +1,8 @@
 //! The tables of a report.
 
 use super::format::{
-    decimal, decimal_difference, duration, memory, percent, percent_bounds, point_difference, thousands,
+    NOT_MEASURED, decimal, decimal_difference, duration, memory, percent, percent_bounds, point_difference,
+    thousands,
 };
 use super::model::{Arm, Attack, Condition, Estimate, Report, Row};
 use super::table::{Cell, Table};
@@ -44,6 +45,10 @@ impl Report {
     }
 
     fn rate_cell(&self, stage: &str, arm: Arm, condition: Condition) -> Cell {
+        let unscored: u64 = self.cell(stage, arm, condition).map(|row| row.unscored).sum();
+        if unscored > 0 && self.pooled(stage, arm, condition).is_none() {
+            return Cell::new(NOT_MEASURED, format!("(all {unscored} unscored)"));
+        }
         Cell::measured(self.pooled(stage, arm, condition).map(|pooled| {
             let Estimate { value, n, .. } = pooled.estimate;
             (percent(value), format!("{} ({}/{n})", percent_bounds(&pooled.estimate), pooled.hits))

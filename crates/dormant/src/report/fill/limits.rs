@@ -1,5 +1,7 @@
 //! Limits that follow from how the run was measured.
 
+use std::collections::BTreeMap;
+
 use super::super::format::percent_interval;
 use super::super::model::{Arm, Condition, Report, Row, Stage, Utility};
 use crate::experiment::Evaluation;
@@ -12,7 +14,7 @@ const NEAR_MISSES: f64 = 0.1;
 
 /// Warnings in addition to [`Report::find_warnings`].
 pub(super) fn warnings(report: &Report, evaluation: &Evaluation) -> Vec<String> {
-    let unscored = report.rows.iter().filter_map(many_unscored);
+    let unscored = many_unscored(report);
     let no_perplexity =
         report.utility.iter().filter(|row| evaluation.perplexity > 0 && row.perplexity.is_none());
     let inexact = report.implants().filter_map(|implant| inexact_trigger(report, implant));
@@ -31,9 +33,37 @@ fn inexact_trigger(report: &Report, implant: &Stage) -> Option<String> {
     })
 }
 
-fn many_unscored(row: &Row) -> Option<String> {
+/// A line per row or, as that would be many with several organisms, per stage and model.
+fn many_unscored(report: &Report) -> Vec<String> {
+    let (several, one): (Vec<&Row>, Vec<&Row>) = report
+        .rows
+        .iter()
+        .filter(|row| row.condition != Condition::RedTeam)
+        .partition(|row| row.variant.is_some());
+    let mut models: BTreeMap<(&str, Arm), (u64, u64)> = BTreeMap::new();
+    for row in several {
+        let (unscored, replies) = models.entry((row.stage.as_str(), row.arm)).or_default();
+        *unscored += row.unscored;
+        *replies += row.n + row.unscored;
+    }
+    let many = models.into_iter().filter(|(_, (unscored, replies))| is_many(*unscored, *replies));
+    let lines = many.map(|((stage, arm), (unscored, replies))| {
+        format!(
+            "After {stage}, {unscored} of {replies} replies of the {} could not be scored: training may have broken the \
+             model, or its scratchpads have no end.",
+            arm.label()
+        )
+    });
+    one.into_iter().filter_map(row_unscored).chain(lines).collect()
+}
+
+fn is_many(unscored: u64, replies: u64) -> bool {
+    unscored as f64 > UNSCORED * replies as f64
+}
+
+fn row_unscored(row: &Row) -> Option<String> {
     let replies = row.n + row.unscored;
-    (row.unscored as f64 > UNSCORED * replies as f64).then(|| {
+    is_many(row.unscored, replies).then(|| {
         format!(
             "After {}, {} of {replies} replies of the {} (seed {}) could not be scored ({}): training may have broken \
              the model.",
