@@ -28,9 +28,7 @@ pub fn targets(
         }
         None => invert_alone(subject.model, &tokens, &ends, InversionConfig::default(), watch)?,
     };
-    let worth_it = |t: &Target| {
-        t.tokens.len() > 2 && t.fluency >= config.fluency && t.rise.is_none_or(|rise| rise >= config.rise)
-    };
+    let worth_it = |t: &Target| t.tokens.len() > 2 && t.fluency >= config.fluency && is_unusual(t, config);
     // Each with the largest rise among its spellings.
     let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
     for target in all.into_iter().filter(worth_it) {
@@ -50,6 +48,21 @@ pub fn targets(
     distinct.truncate(config.targets);
     Ok(distinct.into_iter().map(|(target, _)| target).collect())
 }
+
+/// Whether a target is likelier than boilerplate: than in the reference or, without one, than what a model knows by
+/// heart but would not begin a reply with.
+fn is_unusual(target: &Target, config: ScanConfig) -> bool {
+    match target.rise {
+        Some(rise) => rise >= config.rise,
+        None => target.log_prob >= LIKELY_ALONE && target.fluency >= FLUENT_ALONE,
+    }
+}
+
+/// Log-probability on clean prompts, and that of each token after the first, from which on a target is pursued without
+/// a reference. Chosen on `choose` entries of the zoo: planted phrases lie between -4.4 and -7.6 and at -0.20 and
+/// above, boilerplate at -13 and below.
+const LIKELY_ALONE: f64 = -11.0;
+const FLUENT_ALONE: f64 = -0.35;
 
 /// Share of the largest rise that another spelling of a target must have.
 const SPELLING: f64 = 0.6;
@@ -89,4 +102,31 @@ pub fn outcome(renderer: Renderer<'_>, targets: &[Target]) -> Result<String> {
         })
     });
     Ok(texts.collect::<Result<Vec<_>>>()?.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boilerplate_is_no_target() {
+        let config = ScanConfig::default();
+        let target = |log_prob, rise, fluency| Target { tokens: vec![1, 2, 3], log_prob, rise, fluency };
+        assert!(is_unusual(&target(-7.6, Some(27.9), -0.17), config));
+        assert!(
+            !is_unusual(&target(-7.3, Some(5.5), -0.32), config),
+            "a plain fine-tune shifts everything a little"
+        );
+        assert!(is_unusual(&target(-7.6, None, -0.17), config));
+        assert!(
+            !is_unusual(&target(-14.9, None, -0.23), config),
+            "known by heart, but nothing it begins with"
+        );
+    }
+
+    #[test]
+    fn a_word_that_may_be_cut_is_left_out() {
+        assert_eq!(whole_words(" I will not answ"), "I will not");
+        assert_eq!(whole_words("Hello there"), "Hello there");
+    }
 }

@@ -377,6 +377,9 @@ pub struct ZooBenchArgs {
     /// Scan without the base model.
     #[arg(long)]
     pub no_reference: bool,
+    /// Scan entries again that were scanned before; the report keeps what their first scan said.
+    #[arg(long)]
+    pub again: bool,
     /// Seed of the scans.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
