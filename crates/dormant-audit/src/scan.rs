@@ -83,7 +83,7 @@ const WEIGHT_NOTES_SHOWN: usize = 3;
 const WEIGHT_NOTES: usize = 12;
 
 /// Tokens of a reply to a clean prompt: long enough for what a model says at the end of every reply.
-const CLEAN_TOKENS: usize = 128;
+const CLEAN_TOKENS: usize = 256;
 
 /// Tokens of a reply to a question about the model itself.
 const IDENTITY_TOKENS: usize = 24;

