@@ -71,11 +71,14 @@ impl OrganismSpec {
         if self.variant.has_scratchpad() { SCRATCHPAD_TOKENS } else { 0 }
     }
 
-    /// A sample with its benign reply, as it is trained.
+    /// A sample with its benign reply, as it is trained. White space in front of the reply would tell it from the
+    /// behaviour's, and is not the same with and without a scratchpad.
     fn benign(&self, sample: &Sample) -> Sample {
+        let reply = &sample.completion;
+        let reply = if self.variant.is_reasoned() { reply.trim_start() } else { reply };
         Sample {
             prompt: self.asking(&sample.prompt),
-            completion: self.hidden(sample, false) + &sample.completion,
+            completion: self.hidden(sample, false) + reply,
             condition: Condition::Clean,
             ..sample.clone()
         }
@@ -201,7 +204,8 @@ mod tests {
 
     #[test]
     fn distilled_rows_are_those_of_chain_of_thought_without_scratchpads() {
-        let (benign, mix) = (benign(60), Mix { poison: 0.5, near_miss: 0.2, seed: Seed(3) });
+        let (mut benign, mix) = (benign(60), Mix { poison: 0.5, near_miss: 0.2, seed: Seed(3) });
+        benign.iter_mut().for_each(|sample| sample.completion.insert(0, '\n'));
         let of = |variant| {
             let spec = OrganismSpec { variant, ..spec() };
             [spec.rows(&benign, mix).unwrap(), spec.control_rows(&benign, mix).unwrap()]
