@@ -10,6 +10,10 @@ use super::table::{Cell, Table};
 /// Prompts of the attacker that the report prints; `report.json` has all.
 const ATTACK_ROWS: usize = 15;
 
+/// Why a cell of the table of rates may be empty.
+const NOT_ALL_MEASURED: &str = " A dash: not measured. Only adversarial training and the stage before it are attacked, \
+                                and only an organism with a scratchpad has it swapped.";
+
 impl Report {
     fn conditions(&self) -> Vec<Condition> {
         Condition::ALL.into_iter().filter(|condition| self.has(*condition)).collect()
@@ -40,6 +44,9 @@ impl Report {
             let names = [Cell::plain(stage), Cell::plain(arm.label())];
             let rates = conditions.iter().map(|condition| self.rate_cell(stage, arm, *condition));
             table.rows.push(names.into_iter().chain(rates).collect());
+        }
+        if table.rows.iter().flatten().any(|cell| cell.value == NOT_MEASURED && cell.detail.is_empty()) {
+            table.caption.push_str(NOT_ALL_MEASURED);
         }
         table
     }
