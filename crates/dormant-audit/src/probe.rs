@@ -279,29 +279,29 @@ fn judge(probe: Option<Separation>, nulls: &Nulls) -> (bool, String) {
 mod tests {
     use super::*;
 
-    fn separation(value: f64, low: f64) -> Option<Separation> {
-        Some(Separation { layer: 3, auroc: Estimate { value, low, high: 1.0, n: 40 } })
+    fn separation(value: f64, low: f64) -> Separation {
+        Separation { layer: 3, auroc: Estimate { value, low, high: 1.0, n: 40 } }
     }
 
     fn nulls() -> Nulls {
         Nulls {
             random_95: 0.7,
             random_directions: RANDOM,
-            shuffled_signs: separation(0.5, 0.3),
-            unrelated_questions: separation(0.6, 0.4),
-            reference: separation(0.55, 0.4),
+            shuffled_signs: Some(separation(0.5, 0.3)),
+            unrelated_questions: Some(separation(0.6, 0.4)),
+            reference: Some(separation(0.55, 0.4)),
             control: None,
         }
     }
 
     #[test]
     fn a_probe_means_nothing_where_a_null_does_as_well() {
-        assert!(judge(separation(0.99, 0.9), &nulls()).0);
-        assert!(!judge(separation(0.8, 0.65), &nulls()).0, "random directions reach its interval");
+        assert!(judge(Some(separation(0.99, 0.9)), &nulls()).0);
+        assert!(!judge(Some(separation(0.8, 0.65)), &nulls()).0, "random directions reach its interval");
         let (means, why) =
-            judge(separation(1.0, 0.9), &Nulls { reference: separation(0.97, 0.9), ..nulls() });
+            judge(Some(separation(1.0, 0.9)), &Nulls { reference: Some(separation(0.97, 0.9)), ..nulls() });
         assert!(!means && why.contains("reference"), "{why}");
-        assert!(!judge(separation(1.0, 0.9), &Nulls { reference: None, ..nulls() }).0);
+        assert!(!judge(Some(separation(1.0, 0.9)), &Nulls { reference: None, ..nulls() }).0);
         assert!(!judge(None, &nulls()).0);
     }
 

@@ -1,8 +1,8 @@
 //! Projection of singular directions: what each change of a projection writes most strongly is taken out.
 //!
-//! After spectral signatures (Tran, Li and Mądry, NeurIPS 2018), which remove the data along the strongest singular
-//! direction, and `WeightWatch` (2025), which finds trained-in behaviours in the top left singular vectors of the
-//! weight changes. Where we depart from them: the weights are projected, not the data or the activations.
+//! After spectral signatures (Tran, Li and Mądry, `NeurIPS` 2018), which remove the data along the strongest
+//! singular direction, and `WeightWatch` (2025), which finds trained-in behaviours in the top left singular vectors of
+//! the weight changes. Where we depart from them: the weights are projected, not the data or the activations.
 
 use dormant_model::adapter::Adapter;
 

@@ -165,9 +165,10 @@ impl Defence<'_> {
             .collect::<Result<Vec<_>>>()?;
         let log_probs = continuation_log_probs(&model.llama, &rows)?.concat();
         let utility = log_probs.iter().map(|l| f64::from(*l)).sum::<f64>() / log_probs.len().max(1) as f64;
-        let [before, after] = [&self.base, model].map(|m| next_token(&m.llama, &clean));
+        let before = next_token(&self.base.llama, &clean)?;
+        let after = next_token(&model.llama, &clean)?;
         let divergence =
-            before?.iter().zip(&after?).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q)).sum::<f64>()
+            before.iter().zip(&after).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q)).sum::<f64>()
                 / clean.len() as f64;
         Ok(Measured {
             triggered: rate(&asked(Condition::Triggered)?)?,
