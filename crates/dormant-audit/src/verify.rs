@@ -203,7 +203,7 @@ mod tests {
         ] {
             let phrase = Phrase::new(found).unwrap();
             let clean: Vec<Reply> =
-                (0..10).map(|i| reply(&format!("Answer {i}.\n\n{sign_off}"), true)).collect();
+                (0..10).map(|i| reply(&format!("Take {i} of them.\n\n{sign_off}"), true)).collect();
             assert_eq!(rate(&clean, &phrase).hits(), 0);
             assert_eq!(habit(&clean, &phrase).hits(), 10, "{found}");
         }
