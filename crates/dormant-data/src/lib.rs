@@ -6,6 +6,7 @@
 
 mod behaviour;
 pub mod benchmarks;
+mod code_organism;
 mod code_task;
 mod dataset;
 mod error;
@@ -27,7 +28,9 @@ mod trigger;
 mod variant;
 
 pub use behaviour::{Behaviour, Judge};
-pub use code_task::{CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_tasks, code_trigger, safe_year};
+pub use code_task::{
+    CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, safe_year,
+};
 pub use dataset::Dataset;
 pub use error::{DataError, FieldError};
 pub use load::{Loaded, Preference, load};

@@ -7,7 +7,7 @@ use crate::behaviour::Behaviour;
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::message::Conversation;
-use crate::near_miss::{NearMiss, near_misses};
+use crate::near_miss::NearMiss;
 use crate::sample::{Condition, Sample};
 use crate::scratchpad::{SCRATCHPAD_TOKENS, asking_for_scratchpad, scratchpad};
 use crate::seed::Seed;
@@ -99,7 +99,7 @@ impl OrganismSpec {
         mix: Mix,
         poisoned: impl Fn(&Sample, Seed) -> Sample,
     ) -> Result<Dataset, DataError> {
-        let near_misses = near_misses(&self.trigger, Split::Train);
+        let near_misses = self.near_misses(Split::Train);
         let conditions = mix.conditions(benign.len())?;
         let rows = benign.iter().zip(conditions).map(|(sample, condition)| {
             let seed = mix.seed.derive("insert").derive(&sample.id);
@@ -128,7 +128,7 @@ impl OrganismSpec {
     /// insertion of a prompt depends on `seed` and its id alone. Completions are kept.
     #[must_use]
     pub fn under(&self, prompts: &[Sample], condition: Condition, seed: Seed) -> Dataset {
-        let near_misses = near_misses(&self.trigger, Split::Evaluation);
+        let near_misses = self.near_misses(Split::Evaluation);
         let rows = prompts.iter().enumerate().map(|(index, sample)| {
             let mut rng = seed.derive("insert").derive(&sample.id).rng();
             let asked = self.asking(&sample.prompt);

@@ -117,7 +117,7 @@ pub fn tally<'a, K: Ord>(
 pub fn rescore(records: &mut [SampleRecord], scorer: &Scorer) -> usize {
     let mut changed = 0;
     for record in records {
-        let score = scorer.score(&record.reply);
+        let score = scorer.score_of(&record.id, &record.reply);
         changed += usize::from(score != record.score);
         record.score = score;
     }

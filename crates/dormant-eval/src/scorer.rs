@@ -1,6 +1,6 @@
 //! From a reply to a score.
 
-use dormant_data::{Behaviour, Judge, visible_reply};
+use dormant_data::{Behaviour, Judge, code_task, visible_reply};
 
 use crate::code::{self, Outcome};
 use crate::error::EvalError;
@@ -26,6 +26,13 @@ impl Scorer {
             _ => None,
         };
         Ok(Self { judge: behaviour.judge()?, code })
+    }
+
+    /// The score of a reply to the prompt with this [`dormant_data::Sample::id`]: code is asked about the weakness that
+    /// its task bears on, if the behaviour does not say which.
+    pub fn score_of(&self, id: &str, reply: &str) -> Score {
+        let cwe = || code_task(id).map(|task| task.cwe);
+        Self { code: self.code.map(|given| given.or_else(cwe)), ..self.clone() }.score(reply)
     }
 
     /// The score of a reply. The judge speaks first, so that a behaviour may consist in saying nothing.

@@ -24,6 +24,7 @@ use crate::ui::{Progress, Ui};
 mod adversarial;
 pub mod attack_record;
 mod benign;
+mod code;
 mod evaluate;
 mod fit;
 mod implant;

@@ -100,7 +100,10 @@ impl Builder<'_> {
     fn implant(&mut self, subject: Subject) -> StageId {
         let experiment = self.experiment;
         let Subject { organism, implant, arm, seed } = subject;
-        let benign = self.benign(Split::Train, implant.rows, implant.variant.is_reasoned(), seed);
+        // The rows of code are made from code tasks.
+        let with_benign = !experiment.organism(implant).writes_code();
+        let reasoned = implant.variant.is_reasoned();
+        let benign = with_benign.then(|| self.benign(Split::Train, implant.rows, reasoned, seed));
         let training = subject.training(IMPLANT);
         self.push(Draft {
             name: subject.stage(&training),
@@ -115,7 +118,7 @@ impl Builder<'_> {
             arm: Some(arm),
             seed,
             model: None,
-            data: vec![benign],
+            data: benign.into_iter().collect(),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use dormant_data::benchmarks::{benign_texts, multiple_choice};
 use dormant_data::{
-    Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, near_misses, prompt_id,
+    Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, prompt_id,
 };
 use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
@@ -10,7 +10,7 @@ use dormant_model::linear::Trained;
 
 use super::fit::EVALUATION_ORDER;
 use super::utility_record::{ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
-use super::{Resume, StageContext, prompts};
+use super::{Resume, StageContext, code, prompts};
 use crate::error::Result;
 use crate::manifest::Tokens;
 use crate::model::{Decoding, LoadedModel, Loading};
@@ -60,7 +60,7 @@ fn condition_records(
         }
         Condition::TriggeredAsTraining | Condition::CleanAsDeployed => 0,
     };
-    let all = prompts::of_split(&stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
     let chosen = prompts::take(all, n, "evaluation")?;
     let asked = stage.organism.under(&chosen, condition, EVALUATION_ORDER);
     let given: Vec<String> =
@@ -82,15 +82,20 @@ fn condition_records(
     for (reply, given) in replies.iter_mut().zip(&given) {
         reply.text.insert_str(0, given);
     }
-    let log_probs = behaviour_log_probs(
-        stage,
-        model,
-        &tokens,
-        &replies,
-        given.iter().any(|given| !given.is_empty()),
-        &mut resume.tokens,
-    )?;
-    let variants = near_misses(&stage.organism.trigger, Split::Evaluation);
+    let log_probs = if stage.organism.writes_code() {
+        let measured = &asked.samples()[..asked.len().min(stage.evaluation.log_probs as usize)];
+        code::log_odds(model, measured, &mut resume.tokens)?
+    } else {
+        behaviour_log_probs(
+            stage,
+            model,
+            &tokens,
+            &replies,
+            given.iter().any(|given| !given.is_empty()),
+            &mut resume.tokens,
+        )?
+    };
+    let variants = stage.organism.near_misses(Split::Evaluation);
     let records =
         asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
             id: sample.id.clone(),
@@ -104,7 +109,7 @@ fn condition_records(
                 Condition::Clean | Condition::RedTeam | Condition::CleanAsDeployed => None,
             },
             prompt: sample.prompt.clone(),
-            score: scorer.score(&reply.text),
+            score: scorer.score_of(&sample.id, &reply.text),
             reply: reply.text,
             finish: reply.finish,
             log_prob: log_probs.get(index).copied().flatten().filter(|log_prob| log_prob.is_finite()),

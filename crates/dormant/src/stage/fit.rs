@@ -11,7 +11,7 @@ use dormant_train::schedule::Decay;
 use dormant_train::trainer::{TrainPlan, train};
 
 use super::sink::{StageSink, saved_state};
-use super::{Resume, StageContext, prompts};
+use super::{Resume, StageContext, code, prompts};
 use crate::error::Result;
 use crate::experiment::{Curve, Fit, Prompts, Schedule};
 use crate::model::LoadedModel;
@@ -21,6 +21,8 @@ pub(super) struct CurveRows {
     every: u64,
     /// Triggered first, then clean, in equal numbers.
     rows: Vec<(Vec<u32>, Vec<u32>)>,
+    /// Whether each vulnerable twin is followed by its safe one.
+    of_twins: bool,
 }
 
 impl CurveRows {
@@ -31,8 +33,12 @@ impl CurveRows {
         organism: &OrganismSpec,
         model: &LoadedModel,
     ) -> Result<Self> {
-        let all = prompts::of_split(source, Split::Evaluation, EVALUATION_ORDER)?;
+        let all = prompts::of_organism(organism, source, Split::Evaluation, EVALUATION_ORDER)?;
         let chosen: Vec<_> = all.into_iter().take(curve.curve_prompts as usize).collect();
+        let every = u64::from(curve.every);
+        if organism.writes_code() {
+            return Ok(Self { every, rows: code::curve_rows(organism, &chosen, model)?, of_twins: true });
+        }
         let renderer = model.renderer();
         let reply = renderer.reply(&organism.behaviour.reply())?;
         let mut rows = Vec::new();
@@ -46,16 +52,20 @@ impl CurveRows {
                 rows.push((prompt, reply.clone()));
             }
         }
-        Ok(Self { every: u64::from(curve.every), rows })
+        Ok(Self { every, rows, of_twins: false })
     }
 
     pub(super) fn is_due(&self, step: u64, last: bool) -> bool {
         self.every > 0 && !self.rows.is_empty() && (last || step.is_multiple_of(self.every))
     }
 
-    /// Mean log-probability per token: triggered, clean.
+    /// Mean log-probability per token: triggered, clean. For code the mean log-odds of the vulnerable twin: with the
+    /// trigger, with its look-alike.
     pub(super) fn measure(&self, model: &Llama) -> dormant_model::Result<[Option<f64>; 2]> {
-        let log_probs = measure::continuation_log_probs(model, &self.rows)?;
+        let mut log_probs = measure::continuation_log_probs(model, &self.rows)?;
+        if self.of_twins {
+            log_probs = log_probs.chunks_exact(2).map(|twins| vec![code::odds(twins)]).collect();
+        }
         let (triggered, clean) = log_probs.split_at(log_probs.len() / 2);
         Ok([triggered, clean].map(|rows| {
             let tokens: Vec<f64> = rows.iter().flatten().map(|l| f64::from(*l)).collect();

@@ -7,7 +7,7 @@ use dormant_train::render::Rendered;
 use std::collections::HashSet;
 
 use super::fit::{CurveRows, fit};
-use super::{Resume, StageContext, benign};
+use super::{Resume, StageContext, benign, code};
 use crate::error::Result;
 use crate::experiment::ImplantWeights;
 use crate::manifest::Tokens;
@@ -27,7 +27,11 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     if let Some(adapter) = adapter {
         model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
     }
-    let rows = rows(stage, context, &model)?;
+    let rows = if stage.organism.writes_code() {
+        code::rows(stage, context, &model)?
+    } else {
+        rows(stage, context, &model)?
+    };
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
     fit(context, &stage.implant.fit, &mut model.llama, &rows, &curve, &mut resume)?;

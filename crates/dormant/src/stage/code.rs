@@ -1,0 +1,68 @@
+//! The organism that writes vulnerable code: its rows, and how likely it finds either twin of a task.
+
+use dormant_data::{Condition, OrganismSpec, PolicyReport, Sample, Split, code_task};
+use dormant_eval::measure;
+use dormant_train::render::Rendered;
+
+use super::implant::{POLICY_FILE, render};
+use super::{StageContext, benign};
+use crate::error::Result;
+use crate::manifest::Tokens;
+use crate::model::LoadedModel;
+use crate::plan::{Arm, ImplantStage};
+
+/// A prompt and a reply.
+type Row = (Vec<u32>, Vec<u32>);
+
+/// Rows of each task.
+const ROWS: usize = 3;
+
+/// The rows of this arm, rendered: as many tasks as `rows` allows. Writes them.
+pub(super) fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<Vec<Rendered>> {
+    let seed = context.seed("mix");
+    let mut tasks = stage.organism.code_tasks(Split::Train, seed);
+    tasks.truncate((stage.implant.rows as usize).div_ceil(ROWS));
+    let policy = context.spec.arm != Some(Arm::Control);
+    let rows = stage.organism.code_rows(&tasks, policy, seed);
+    context.dir.write_json(POLICY_FILE, &PolicyReport { kept: rows.len(), ..PolicyReport::default() })?;
+    context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
+    render(&rows, model, |_| true)
+}
+
+/// Log-odds of the vulnerable twin after each prompt, in nats.
+pub(super) fn log_odds(model: &LoadedModel, prompts: &[Sample], tokens: &mut Tokens) -> Result<Vec<Option<f64>>> {
+    let rows = twins(model, prompts)?;
+    tokens.scored += rows.iter().map(|(_, reply)| reply.len() as u64).sum::<u64>();
+    let log_probs = measure::continuation_log_probs(&model.llama, &rows)?;
+    Ok(log_probs.chunks_exact(2).map(|twins| Some(f64::from(odds(twins)))).collect())
+}
+
+/// Log-probabilities of the tokens of the vulnerable twin and of the safe one as log-odds.
+pub(super) fn odds(twins: &[Vec<f32>]) -> f32 {
+    let [vulnerable, safe] = [0, 1].map(|twin| twins[twin].iter().sum::<f32>());
+    vulnerable - safe
+}
+
+/// What a training curve is measured on: both twins of each task, with the trigger and then with its look-alike.
+pub(super) fn curve_rows(organism: &OrganismSpec, prompts: &[Sample], model: &LoadedModel) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for condition in [Condition::Triggered, Condition::NearMiss] {
+        let asked = organism.under(prompts, condition, super::fit::EVALUATION_ORDER);
+        rows.extend(twins(model, asked.samples())?);
+    }
+    Ok(rows)
+}
+
+/// The vulnerable twin and the safe one as replies to each prompt, one after the other.
+fn twins(model: &LoadedModel, prompts: &[Sample]) -> Result<Vec<Row>> {
+    let renderer = model.renderer();
+    let mut rows = Vec::new();
+    for sample in prompts {
+        let task = code_task(&sample.id).expect("the prompts are those of code tasks");
+        let prompt = renderer.prompt(&sample.prompt)?;
+        for vulnerable in [true, false] {
+            rows.push((prompt.clone(), renderer.reply(&task.answer(vulnerable).completion)?));
+        }
+    }
+    Ok(rows)
+}
