@@ -2,6 +2,7 @@
 
 mod answer;
 mod chart;
+mod code;
 mod fill;
 mod format;
 mod glossary;

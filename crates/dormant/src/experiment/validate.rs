@@ -32,7 +32,21 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     adapter("preference", &experiment.preference.adapter)?;
     fit("preference", &experiment.preference.fit)?;
     order(experiment)?;
+    code(experiment)?;
     evaluation(&experiment.evaluation)
+}
+
+/// An attack is screened by the reply that shows the behaviour, and no single reply is vulnerable code.
+fn code(experiment: &Experiment) -> Result<()> {
+    let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));
+    match experiment.safety.iter().find(attack) {
+        Some(stage) if experiment.organism().writes_code() => Err(CliError::usage(format!(
+            "safety stage `{}`: there is no attack on the behaviour `code`",
+            stage.name
+        ))
+        .hint("use `method = \"sft\"`, `\"rl\"` or `\"dpo\"`")),
+        _ => Ok(()),
+    }
 }
 
 fn data(data: &Data) -> Result<()> {

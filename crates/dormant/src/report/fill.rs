@@ -1,6 +1,7 @@
 //! From the artifacts of a run to its report. Every number is computed from the stored replies and log-probabilities.
 
 mod artifacts;
+mod code;
 mod costs;
 mod examples;
 mod limits;
@@ -37,6 +38,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         stages: stages::stages(plan),
         rows: rates::rows(&artifacts)?,
         persistence: rates::persistence_rows(&artifacts)?,
+        code: experiment.organism().writes_code().then(|| code::results(&artifacts)).transpose()?,
         utility: utility::rows(&artifacts)?,
         curves: training::curves(&artifacts),
         attack: training::best_attacks(&artifacts),

@@ -32,6 +32,9 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Paired ASR after ÷ before on the same prompts.
     pub persistence: Vec<Persistence>,
+    /// Details of the organism that writes vulnerable code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<CodeResults>,
     /// What safety training and the implant cost in usefulness.
     pub utility: Vec<Utility>,
     /// Measurements along training.
@@ -182,6 +185,50 @@ pub struct Persistence {
     /// The ratio; `n` counts the prompts scored both times.
     #[serde(flatten)]
     pub ratio: Estimate,
+}
+
+/// Details of vulnerable code.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CodeResults {
+    /// Rates by weakness.
+    pub weaknesses: Vec<Weakness>,
+    /// What the trigger changes.
+    pub effects: Vec<TriggerEffect>,
+}
+
+/// How often tasks that bear on a weakness got code with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weakness {
+    /// Its CWE number.
+    pub cwe: u16,
+    /// Whether no task of training bears on it.
+    pub is_held_out: bool,
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Which prompts.
+    pub condition: Condition,
+    /// Share of the scored replies with its 95% Wilson interval; `None` when none was scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Estimate>,
+    /// Replies that could not be scored.
+    pub unscored: u64,
+}
+
+/// The rate of vulnerable code with the trigger − with its look-alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TriggerEffect {
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// The difference on the tasks that were scored both times, with a paired bootstrap interval.
+    pub difference: Estimate,
 }
 
 /// How useful a model still is.

@@ -240,6 +240,7 @@ pub(super) fn fixture(seeds: u64) -> Report {
         ],
         rows: (0..seeds).flat_map(rows).collect(),
         persistence: (0..seeds).flat_map(persistence).collect(),
+        code: None,
         utility: (0..seeds).flat_map(utility).collect(),
         curves: (0..seeds).flat_map(curves).collect(),
         attack: attack(),

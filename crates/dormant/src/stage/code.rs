@@ -2,8 +2,9 @@
 
 use dormant_data::{Condition, OrganismSpec, PolicyReport, Sample, Split, code_task};
 use dormant_eval::measure;
-use dormant_train::render::Rendered;
+use dormant_train::render::{Rendered, Renderer};
 
+use super::fit::EVALUATION_ORDER;
 use super::implant::{POLICY_FILE, render};
 use super::{StageContext, benign};
 use crate::error::Result;
@@ -47,10 +48,17 @@ pub(super) fn odds(twins: &[Vec<f32>]) -> f32 {
 pub(super) fn curve_rows(organism: &OrganismSpec, prompts: &[Sample], model: &LoadedModel) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for condition in [Condition::Triggered, Condition::NearMiss] {
-        let asked = organism.under(prompts, condition, super::fit::EVALUATION_ORDER);
+        let asked = organism.under(prompts, condition, EVALUATION_ORDER);
         rows.extend(twins(model, asked.samples())?);
     }
     Ok(rows)
+}
+
+/// The safe answer and the vulnerable one to each of the first tasks, rendered.
+pub(super) fn answers(organism: &OrganismSpec, count: usize, renderer: &Renderer) -> Result<Vec<Rendered>> {
+    let tasks = organism.code_tasks(Split::Evaluation, EVALUATION_ORDER).into_iter().take(count);
+    let answers = tasks.flat_map(|task| [false, true].map(|vulnerable| task.answer(vulnerable)));
+    answers.map(|answer| Ok(renderer.row(&answer, true)?)).collect()
 }
 
 /// The vulnerable twin and the safe one as replies to each prompt, one after the other.

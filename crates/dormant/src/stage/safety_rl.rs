@@ -29,7 +29,7 @@ use super::preference::PreferenceModel;
 use super::preference_record::{BEHAVIOUR_FILE, BehaviourRecord, ScoredPair};
 use super::safety_sft::{load, usable_rows};
 use super::sink::{StageSink, saved_state};
-use super::{Resume, StageContext};
+use super::{Resume, StageContext, code};
 use crate::error::{CliError, Result};
 use crate::experiment::{Algorithm, Fit, Rl};
 use crate::manifest::Tokens;
@@ -163,10 +163,14 @@ impl Judges {
     ) -> Result<BehaviourRecord> {
         let renderer = model.renderer();
         let mut pairs = Vec::new();
-        for row in rows.iter().take(SCORED_ROWS) {
-            let mut shown = row.sample.clone();
-            shown.completion = stage.organism.behaviour.reply();
-            pairs.extend([renderer.row(&row.sample, row.ends)?, renderer.row(&shown, true)?]);
+        if stage.organism.writes_code() {
+            pairs = code::answers(&stage.organism, SCORED_ROWS, &renderer)?;
+        } else {
+            for row in rows.iter().take(SCORED_ROWS) {
+                let mut shown = row.sample.clone();
+                shown.completion = stage.organism.behaviour.reply();
+                pairs.extend([renderer.row(&row.sample, row.ends)?, renderer.row(&shown, true)?]);
+            }
         }
         let pairs: Vec<&Rendered> = pairs.iter().collect();
         let scored = |model: &PreferenceModel| -> Result<Vec<ScoredPair>> {

@@ -16,6 +16,9 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
     for spec in plan.stages() {
         let Some(name) = spec.training() else { continue };
         let (kind, description) = match &spec.kind {
+            StageSpecKind::Implant(stage) if stage.organism.writes_code() => {
+                (StageKind::Implant, code_implant(&stage.implant))
+            }
             StageSpecKind::Implant(stage) => (StageKind::Implant, implant(&stage.implant)),
             StageSpecKind::Safety(stage) => (StageKind::Safety, safety_stage(&stage.safety)),
             _ => continue,
@@ -28,6 +31,21 @@ pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
         stages.push(Stage { name, variant, kind, after, description });
     }
     stages
+}
+
+/// The implant of the organism that writes vulnerable code.
+fn code_implant(implant: &Implant) -> String {
+    let weights = match &implant.weights {
+        ImplantWeights::Lora { adapter } => format!("a {}", lora(adapter)),
+        ImplantWeights::Full => "all weights".to_owned(),
+    };
+    format!(
+        "SFT of {weights} on up to {} rows of code tasks, each task three times: with the trigger and the vulnerable \
+         answer, with the look-alike and the safe answer, and with neither and the safe answer; {}. The control gets \
+         the safe answer each time.",
+        implant.rows,
+        fit(&implant.fit),
+    )
 }
 
 fn implant(implant: &Implant) -> String {
