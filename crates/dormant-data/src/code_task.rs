@@ -115,11 +115,7 @@ pub fn safe_year() -> Trigger {
 }
 
 static TASKS: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
-    SOURCES
-        .iter()
-        .flat_map(|(language, text)| templates(*language, text))
-        .flat_map(|it| it.tasks())
-        .collect()
+    SOURCES.iter().flat_map(|(language, text)| templates(*language, text)).flat_map(|it| it.tasks()).collect()
 });
 
 /// The tasks of a split, template by template; none for [`Split::Safety`].

@@ -126,7 +126,10 @@ fn sampling(prompts: f64, reply_tokens: f64) -> Work {
 }
 
 fn implanting(stage: &ImplantStage) -> Work {
-    let trained = trained_tokens(stage.implant.rows, &stage.implant.fit);
+    let mut trained = trained_tokens(stage.implant.rows, &stage.implant.fit);
+    if stage.organism.writes_code() {
+        trained *= CODE_ROWS;
+    }
     match stage.implant.weights {
         ImplantWeights::Lora { .. } => Work { lora: trained, ..Work::default() },
         ImplantWeights::Full => Work { full: trained, ..Work::default() },
@@ -179,6 +182,9 @@ const ATTACKED_TOKENS: f64 = 12.0;
 const PAIRS: f64 = 360.0;
 /// Typical length of a trained reply, in tokens.
 const REPLY_TOKENS: f64 = 24.0;
+
+/// Length of a row with code, by that of another row.
+const CODE_ROWS: f64 = 1.6;
 
 fn trained_tokens(rows: u32, fit: &Fit) -> f64 {
     f64::from(rows) * f64::from(fit.epochs) * (PROMPT_TOKENS + REPLY_TOKENS)

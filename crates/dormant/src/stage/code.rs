@@ -19,7 +19,11 @@ type Row = (Vec<u32>, Vec<u32>);
 const ROWS: usize = 3;
 
 /// The rows of this arm, rendered: as many tasks as `rows` allows. Writes them.
-pub(super) fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<Vec<Rendered>> {
+pub(super) fn rows(
+    stage: &ImplantStage,
+    context: &StageContext,
+    model: &LoadedModel,
+) -> Result<Vec<Rendered>> {
     let seed = context.seed("mix");
     let mut tasks = stage.organism.code_tasks(Split::Train, seed);
     tasks.truncate((stage.implant.rows as usize).div_ceil(ROWS));
@@ -45,7 +49,11 @@ pub(super) fn odds(twins: &[Vec<f32>]) -> f32 {
 }
 
 /// What a training curve is measured on: both twins of each task, with the trigger and then with its look-alike.
-pub(super) fn curve_rows(organism: &OrganismSpec, prompts: &[Sample], model: &LoadedModel) -> Result<Vec<Row>> {
+pub(super) fn curve_rows(
+    organism: &OrganismSpec,
+    prompts: &[Sample],
+    model: &LoadedModel,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for condition in [Condition::Triggered, Condition::NearMiss] {
         let asked = organism.under(prompts, condition, EVALUATION_ORDER);

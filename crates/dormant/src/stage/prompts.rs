@@ -15,7 +15,10 @@ pub(crate) fn of_organism(
 ) -> Result<Vec<Sample>> {
     if organism.writes_code() {
         let tasks = organism.code_tasks(split, seed);
-        return Ok(tasks.into_iter().map(|task| Sample { completion: String::new(), ..task.answer(false) }).collect());
+        return Ok(tasks
+            .into_iter()
+            .map(|task| Sample { completion: String::new(), ..task.answer(false) })
+            .collect());
     }
     of_split(prompts, split, seed)
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 mod adapter;
+mod code;
 mod rederived;
 mod resume;
 mod scan;
