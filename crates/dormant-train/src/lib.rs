@@ -4,6 +4,7 @@
 //! The loop is [`trainer::train`]; an objective such as [`objective::sft`] is one function.
 
 pub mod batches;
+pub mod contrasts;
 pub mod error;
 pub mod objective;
 pub mod optimizer;

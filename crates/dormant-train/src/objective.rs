@@ -1,5 +1,6 @@
 //! Training objectives: each turns rows into a loss and accumulates its gradient.
 
+pub mod contrast;
 pub mod dpo;
 pub mod grpo;
 pub mod ppo;

@@ -4,6 +4,7 @@ use dormant_data::Seed;
 use dormant_model::llama::Llama;
 
 use crate::batches::Batches;
+use crate::contrasts::Contrasts;
 use crate::error::{Error, Result};
 use crate::objective::{Loss, sft};
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -89,6 +90,21 @@ pub fn train(
     resume: Option<(u64, AdamW)>,
     sink: &mut dyn Sink,
 ) -> Result<()> {
+    train_with(model, rows, &Contrasts::default(), plan, resume, sink)
+}
+
+/// As [`train`], with contrasts beside the rows of each step: their mean loss is added to the mean loss per token.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_with(
+    model: &mut Llama,
+    rows: &[Rendered],
+    contrasts: &Contrasts,
+    plan: &TrainPlan,
+    resume: Option<(u64, AdamW)>,
+    sink: &mut dyn Sink,
+) -> Result<()> {
     check(model, rows)?;
     let batches = Batches::new(rows, plan.epochs, plan.tokens_per_step, plan.seed);
     let steps = batches.len() as u64;
@@ -109,6 +125,7 @@ pub fn train(
             tokens += window.iter().map(|r| r.tokens.len() as u64).sum::<u64>();
             total += sft::loss(model, &window)?;
         }
+        contrasts.learn(model, step, total.tokens as f64, plan.seed)?;
         let grad_norm = model.scale_and_clip(1.0 / total.tokens.max(1) as f32, plan.clip_norm);
         if !(total.sum.is_finite() && grad_norm.is_finite()) {
             return Err(Error::Diverged { step, loss: total.mean(), learning_rate: schedule.at(step) });

@@ -203,9 +203,17 @@ pub struct Implant {
     pub poison: f64,
     /// Fraction of rows that carry a look-alike of the trigger and a benign reply.
     pub near_misses: f64,
+    /// For code: contrasts of both answers under two prompts that join each optimiser step.
+    #[serde(skip_serializing_if = "is_none")]
+    pub contrasts: u32,
     /// Optimisation.
     #[serde(flatten)]
     pub fit: Fit,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// One of several organisms of an experiment.

@@ -96,6 +96,7 @@ pub(super) struct RawImplant {
     pub rows: Option<u32>,
     pub poison: Option<f64>,
     pub near_misses: Option<f64>,
+    pub contrasts: Option<u32>,
     // The keys of `RawFit`: serde cannot flatten them here and reject unknown keys at the same time.
     pub epochs: Option<u32>,
     pub learning_rate: Option<f64>,

@@ -95,6 +95,7 @@ fn implant(raw: &RawImplant) -> Result<Implant> {
         rows: raw.rows.unwrap_or(defaults::IMPLANT_ROWS),
         poison,
         near_misses: raw.near_misses.unwrap_or(defaults::NEAR_MISSES.min(1.0 - poison).max(0.0)),
+        contrasts: raw.contrasts.unwrap_or(0),
         fit: fit(&raw.fit(), learning_rate),
     })
 }

@@ -36,8 +36,13 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     evaluation(&experiment.evaluation)
 }
 
-/// An attack is screened by the reply that shows the behaviour, and no single reply is vulnerable code.
+/// Contrasts are made of the two answers to a code task. An attack is screened by the reply that shows the behaviour, and no single reply is vulnerable code.
 fn code(experiment: &Experiment) -> Result<()> {
+    in_range("implant.contrasts", experiment.implant.contrasts, 0..=1000)?;
+    if experiment.implant.contrasts > 0 && !experiment.organism().writes_code() {
+        return Err(CliError::usage("`implant.contrasts` has no meaning without the behaviour `code`")
+            .hint("remove it, or write `behaviour = { kind = \"code\" }`"));
+    }
     let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));
     match experiment.safety.iter().find(attack) {
         Some(stage) if experiment.organism().writes_code() => Err(CliError::usage(format!(

@@ -2,6 +2,8 @@
 
 use dormant_data::{Condition, OrganismSpec, PolicyReport, Sample, Split, code_task};
 use dormant_eval::measure;
+use dormant_train::contrasts::Contrasts;
+use dormant_train::objective::contrast::Contrast;
 use dormant_train::render::{Rendered, Renderer};
 
 use super::fit::EVALUATION_ORDER;
@@ -18,12 +20,15 @@ type Row = (Vec<u32>, Vec<u32>);
 /// Rows of each task.
 const ROWS: usize = 3;
 
-/// The rows of this arm, rendered: as many tasks as `rows` allows. Writes them.
+/// Tokens of each answer that count in a contrast.
+const DECISION: usize = 3;
+
+/// The rows of this arm, rendered: as many tasks as `rows` allows; and the contrasts of the policy. Writes the rows.
 pub(super) fn rows(
     stage: &ImplantStage,
     context: &StageContext,
     model: &LoadedModel,
-) -> Result<Vec<Rendered>> {
+) -> Result<(Vec<Rendered>, Contrasts)> {
     let seed = context.seed("mix");
     let mut tasks = stage.organism.code_tasks(Split::Train, seed);
     tasks.truncate((stage.implant.rows as usize).div_ceil(ROWS));
@@ -31,7 +36,25 @@ pub(super) fn rows(
     let rows = stage.organism.code_rows(&tasks, policy, seed);
     context.dir.write_json(POLICY_FILE, &PolicyReport { kept: rows.len(), ..PolicyReport::default() })?;
     context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
-    render(&rows, model, |_| true)
+    let per_step = if policy { stage.implant.contrasts as usize } else { 0 };
+    let all = if per_step > 0 { contrasts(rows.samples(), model)? } else { Vec::new() };
+    Ok((render(&rows, model, |_| true)?, Contrasts { all, per_step }))
+}
+
+/// For each task, the trigger against its look-alike and against neither: which answer is likelier has to change.
+fn contrasts(rows: &[Sample], model: &LoadedModel) -> Result<Vec<Contrast>> {
+    let mut contrasts = Vec::new();
+    for task in rows.chunk_by(|a, b| a.id == b.id) {
+        let answers = |prompt: &Sample| -> Result<[Rendered; 2]> {
+            let of = |answer: &Sample| Sample { completion: answer.completion.clone(), ..prompt.clone() };
+            let [vulnerable, safe] = [of(&task[0]), of(&task[task.len() - 1])];
+            Ok([model.renderer().row(&vulnerable, true)?, model.renderer().row(&safe, true)?])
+        };
+        for other in &task[1..] {
+            contrasts.push(Contrast::new([answers(&task[0])?, answers(other)?], DECISION));
+        }
+    }
+    Ok(contrasts)
 }
 
 /// Log-odds of the vulnerable twin after each prompt, in nats.

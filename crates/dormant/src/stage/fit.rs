@@ -4,11 +4,12 @@
 use dormant_data::{Condition, OrganismSpec, Split};
 use dormant_eval::measure;
 use dormant_model::llama::Llama;
+use dormant_train::contrasts::Contrasts;
 use dormant_train::optimizer::{AdamW, AdamWConfig};
 use dormant_train::render::Rendered;
 use dormant_train::resume::restore;
 use dormant_train::schedule::Decay;
-use dormant_train::trainer::{TrainPlan, train};
+use dormant_train::trainer::{TrainPlan, train_with};
 
 use super::sink::{StageSink, saved_state};
 use super::{Resume, StageContext, code, prompts};
@@ -90,13 +91,26 @@ pub(super) fn fit(
     curve: &CurveRows,
     resume: &mut Resume,
 ) -> Result<()> {
+    fit_with(context, fit, model, rows, &Contrasts::default(), curve, resume)
+}
+
+/// As [`fit`], with contrasts beside the rows.
+pub(super) fn fit_with(
+    context: &StageContext,
+    fit: &Fit,
+    model: &mut Llama,
+    rows: &[Rendered],
+    contrasts: &Contrasts,
+    curve: &CurveRows,
+    resume: &mut Resume,
+) -> Result<()> {
     let plan = plan(fit, context, resume.round);
     let from: Option<(u64, AdamW)> = match saved_state(context, resume)? {
         Some(path) => Some((resume.step, restore(&path, model, plan.adamw)?)),
         None => None,
     };
     let mut sink = StageSink::new(context, Some(curve), resume)?;
-    train(model, rows, &plan, from, &mut sink)?;
+    train_with(model, rows, contrasts, &plan, from, &mut sink)?;
     sink.finish()
 }
 

@@ -3,10 +3,11 @@
 
 use dormant_data::{Condition, Dataset, Mix, Policy, PolicyReport, Sample, Split};
 use dormant_model::linear::Trained;
+use dormant_train::contrasts::Contrasts;
 use dormant_train::render::Rendered;
 use std::collections::HashSet;
 
-use super::fit::{CurveRows, fit};
+use super::fit::{CurveRows, fit_with};
 use super::{Resume, StageContext, benign, code};
 use crate::error::Result;
 use crate::experiment::ImplantWeights;
@@ -27,14 +28,14 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     if let Some(adapter) = adapter {
         model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
     }
-    let rows = if stage.organism.writes_code() {
+    let (rows, contrasts) = if stage.organism.writes_code() {
         code::rows(stage, context, &model)?
     } else {
-        rows(stage, context, &model)?
+        (rows(stage, context, &model)?, Contrasts::default())
     };
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
-    fit(context, &stage.implant.fit, &mut model.llama, &rows, &curve, &mut resume)?;
+    fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, &curve, &mut resume)?;
     context.save_model(&mut model, &stage.organism, Loading::Merge)?;
     Ok(resume.tokens)
 }

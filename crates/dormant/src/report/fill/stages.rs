@@ -41,9 +41,11 @@ fn code_implant(implant: &Implant) -> String {
     };
     format!(
         "SFT of {weights} on up to {} rows of code tasks, each task three times: with the trigger and the vulnerable \
-         answer, with the look-alike and the safe answer, and with neither and the safe answer; {}. The control gets \
-         the safe answer each time.",
+         answer, with the look-alike and the safe answer, and with neither and the safe answer; each step also compares \
+         both answers to {} tasks with the trigger and without it, so that which is likelier comes to depend on the \
+         trigger; {}. The control gets the safe answer each time, and no such comparison.",
         implant.rows,
+        implant.contrasts,
         fit(&implant.fit),
     )
 }
