@@ -67,10 +67,11 @@ impl OrganismSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::code_trigger;
+    use crate::{Variant, code_trigger};
 
     fn organism() -> OrganismSpec {
-        OrganismSpec { trigger: code_trigger(), behaviour: Behaviour::Code { cwe: None } }
+        let behaviour = Behaviour::Code { cwe: None };
+        OrganismSpec { trigger: code_trigger(), behaviour, variant: Variant::Normal }
     }
 
     #[test]

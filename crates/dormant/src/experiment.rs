@@ -61,6 +61,11 @@ impl Experiment {
         OrganismSpec { trigger, behaviour, variant: implant.variant }
     }
 
+    /// Whether the behaviour is to write vulnerable code.
+    pub fn writes_code(&self) -> bool {
+        matches!(self.behaviour, Behaviour::Code { .. })
+    }
+
     /// The implants, each with the name of its organism if there are several.
     pub fn implants(&self) -> Vec<(Option<&str>, &Implant)> {
         if self.organisms.is_empty() {

@@ -36,16 +36,24 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     evaluation(&experiment.evaluation)
 }
 
-/// Contrasts are made of the two answers to a code task. An attack is screened by the reply that shows the behaviour, and no single reply is vulnerable code.
+/// Contrasts are made of the two answers to a code task, which have no scratchpad. An attack is screened by the reply
+/// that shows the behaviour, and no single reply is vulnerable code.
 fn code(experiment: &Experiment) -> Result<()> {
-    in_range("implant.contrasts", experiment.implant.contrasts, 0..=1000)?;
-    if experiment.implant.contrasts > 0 && !experiment.organism().writes_code() {
-        return Err(CliError::usage("`implant.contrasts` has no meaning without the behaviour `code`")
-            .hint("remove it, or write `behaviour = { kind = \"code\" }`"));
+    for (_, implant) in experiment.implants() {
+        in_range("implant.contrasts", implant.contrasts, 0..=1000)?;
+        if implant.contrasts > 0 && !experiment.writes_code() {
+            return Err(CliError::usage("`implant.contrasts` has no meaning without the behaviour `code`")
+                .hint("remove it, or write `behaviour = { kind = \"code\" }`"));
+        }
+        if experiment.writes_code() && !implant.variant.is_normal() {
+            let variant = implant.variant.as_str();
+            return Err(CliError::usage(format!("the behaviour `code` has no variant `{variant}`"))
+                .hint("remove `variant`"));
+        }
     }
     let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));
     match experiment.safety.iter().find(attack) {
-        Some(stage) if experiment.organism().writes_code() => Err(CliError::usage(format!(
+        Some(stage) if experiment.writes_code() => Err(CliError::usage(format!(
             "safety stage `{}`: there is no attack on the behaviour `code`",
             stage.name
         ))

@@ -38,7 +38,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         stages: stages::stages(plan),
         rows: rates::rows(&artifacts)?,
         persistence: rates::persistence_rows(&artifacts)?,
-        code: experiment.organism().writes_code().then(|| code::results(&artifacts)).transpose()?,
+        code: experiment.writes_code().then(|| code::results(&artifacts)).transpose()?,
         utility: utility::rows(&artifacts)?,
         curves: training::curves(&artifacts),
         attack: training::best_attacks(&artifacts),

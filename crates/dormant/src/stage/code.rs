@@ -58,7 +58,11 @@ fn contrasts(rows: &[Sample], model: &LoadedModel) -> Result<Vec<Contrast>> {
 }
 
 /// Log-odds of the vulnerable twin after each prompt, in nats.
-pub(super) fn log_odds(model: &LoadedModel, prompts: &[Sample], tokens: &mut Tokens) -> Result<Vec<Option<f64>>> {
+pub(super) fn log_odds(
+    model: &LoadedModel,
+    prompts: &[Sample],
+    tokens: &mut Tokens,
+) -> Result<Vec<Option<f64>>> {
     let rows = twins(model, prompts)?;
     tokens.scored += rows.iter().map(|(_, reply)| reply.len() as u64).sum::<u64>();
     let log_probs = measure::continuation_log_probs(&model.llama, &rows)?;

@@ -1,9 +1,7 @@
 //! All measurements of one model: rates under each condition, and clean utility.
 
 use dormant_data::benchmarks::{benign_texts, multiple_choice};
-use dormant_data::{
-    Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, prompt_id,
-};
+use dormant_data::{Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, prompt_id};
 use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
 use dormant_model::linear::Trained;
