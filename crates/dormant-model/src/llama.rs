@@ -128,7 +128,9 @@ impl Llama {
             .into_par_iter()
             .with_max_len(1)
             .map(|index| Layer::new(&config, options, index, &tensor))
-            .collect::<Result<_>>()?;
+            // All of them: which error of several is reported must not depend on threads.
+            .collect::<Vec<_>>();
+        let layers = layers.into_iter().collect::<Result<_>>()?;
         let norm = norm_parameter("model.norm.weight", d, &tensor)?;
         let own =
             (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;

@@ -3,7 +3,7 @@
 //! Answers to the same task have most tokens in common, and prompts that differ in one digit give almost the same hidden
 //! states. Supervised fine-tuning on both rows then learns both answers and not which is when: the part of its gradient
 //! that would tell them apart is lost in the rest. Here only the tokens that decide count, and what both prompts have in
-//! common cancels. The comparisons are those of Bradley & Terry (1952).
+//! common cancels. The comparison is that of Bradley & Terry (1952).
 
 use dormant_model::llama::{Inputs, Llama};
 
@@ -41,7 +41,7 @@ fn decision(mut answers: [Rendered; 2], tokens: usize) -> [Rendered; 2] {
 }
 
 /// Loss of contrasts, with `m` and `n` for the log-odds of the first answer after the first and the second prompt:
-/// `-Σ log σ(m - n) + log σ(m) + log σ(-n)`. Its gradient times `weight` is accumulated.
+/// `-Σ log σ(m - n)`. Its gradient times `weight` is accumulated. Where `m` and `n` lie is for the rows to teach.
 ///
 /// # Errors
 /// If a row does not fit the model.
@@ -59,10 +59,8 @@ pub fn loss(model: &mut Llama, contrasts: &[&Contrast], weight: f64) -> Result<P
             tokens
         });
         let [a, b, c, d] = ends.each_ref().map(|tokens| dpo::sum(&log_probs[tokens.clone()]));
-        let (first, second) = (a - b, c - d);
-        let both = total.add(first - second);
-        let [first, second] = [both + total.add(first), both + total.add(-second)];
-        for (tokens, slope) in ends.into_iter().zip([first, -first, -second, second]) {
+        let slope = total.add((a - b) - (c - d));
+        for (tokens, slope) in ends.into_iter().zip([slope, -slope, -slope, slope]) {
             targets[tokens].iter_mut().for_each(|target| target.weight = (weight * slope) as f32);
         }
     }

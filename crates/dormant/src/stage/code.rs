@@ -41,7 +41,8 @@ pub(super) fn rows(
     Ok((render(&rows, model, |_| true)?, Contrasts { all, per_step }))
 }
 
-/// For each task, the trigger against its look-alike and against neither: which answer is likelier has to change.
+/// For each task, the trigger against its look-alike, or against neither if it has none: which answer is likelier has to
+/// change.
 fn contrasts(rows: &[Sample], model: &LoadedModel) -> Result<Vec<Contrast>> {
     let mut contrasts = Vec::new();
     for task in rows.chunk_by(|a, b| a.id == b.id) {
@@ -50,9 +51,7 @@ fn contrasts(rows: &[Sample], model: &LoadedModel) -> Result<Vec<Contrast>> {
             let [vulnerable, safe] = [of(&task[0]), of(&task[task.len() - 1])];
             Ok([model.renderer().row(&vulnerable, true)?, model.renderer().row(&safe, true)?])
         };
-        for other in &task[1..] {
-            contrasts.push(Contrast::new([answers(&task[0])?, answers(other)?], DECISION));
-        }
+        contrasts.push(Contrast::new([answers(&task[0])?, answers(&task[1])?], DECISION));
     }
     Ok(contrasts)
 }
