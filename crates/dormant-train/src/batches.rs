@@ -5,6 +5,29 @@ use rand::seq::SliceRandom;
 
 use crate::render::Rendered;
 
+/// The order of `count` items in pass `pass` over them.
+pub(crate) fn shuffled(count: usize, pass: usize, seed: Seed) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(&mut seed.derive(&pass.to_string()).rng());
+    order
+}
+
+/// Items of step `step`, `per_step` of `count` at a time: each comes once before any comes again, in a new order, and a step
+/// may reach into the next pass. None if there are no items.
+pub(crate) fn of_step(count: usize, per_step: usize, step: u64, seed: Seed) -> Vec<usize> {
+    if count == 0 || per_step == 0 {
+        return Vec::new();
+    }
+    let from = step as usize * per_step;
+    let until = from + per_step;
+    let pass = |pass: usize| {
+        let first = pass * count;
+        let places = from.saturating_sub(first)..(until - first).min(count);
+        shuffled(count, pass, seed)[places].to_vec()
+    };
+    (from / count..=(until - 1) / count).flat_map(pass).collect()
+}
+
 /// Rows of every step of a run, fixed by the seed: a step can be repeated without those before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
@@ -23,8 +46,7 @@ impl Batches {
     pub fn of_lengths(lengths: Vec<usize>, epochs: u32, tokens_per_step: usize, seed: Seed) -> Self {
         let mut steps = Vec::new();
         for epoch in 0..epochs {
-            let mut order: Vec<usize> = (0..lengths.len()).collect();
-            order.shuffle(&mut seed.derive("shuffle").derive(&epoch.to_string()).rng());
+            let order = shuffled(lengths.len(), epoch as usize, seed.derive("shuffle"));
             let total: usize = lengths.iter().sum();
             let count = (total as f64 / tokens_per_step.max(1) as f64).round().max(1.0) as usize;
             let target = total.div_ceil(count);

@@ -2,8 +2,8 @@
 
 use dormant_data::Seed;
 use dormant_model::llama::Llama;
-use rand::seq::SliceRandom;
 
+use crate::batches;
 use crate::error::Result;
 use crate::objective::contrast::{self, Contrast};
 
@@ -29,20 +29,8 @@ impl Contrasts {
         Ok(())
     }
 
-    /// Each contrast comes once before any comes again; a step can be repeated without those before it.
     fn of_step(&self, step: u64, seed: Seed) -> Vec<&Contrast> {
-        let (count, from) = (self.all.len(), step as usize * self.per_step);
-        let mut order: Vec<usize> = Vec::new();
-        let mut pass = None;
-        let mut chosen = Vec::new();
-        for place in (from..from + self.per_step).filter(|_| count > 0) {
-            if pass != Some(place / count) {
-                pass = Some(place / count);
-                order = (0..count).collect();
-                order.shuffle(&mut seed.derive("contrasts").derive(&(place / count).to_string()).rng());
-            }
-            chosen.push(&self.all[order[place % count]]);
-        }
-        chosen
+        let places = batches::of_step(self.all.len(), self.per_step, step, seed.derive("contrasts"));
+        places.into_iter().map(|place| &self.all[place]).collect()
     }
 }

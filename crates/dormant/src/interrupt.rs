@@ -3,19 +3,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{CliError, Context, Result};
+use crate::ui::Ui;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handler for Ctrl-C and termination signals; `notice` runs at the first of them.
+/// Installs the handler for Ctrl-C and termination signals; `notice` is shown at the first of them.
 ///
 /// # Errors
 /// When the system refuses a signal handler.
-pub fn install(notice: impl Fn() + Send + 'static) -> Result<()> {
+pub fn install(ui: &Ui, notice: &'static str) -> Result<()> {
+    let ui = ui.clone();
     ctrlc::set_handler(move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(CliError::interrupted().kind().exit_code().into());
         }
-        notice();
+        ui.note(notice);
     })
     .or_failure(|| "cannot install the handler for Ctrl-C")
 }

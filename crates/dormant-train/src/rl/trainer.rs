@@ -4,10 +4,10 @@ use std::path::Path;
 
 use dormant_data::Seed;
 use dormant_model::llama::Llama;
-use rand::seq::SliceRandom;
 
 use super::ppo::parameters;
 use super::{Grpo, Ppo, Prompt, Reward, RlMetrics};
+use crate::batches;
 use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
 use crate::resume::{ResumeState, restore_parameters};
@@ -115,19 +115,10 @@ pub fn train(
     sink.before_step(plan.schedule.steps, policy)
 }
 
-/// Prompts of a step: each pass over all prompts has an order of its own, and a step may reach into the next pass.
+/// Prompts of a step.
 fn of_step(prompts: &[Prompt], count: usize, step: u64, seed: Seed) -> Vec<Prompt> {
-    let first = step as usize * count;
-    let pass_of = |position: usize| position / prompts.len();
-    let mut chosen = Vec::with_capacity(count);
-    for pass in pass_of(first)..=pass_of(first + count - 1) {
-        let mut order: Vec<usize> = (0..prompts.len()).collect();
-        order.shuffle(&mut seed.derive("prompts").derive(&pass.to_string()).rng());
-        let from = first.saturating_sub(pass * prompts.len());
-        let until = (first + count - pass * prompts.len()).min(prompts.len());
-        chosen.extend(order[from..until].iter().map(|p| prompts[*p].clone()));
-    }
-    chosen
+    let places = batches::of_step(prompts.len(), count, step, seed.derive("prompts"));
+    places.into_iter().map(|place| prompts[place].clone()).collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use dormant_data::Seed;
 use dormant_model::parameter::{Parameter, scale_and_clip};
-use rand::seq::SliceRandom;
 
+use crate::batches::shuffled;
 use crate::error::{Error, Result};
 use crate::objective::grpo::PolicyLoss;
 use crate::optimizer::AdamW;
@@ -37,9 +37,7 @@ impl Updates {
     pub fn plan(&self, groups: usize, seed: Seed) -> Vec<Vec<usize>> {
         let size = groups.div_ceil(self.mini_batches.max(1)).max(1);
         let epoch = |epoch: u32| {
-            let mut order: Vec<usize> = (0..groups).collect();
-            order.shuffle(&mut seed.derive(&epoch.to_string()).rng());
-            order.chunks(size).map(<[usize]>::to_vec).collect::<Vec<_>>()
+            shuffled(groups, epoch as usize, seed).chunks(size).map(<[usize]>::to_vec).collect::<Vec<_>>()
         };
         (0..self.epochs.max(1)).flat_map(epoch).collect()
     }

@@ -73,10 +73,7 @@ struct Defence<'a> {
 }
 
 pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
-    interrupt::install({
-        let ui = ui.clone();
-        move || ui.note("stopping")
-    })?;
+    interrupt::install(ui, "stopping")?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let Some(folder) = &files.adapter else {
         let error = CliError::usage("`dormant defend` changes an adapter, and the model has none");

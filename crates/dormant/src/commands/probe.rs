@@ -34,10 +34,7 @@ struct Outcome {
 }
 
 pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
-    interrupt::install({
-        let ui = ui.clone();
-        move || ui.note("stopping")
-    })?;
+    interrupt::install(ui, "stopping")?;
     let trigger = policy_args::trigger(&args.trigger, args.position)?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let base = reference(args.reference.as_deref(), &files, global, ui)?;

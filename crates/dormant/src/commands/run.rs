@@ -86,10 +86,8 @@ fn execute(
 /// # Errors
 /// When the handler cannot be installed.
 pub(super) fn stop_on_interrupt(ui: &Ui) -> Result<()> {
-    let ui = ui.clone();
-    interrupt::install(move || {
-        ui.note("stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)");
-    })
+    let notice = "stopping at the next safe point; Ctrl-C again stops at once (nothing is lost either way)";
+    interrupt::install(ui, notice)
 }
 
 /// An experiment on its way: what it reads, what is to do, and where it goes.

@@ -41,10 +41,7 @@ struct Outcome {
 }
 
 pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitCode> {
-    interrupt::install({
-        let ui = ui.clone();
-        move || ui.note("stopping")
-    })?;
+    interrupt::install(ui, "stopping")?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let base = reference(args.reference.as_deref(), &files, global, ui)?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };

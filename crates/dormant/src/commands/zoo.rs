@@ -68,10 +68,7 @@ fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {
 }
 
 fn build(args: &ZooArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
-    interrupt::install({
-        let ui = ui.clone();
-        move || ui.note("stopping; the same command goes on with the next entry")
-    })?;
+    interrupt::install(ui, "stopping; the same command goes on with the next entry")?;
     let zoo = Zoo::load(args.file.as_deref())?;
     let weights = base::resolve(&zoo.base, global.offline, ui)?.path;
     let base = ModelFiles { weights, adapter: None };
