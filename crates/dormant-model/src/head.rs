@@ -36,6 +36,7 @@ pub(crate) struct Head {
     /// `lm_head.weight`, `[vocabulary, d_model]`, where it is not the embedding and is trained.
     own: Option<Parameter>,
     tied: bool,
+    frozen: bool,
     forward: Packed,
     /// The weight in blocks of [`TOKENS`] rows, for the backward pass; none where no gradient is wanted.
     backward: Vec<Packed>,
@@ -63,7 +64,22 @@ impl Head {
             .filter(|_| options.trained == Trained::All)
             .map(|w| Parameter::new("lm_head.weight", shape.to_vec(), w))
             .transpose()?;
-        Ok(Self { norm, own, tied, forward, backward })
+        Ok(Self { norm, own, tied, frozen: options.trained != Trained::All, forward, backward })
+    }
+
+    /// Whether the packed weight serves as embedding too, so that no other copy is needed.
+    pub(crate) fn embeds(&self) -> bool {
+        self.tied && self.frozen
+    }
+
+    /// Rows of the weight, `[tokens, d_model]`.
+    pub(crate) fn embed(&self, tokens: &[u32]) -> Buffer {
+        let d = self.forward.rows();
+        let mut rows = Buffer::any(tokens.len() * d);
+        for (row, &token) in rows.chunks_exact_mut(d).zip(tokens) {
+            self.forward.column(token as usize, row);
+        }
+        rows
     }
 
     pub(crate) fn parameters_mut(&mut self) -> impl Iterator<Item = &mut Parameter> {
@@ -178,7 +194,7 @@ impl Llama {
             let d_normed = self.head.logits_backward(logits, targets.len());
             if train_all {
                 let normed = Packed::new(View::new(&normed, targets.len(), d), self.options.precision);
-                let weight = if self.head.tied { Some(&mut self.embedding) } else { self.head.own.as_mut() };
+                let weight = if self.head.tied { self.embedding.as_mut() } else { self.head.own.as_mut() };
                 let gradient = &mut weight.expect("trained").gradient;
                 let d_logits = View::new(logits, targets.len(), vocabulary);
                 matmul(d_logits.transposed(), &normed, gradient, d, Into::Add);

@@ -8,7 +8,7 @@ use dormant_tensor::attention::{Heads, KeySegment, QuerySegment, attention, atte
 use dormant_tensor::gemm::Into;
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::rope::{RopeTable, Turn};
-use dormant_tensor::swiglu::{swiglu, swiglu_backward};
+use dormant_tensor::swiglu::{GateUp, swiglu, swiglu_backward};
 use dormant_tensor::{Buffer, Precision};
 use rayon::prelude::*;
 
@@ -58,7 +58,8 @@ pub struct Llama {
     pub config: ModelConfig,
     /// How it is held in memory.
     pub options: LoadOptions,
-    pub(crate) embedding: Parameter,
+    /// `[vocabulary, d_model]`; none where the head has it: where the two are one and frozen.
+    pub(crate) embedding: Option<Parameter>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) head: Head,
     rope: RopeTable,
@@ -86,7 +87,7 @@ struct LayerActivations {
     attention: Buffer,
     /// Residual stream between attention and feed-forward (`hook_resid_mid`).
     middle: Buffer,
-    gate_up: Buffer,
+    gate_up: GateUp,
     /// Hidden values of the adapters of the four fused layers.
     lora: [Buffer; 4],
 }
@@ -124,6 +125,12 @@ impl Llama {
         let (d, vocabulary) = (config.hidden_size, config.vocab_size);
         let name = "model.embed_tokens.weight";
         let embedding = Parameter::new(name, vec![vocabulary, d], tensor(name, &[vocabulary, d])?)?;
+        let norm = norm_parameter("model.norm.weight", d, &tensor)?;
+        let own =
+            (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
+        let head = Head::new(&config, options, norm, own, &embedding.value)?;
+        // Before the blocks are there: the other copy is gone when memory is needed.
+        let embedding = (!head.embeds()).then_some(embedding);
         let layers = (0..config.num_hidden_layers)
             .into_par_iter()
             .with_max_len(1)
@@ -131,10 +138,6 @@ impl Llama {
             // All of them: which error of several is reported must not depend on threads.
             .collect::<Vec<_>>();
         let layers = layers.into_iter().collect::<Result<_>>()?;
-        let norm = norm_parameter("model.norm.weight", d, &tensor)?;
-        let own =
-            (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
-        let head = Head::new(&config, options, norm, own, &embedding.value)?;
         let rope =
             RopeTable::new(&config.rope_frequencies(), config.max_position_embeddings.min(MAX_POSITIONS));
         Ok(Self { config, options, embedding, layers, head, rope })
@@ -174,7 +177,7 @@ impl Llama {
         let all = self.options.trained == Trained::All;
         let mut parameters = Vec::new();
         if all {
-            parameters.push(&mut self.embedding);
+            parameters.extend(&mut self.embedding);
         }
         for layer in &mut self.layers {
             if all {
@@ -193,19 +196,24 @@ impl Llama {
     /// Brings the packed weights up to date after the parameters have changed.
     pub fn refresh(&mut self) {
         self.linears_mut().for_each(Linear::refresh);
-        if self.options.trained == Trained::All {
-            self.head.refresh(&self.embedding.value);
+        if let Some(embedding) = self.embedding.as_ref().filter(|_| self.options.trained == Trained::All) {
+            self.head.refresh(&embedding.value);
         }
     }
 
     /// Bytes of the packed weights and the embedding.
     pub fn weight_bytes(&self) -> usize {
-        self.linears().map(Linear::bytes).sum::<usize>() + self.head.bytes() + self.embedding.value.len() * 4
+        let embedding = self.embedding.as_ref().map_or(0, |embedding| embedding.value.len() * 4);
+        self.linears().map(Linear::bytes).sum::<usize>() + self.head.bytes() + embedding
     }
 
-    /// Rows of the embedding, `[T, d_model]`.
+    /// Rows of the embedding, `[T, d_model]`. In bf16, those of a frozen embedding that is the head as well are rounded.
     pub fn embed(&self, tokens: &[u32]) -> Buffer {
-        gather(&self.embedding.value, self.config.hidden_size, tokens.iter().map(|&t| t as usize))
+        let d = self.config.hidden_size;
+        match &self.embedding {
+            Some(embedding) => gather(&embedding.value, d, tokens.iter().map(|&t| t as usize)),
+            None => self.head.embed(tokens),
+        }
     }
 
     /// Runs the blocks and keeps what [`Llama::backward`] needs.
@@ -295,7 +303,7 @@ impl Llama {
         let mut gate_up = Buffer::any(rows * layer.gate_up.output);
         let lora_gate_up = layer.gate_up.forward(&normed, &mut gate_up, Into::Set);
         let mut activated = Buffer::any(rows * layer.down_proj.input);
-        swiglu(&gate_up, &mut activated, layer.down_proj.input);
+        let gate_up = swiglu(gate_up, &mut activated, layer.down_proj.input, self.options.precision);
         let mut output = Buffer::any(middle.len());
         let lora_down = layer.down_proj.forward(&activated, &mut output, Into::Onto(&middle));
         let lora = [lora_qkv, lora_o, lora_gate_up, lora_down];
@@ -325,10 +333,10 @@ impl Llama {
             let below = index > lowest || to_inputs;
             self.block_backward(index, layer, &positions, &queries, &mut dx, below);
         }
-        if train_all {
+        if let Some(embedding) = self.embedding.as_mut().filter(|_| train_all) {
             let d = self.config.hidden_size;
             for (row, &token) in dx.chunks_exact(d).zip(&tokens) {
-                let gradient = &mut self.embedding.gradient[token as usize * d..(token as usize + 1) * d];
+                let gradient = &mut embedding.gradient[token as usize * d..(token as usize + 1) * d];
                 gradient.iter_mut().zip(row).for_each(|(g, x)| *g += x);
             }
         }
@@ -358,15 +366,15 @@ impl Llama {
         let normed_middle = self.norm(&a.middle, &self.layers[index].post_norm);
         let normed_input = self.norm(&a.input, &self.layers[index].input_norm);
         let layer = &mut self.layers[index];
-        let LayerActivations { input, qkv, attention, middle, mut gate_up, lora } = a;
+        let LayerActivations { input, qkv, attention, middle, gate_up, lora } = a;
 
-        let mut activated = Buffer::any(gate_up.len() / 2);
+        let mut activated = Buffer::any(positions.len() * layer.down_proj.input);
         let d_lora = layer.down_proj.input_gradient(dx, &mut activated);
-        swiglu_backward(&mut gate_up, &mut activated, layer.down_proj.input);
+        let d_gate_up = swiglu_backward(gate_up, &mut activated, layer.down_proj.input);
         layer.down_proj.accumulate(&activated, &lora[3], dx, &d_lora);
         let mut d_normed = Buffer::any(normed_middle.len());
-        let d_lora = layer.gate_up.input_gradient(&gate_up, &mut d_normed);
-        layer.gate_up.accumulate(&normed_middle, &lora[2], &gate_up, &d_lora);
+        let d_lora = layer.gate_up.input_gradient(&d_gate_up, &mut d_normed);
+        layer.gate_up.accumulate(&normed_middle, &lora[2], &d_gate_up, &d_lora);
         if train_all {
             rms_norm_gain_backward(&middle, epsilon, &d_normed, &mut layer.post_norm.gradient);
         }

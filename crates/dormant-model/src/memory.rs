@@ -18,6 +18,8 @@ pub struct Training {
 /// Bytes of weights, gradients, moments of `AdamW`, packed copies and activations, within about a tenth.
 pub fn training_bytes(config: &ModelConfig, options: LoadOptions, training: Training) -> u64 {
     let shape = Shape::of(config);
+    let rounded = if options.precision == Precision::Bf16 { config.intermediate_size } else { 0 };
+    let kept_of_block = shape.activations - rounded;
     let all = options.trained == Trained::All;
     let narrow = if options.precision == Precision::Bf16 { 2 } else { 4 };
     let copies = if options.saving == Saving::Weights { 1 } else { 2 };
@@ -26,13 +28,13 @@ pub fn training_bytes(config: &ModelConfig, options: LoadOptions, training: Trai
     let weights = if all {
         16 * (shape.layers * shape.layer + shape.embedding + own)
     } else {
-        copies * narrow * shape.layers * shape.layer + 4 * shape.embedding
+        copies * narrow * shape.layers * shape.layer + 4 * own
     };
     // Values, gradients, two moments, and packed copies of A and B for both directions.
     let adapters = shape.layers * training.rank * shape.ends * (16 + 2 * (4 + narrow));
     let kept = match options.saving {
-        Saving::Nothing => shape.layers * shape.activations,
-        Saving::Activations | Saving::Weights => shape.layers * config.hidden_size + shape.activations,
+        Saving::Nothing => shape.layers * kept_of_block,
+        Saving::Activations | Saving::Weights => shape.layers * config.hidden_size + kept_of_block,
     };
     // Gradients of activations, of the logits, and operands in bf16 live for a moment.
     let passing = 2 * training.rows * shape.activations * 4 + 2 * 120 * config.vocab_size * 4;

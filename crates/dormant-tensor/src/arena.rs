@@ -4,7 +4,7 @@
 //! page would have to be fetched and cleared anew: a tenth of a step.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Floats from the arena. Dropped, their memory waits there for the next one of about this size.
 #[derive(Debug, Default)]
@@ -18,24 +18,39 @@ pub struct Buffer {
 /// Floats of a cache line, to which buffers are aligned.
 const LINE: usize = 16;
 
+/// Class of one megabyte.
+const LARGE: u32 = 18;
+
 /// Free memory by size, and how much there is.
 struct Arena {
     /// All in list `i` have room for 2^i floats. Pages that nobody has touched cost nothing.
     free: [Vec<Vec<f32>>; usize::BITS as usize],
-    /// Floats in the lists.
+    /// Floats in the lists that have been touched.
     idle: usize,
-    /// Floats handed out.
+    /// The same of what is handed out.
     live: usize,
-    /// The most floats handed out at a time so far.
+    /// The most of `live` so far.
     most: usize,
 }
 
-static ARENA: Mutex<Arena> =
-    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0, most: 0 });
+static ARENA: LazyLock<Mutex<Arena>> = LazyLock::new(|| {
+    map_large_memory();
+    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0, most: 0 })
+});
 
 /// A panic elsewhere leaves the lists whole: they are only pushed to and popped from.
 fn arena() -> MutexGuard<'static, Arena> {
     ARENA.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the C library map each large piece of memory by itself, so that what is freed goes back to the system. By default
+/// it learns from the sizes it sees to cut them from heaps, and their fragments were a fifth of the peak.
+fn map_large_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: changes how later requests are served, nothing that exists.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, size_of::<f32>() as i32 * (1 << LARGE));
+    }
 }
 
 /// Gives the free memory back to the system, as after a workload of another kind.
@@ -46,34 +61,36 @@ pub fn release() {
 }
 
 impl Arena {
-    /// Memory for at least 2^`class` floats: up to four times as much is better than memory that is not there yet.
-    fn take(&mut self, class: u32) -> Vec<f32> {
-        let classes = class as usize..(class as usize + 3).min(self.free.len());
-        let kept = classes.clone().find_map(|c| Some((c, self.free[c].pop()?)));
-        let taken = 1 << kept.as_ref().map_or(class as usize, |(class, _)| *class);
-        self.live += taken;
+    /// Memory for at least 2^`class` floats, `len` of them to be used. Up to four times as much is better than memory
+    /// that is not there yet, unless it is so much that peaks grow by it.
+    fn take(&mut self, class: u32, len: usize) -> Vec<f32> {
+        let larger = if class < LARGE { 2 } else { 0 };
+        let classes = class as usize..=class as usize + larger;
+        let kept = classes.into_iter().find_map(|class| self.free[class].pop());
+        let touched = kept.as_ref().map_or(0, Vec::len);
+        self.idle -= touched;
+        self.live += touched.max(len);
         self.most = self.most.max(self.live);
-        if let Some((_, kept)) = kept {
-            self.idle -= taken;
-            return kept;
-        }
-        // Other sizes are wanted now. What is free may stay as long as it adds little to the peak that was there.
-        self.shrink((self.most + self.most / 8).saturating_sub(self.live));
-        Vec::with_capacity(taken + LINE)
+        kept.unwrap_or_else(|| {
+            // Other sizes are wanted now. What is free may stay as long as it adds little to the peak that was there.
+            self.shrink((self.most + self.most / 8).saturating_sub(self.live));
+            Vec::with_capacity((1 << class) + LINE)
+        })
     }
 
     fn put_back(&mut self, values: Vec<f32>) {
-        let class = (values.capacity() - LINE).ilog2();
-        self.live -= 1 << class;
-        self.idle += 1 << class;
-        self.free[class as usize].push(values);
+        self.live -= values.len();
+        self.idle += values.len();
+        self.free[(values.capacity() - LINE).ilog2() as usize].push(values);
     }
 
     /// Keeps at most `idle` free floats.
     fn shrink(&mut self, idle: usize) {
-        for (class, list) in self.free.iter_mut().enumerate().rev() {
-            while self.idle > idle && list.pop().is_some() {
-                self.idle -= 1 << class;
+        for list in self.free.iter_mut().rev() {
+            while self.idle > idle
+                && let Some(values) = list.pop()
+            {
+                self.idle -= values.len();
             }
         }
     }
@@ -85,11 +102,11 @@ impl Buffer {
         if len == 0 {
             return Self::default();
         }
-        let mut values = arena().take(len.next_power_of_two().ilog2());
+        let mut values = arena().take(len.next_power_of_two().ilog2(), len + LINE);
         let start = values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         // No more than needed is ever touched, and thus resident.
-        if values.len() < start + len {
-            values.resize(start + len, 0.0);
+        if values.len() < len + LINE {
+            values.resize(len + LINE, 0.0);
         }
         let mut buffer = Self { values, start, len };
         if cfg!(debug_assertions) {

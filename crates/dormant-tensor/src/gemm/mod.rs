@@ -15,6 +15,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 pub(crate) use kernel::{Factors, Tile, narrow_tile, tile};
+pub(crate) use pack::round_to_bf16;
 pub use pack::{Packed, Precision};
 
 use crate::arena::Buffer;

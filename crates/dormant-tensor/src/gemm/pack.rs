@@ -91,6 +91,30 @@ impl Packed {
         }
     }
 
+    /// Writes column `column` to `out`, one value per row.
+    ///
+    /// # Panics
+    /// If there is no such column, or `out` is not as long as it.
+    pub fn column(&self, column: usize, out: &mut [f32]) {
+        assert!(column < self.columns && out.len() == self.rows, "column: out of range");
+        let size = panel_floats(self.rows, self.precision);
+        let panel = &self.panels[column / PANEL * size..][..size];
+        let lane = column % PANEL;
+        match self.precision {
+            Precision::F32 => {
+                for (value, row) in out.iter_mut().zip(panel.chunks_exact(PANEL)) {
+                    *value = row[lane];
+                }
+            }
+            Precision::Bf16 => {
+                let pairs: &[[bf16; 2]] = cast_slice(panel);
+                for (values, row) in out.chunks_mut(2).zip(pairs.chunks_exact(PANEL)) {
+                    values.iter_mut().zip(row[lane]).for_each(|(value, narrow)| *value = narrow.to_f32());
+                }
+            }
+        }
+    }
+
     /// Inner dimension.
     pub fn rows(&self) -> usize {
         self.rows
@@ -270,7 +294,7 @@ crate::simd::vectorised! {
 
 /// Round to nearest, ties to even. A NaN may turn into infinity, which a loss check catches as well.
 #[inline(always)]
-fn round_to_bf16(x: f32) -> u32 {
+pub(crate) fn round_to_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
     bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16
 }

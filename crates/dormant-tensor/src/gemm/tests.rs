@@ -85,6 +85,22 @@ proptest! {
 }
 
 #[test]
+fn a_column_has_the_values_that_were_packed() {
+    for (rows, columns) in [(1, 1), (7, 33), (8, 70)] {
+        let b: Vec<f32> =
+            values(rows * columns, 3).iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = Packed::new(View::new(&b, rows, columns), precision);
+            for column in 0..columns {
+                let mut out = vec![0.0; rows];
+                packed.column(column, &mut out);
+                assert!(out.iter().enumerate().all(|(row, x)| *x == b[row * columns + column]));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_turned_matrix_gives_the_products_of_the_transposed_one() {
     for (k, n) in [(5, 3), (64, 96), (33, 70), (7, 40)] {
         for precision in [Precision::F32, Precision::Bf16] {
