@@ -27,7 +27,7 @@ pub struct Updates {
 impl Default for Updates {
     /// One step per rollout: every update is on-policy.
     fn default() -> Self {
-        Self { epochs: 1, mini_batches: 1, tokens_per_window: 1024, clip_norm: Some(1.0) }
+        Self { epochs: 1, mini_batches: 1, tokens_per_window: 512, clip_norm: Some(1.0) }
     }
 }
 
