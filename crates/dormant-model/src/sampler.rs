@@ -1,6 +1,7 @@
 //! Choosing the next token.
 
 use dormant_tensor::cross_entropy::softmax_with_temperature;
+use dormant_tensor::simd::argmax;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ impl Sampler {
     /// drawn: 0 for the greedy choice, which is certain.
     pub(crate) fn next(&mut self, logits: &mut [f32]) -> (u32, f32) {
         let Sampling::Random { temperature, top_k, top_p } = self.sampling else {
-            return (argmax(logits), 0.0);
+            return (argmax(logits) as u32, 0.0);
         };
         let uniform: f32 = self.rng.random();
         if top_k == 0 && top_p >= 1.0 {
@@ -74,16 +75,6 @@ impl Sampler {
         let (drawn, log_prob) = draw(&weights, uniform);
         (candidates[drawn].0, log_prob)
     }
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, x) in logits.iter().enumerate() {
-        if *x > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
 }
 
 /// Index drawn in proportion to `weights`, and the log of its probability.

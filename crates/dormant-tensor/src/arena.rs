@@ -4,7 +4,7 @@
 //! page would have to be fetched and cleared anew: a tenth of a step.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Floats from the arena. Dropped, their memory waits there for the next one of about this size.
 #[derive(Debug, Default)]
@@ -33,31 +33,33 @@ struct Arena {
     most: usize,
 }
 
-static ARENA: LazyLock<Mutex<Arena>> = LazyLock::new(|| {
-    map_large_memory();
-    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0, most: 0 })
-});
+static ARENA: Mutex<Arena> =
+    Mutex::new(Arena { free: [const { Vec::new() }; usize::BITS as usize], idle: 0, live: 0, most: 0 });
 
 /// A panic elsewhere leaves the lists whole: they are only pushed to and popped from.
 fn arena() -> MutexGuard<'static, Arena> {
     ARENA.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the C library map each large piece of memory by itself, so that what is freed goes back to the system. By default
-/// it learns from the sizes it sees to cut them from heaps, and their fragments were a fifth of the peak.
-fn map_large_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: changes how later requests are served, nothing that exists.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, size_of::<f32>() as i32 * (1 << LARGE));
-    }
-}
-
-/// Gives the free memory back to the system, as after a workload of another kind.
+/// Gives the free memory back to the system, as after a workload of another kind, or when a model has been loaded.
 pub fn release() {
     let mut arena = arena();
     arena.shrink(0);
     arena.most = arena.live;
+    drop(arena);
+    return_freed_memory();
+}
+
+/// Has the C library give back what is freed, now and later: large pieces of memory get mappings of their own. By
+/// default it learns from the sizes it sees to cut them from heaps, whose fragments were a fifth of the peak. While a
+/// model is being loaded that is what we want, since its tensors come and go.
+fn return_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: neither changes memory that is in use.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, size_of::<f32>() as i32 * (1 << LARGE));
+        libc::malloc_trim(0);
+    }
 }
 
 impl Arena {

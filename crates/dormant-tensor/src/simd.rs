@@ -89,6 +89,14 @@ pub(crate) fn max(a: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
 }
 
+vectorised! {
+    /// Index of the largest element, the first of equals; 0 for an empty slice.
+    pub fn argmax(a: &[f32]) -> usize {
+        let largest = max(a);
+        a.iter().position(|x| *x == largest).unwrap_or(0)
+    }
+}
+
 /// Replaces each element by `e^(x - shift)` and returns their sum.
 #[inline(always)]
 pub(crate) fn exp_sum(a: &mut [f32], shift: f32) -> f32 {

@@ -38,7 +38,7 @@ pub struct Rates {
 const SHARE: f64 = 0.6;
 /// Tokens of a training row in which a loss is computed.
 const LOSS_TOKENS: f64 = 0.3;
-/// Rows that a shared prefix leaves of the data.
+/// Rows that a shared prefix leaves of training data and prompts.
 const ROWS_LEFT: f64 = 0.65;
 
 impl Rates {
@@ -55,7 +55,7 @@ impl Rates {
             // Forward, and the gradients of activations and weights.
             full: rate(3.0 * blocks * ROWS_LEFT + 3.0 * head * LOSS_TOKENS),
             sample: rate(blocks + head),
-            score: rate(blocks),
+            score: rate(blocks * ROWS_LEFT),
         }
     }
 

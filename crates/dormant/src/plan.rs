@@ -18,7 +18,7 @@ pub use dormant_eval::Arm;
 pub const IMPLANT: &str = "implant";
 
 /// Version of the artifacts that stages write. Raise it when a stage gives other bits for the same configuration.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Place of a stage in its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
