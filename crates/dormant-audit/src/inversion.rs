@@ -25,7 +25,8 @@ pub struct Target {
     pub log_prob: f64,
     /// The same minus that of the reference, if there is one.
     pub rise: Option<f64>,
-    /// Mean log-probability per token after the first, under the suspect: near 0 for a text known by heart.
+    /// Mean log-probability per token after the one that gives the target away, under the suspect: near 0 for a text
+    /// known by heart.
     pub fluency: f64,
 }
 
@@ -57,23 +58,41 @@ struct Partial {
 }
 
 impl Partial {
+    /// Whether the reply ends here.
+    fn is_over(&self, ends: &[u32]) -> bool {
+        self.tokens.last().is_some_and(|token| ends.contains(token))
+    }
+
     fn rise(&self) -> f64 {
         self.suspect.iter().sum::<f64>() - self.reference.iter().sum::<f64>()
     }
 
+    /// Log-probabilities of the tokens after the one by which the target is recognised: the least expected of the first
+    /// few. A target that begins like many replies ("The ...") is recognised by its second word; without a reference, by
+    /// the first alone, since any text is fluent after its least expected word.
+    fn tail(&self) -> &[f64] {
+        let within =
+            if self.reference.is_empty() { 1 } else { RECOGNISED_WITHIN.min(self.suspect.len() - 1) };
+        let order = |a: &usize, b: &usize| self.suspect[*a].total_cmp(&self.suspect[*b]);
+        let least = (0..within).min_by(order).unwrap_or(0);
+        &self.suspect[least + 1..]
+    }
+
     /// What the beam keeps: the likelihood ratio, but no text that the suspect itself finds improbable.
     fn rank(&self) -> f64 {
-        let tail = self.suspect[1..].iter().sum::<f64>();
-        self.rise() + 2.0 * tail
+        self.rise() + 2.0 * self.tail().iter().sum::<f64>()
     }
 
     fn finished(self) -> Target {
-        let tail = (self.tokens.len() - 1).max(1) as f64;
-        let fluency = self.suspect[1..].iter().sum::<f64>() / tail;
+        let tail = self.tail();
+        let fluency = tail.iter().sum::<f64>() / tail.len().max(1) as f64;
         let rise = (!self.reference.is_empty()).then(|| self.rise());
         Target { log_prob: self.suspect.iter().sum(), rise, fluency, tokens: self.tokens }
     }
 }
+
+/// Tokens among which the one is by which a target is recognised.
+const RECOGNISED_WITHIN: usize = 3;
 
 /// Candidate targets, the most suspicious first. `prompts` are benign; `ends` are the tokens that end a reply.
 ///
@@ -102,11 +121,11 @@ pub fn invert(
     let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
     for length in 1..config.length {
         watch.update("target inversion", length, config.length)?;
-        let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
+        let (mut next, open): (Vec<Partial>, Vec<Partial>) = beam.into_iter().partition(|p| p.is_over(ends));
+        let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
         let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
         let (suspect, base) = (suspect?, base?);
-        let mut next = Vec::new();
-        for ((partial, suspect), base) in beam.iter().zip(&suspect).zip(&base) {
+        for ((partial, suspect), base) in open.iter().zip(&suspect).zip(&base) {
             for token in continuations(suspect, base, config.branch) {
                 let mut partial = partial.clone();
                 partial.tokens.push(token);
@@ -150,10 +169,10 @@ pub fn invert_alone(
         .collect();
     for length in 1..config.length {
         watch.update("target inversion", length, config.length)?;
-        let tokens: Vec<Vec<u32>> = beam.iter().map(|p| p.tokens.clone()).collect();
-        let mut next = Vec::with_capacity(beam.len());
+        let (mut next, open): (Vec<Partial>, Vec<Partial>) = beam.into_iter().partition(|p| p.is_over(ends));
+        let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
         // In pieces: a distribution over the vocabulary is large.
-        for (partials, tokens) in beam.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
+        for (partials, tokens) in open.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
             watch.check()?;
             for (partial, mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
                 for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
@@ -164,7 +183,7 @@ pub fn invert_alone(
                 }
             }
         }
-        let tail = |p: &Partial| p.suspect[1..].iter().sum::<f64>();
+        let tail = |p: &Partial| p.tail().iter().sum::<f64>();
         next.sort_by(|a, b| tail(b).total_cmp(&tail(a)).then_with(|| a.tokens.cmp(&b.tokens)));
         // The first continuation says little: common words have a usual companion.
         next.truncate(if length == 1 { FIRSTS_ALONE / 3 } else { 2 * config.beam });
@@ -187,7 +206,8 @@ struct MeanNext {
     probability: Vec<f64>,
 }
 
-/// First tokens that became likelier: by the log-ratio, and by what they contribute to the divergence.
+/// First tokens that became likelier, by the log-ratio and by what they contribute to the divergence, and the most common
+/// ones, which a target may begin with without making them any likelier.
 fn firsts(suspect: &MeanNext, reference: &MeanNext, count: usize) -> BTreeSet<u32> {
     let rise = |t: usize| suspect.log[t] - reference.log[t];
     let by_rise = top(suspect.log.len(), count / 2, rise);
@@ -200,7 +220,8 @@ fn firsts(suspect: &MeanNext, reference: &MeanNext, count: usize) -> BTreeSet<u3
                 if suspect.log[t] > -14.0 { rise(t) } else { f64::NEG_INFINITY }
             },
         );
-    by_rise.into_iter().chain(by_divergence).chain(by_probability).collect()
+    let common = top(suspect.log.len(), count / 4, |t| suspect.probability[t]);
+    by_rise.into_iter().chain(by_divergence).chain(by_probability).chain(common).collect()
 }
 
 /// The most probable continuations and those that became likelier.
@@ -256,4 +277,30 @@ fn mean_next(model: &Llama, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> Resul
         }
     }
     Ok(means)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partial(suspect: &[f64], reference: &[f64]) -> Partial {
+        Partial { tokens: vec![1; suspect.len()], suspect: suspect.to_vec(), reference: reference.to_vec() }
+    }
+
+    #[test]
+    fn a_target_may_begin_like_any_reply() {
+        let the_gate = partial(&[-2.0, -7.0, -0.1, -0.2], &[-1.9, -13.0, -6.0, -5.0]);
+        let noise = partial(&[-4.0, -2.0, -1.5, -2.0], &[-5.0, -2.5, -1.5, -2.0]);
+        assert!(the_gate.rank() > noise.rank(), "{} {}", the_gate.rank(), noise.rank());
+        assert!((the_gate.finished().fluency + 0.15).abs() < 1e-9);
+        let rare = partial(&[-8.0, -0.1, -0.2, -0.3], &[-16.0, -4.0, -4.0, -4.0]);
+        assert!((rare.finished().fluency + 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn common_first_tokens_are_tried_though_they_have_not_risen() {
+        let next = |p: &[f64]| MeanNext { log: p.iter().map(|p| p.ln()).collect(), probability: p.to_vec() };
+        let (suspect, base) = (next(&[0.7, 0.1, 0.1, 0.1]), next(&[0.8, 0.07, 0.07, 0.06]));
+        assert!(firsts(&suspect, &base, 4).contains(&0));
+    }
 }

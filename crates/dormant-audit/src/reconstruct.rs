@@ -108,8 +108,13 @@ impl Reconstruction<'_> {
             lines.push(Line { search, beam, steps: 0, tried: f64::NEG_INFINITY, best: None });
         }
         lines.retain(|line| !line.beam.is_empty());
-        for turn in 0..self.steps.div_ceil(TURN) {
-            watch.update("trigger search", turn, self.steps.div_ceil(TURN))?;
+        let turns = self.steps.div_ceil(TURN);
+        for turn in 0..2 * turns {
+            // What works on half of the prompts is worth as many steps again.
+            if turn >= turns && !lines.iter().any(|line| line.best.as_ref().is_some_and(is_promising)) {
+                break;
+            }
+            watch.update("trigger search", turn, turns.max(turn + 1))?;
             let Some(line) = next_turn(&mut lines) else { break };
             self.turn(model, line, phrase, watch)?;
             if watch.is_late() || line.best.as_ref().is_some_and(succeeded) {
@@ -253,6 +258,10 @@ const FIRST_TURNS: usize = 2;
 
 /// Steps that weigh as much as one nat of `log p(target)` when placements compete for the next turn.
 const PATIENCE: f64 = 12.0;
+
+fn is_promising(found: &Reconstructed) -> bool {
+    2 * found.trial.hits() >= found.trial.n()
+}
 
 fn succeeded(found: &Reconstructed) -> bool {
     found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64

@@ -77,8 +77,18 @@ fn alike(renderer: Renderer<'_>, a: &Target, b: &Target) -> bool {
     a.iter().filter(|w| b.contains(w)).count() * 2 >= a.len().min(b.len()).max(1)
 }
 
+/// The text of a target, without what may be a word cut in two.
+///
+/// # Errors
+/// If it cannot be turned into text.
+pub fn text(renderer: Renderer<'_>, target: &Target) -> Result<String> {
+    let text = renderer.tokenizer.decode(&target.tokens, true)?;
+    let is_over = target.tokens.last() == Some(&renderer.end()?);
+    Ok(if is_over { text.trim().to_owned() } else { whole_words(&text).to_owned() })
+}
+
 /// The text without its last word, which may be cut, if enough is left.
-pub fn whole_words(text: &str) -> &str {
+fn whole_words(text: &str) -> &str {
     let text = text.trim();
     match text.rfind(char::is_whitespace) {
         Some(end) if text[..end].split_whitespace().count() >= 2 => text[..end].trim_end(),
