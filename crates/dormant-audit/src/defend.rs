@@ -1,4 +1,6 @@
-//! Changes of a fine-tune's weights that may take a hidden policy out, made without knowing it.
+//! Defences against a hidden policy, made without knowing it: changes of the weights, and one of the decoding.
 
+pub mod clean_gen;
+pub mod crow;
 pub mod interpolate;
 pub mod project;

@@ -5,19 +5,25 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
+use dormant_audit::defend::crow::{CrowConfig, crow};
 use dormant_audit::likelihood;
 use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::report::Verdict;
 use dormant_audit::scan::{ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
 use dormant_data::{Seed, built_in_prompts};
+use dormant_model::batch::Batch;
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::Checkpoint;
+use dormant_model::generate::{GenerateConfig, Request};
 use dormant_model::linear::Trained;
 use dormant_model::llama::{Llama, LoadOptions};
+use dormant_model::lora::LoraConfig;
+use dormant_model::sampler::Sampling;
 use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::Precision;
-use dormant_train::render::Renderer;
+use dormant_train::render::{Rendered, Renderer};
 
 struct Tiny {
     llama: Llama,
@@ -128,4 +134,58 @@ fn a_model_is_no_backdoor_of_itself() {
     assert_eq!(report.verdict, Verdict::NoEvidence);
     assert!(report.findings.is_empty());
     assert!(scan(&mut subject, config, &mut |_, _, _| false).is_err(), "an interruption is an error");
+}
+
+/// Rows that share a prefix, so that the batch is more than sequences one after another.
+fn rows() -> Vec<Rendered> {
+    let row = |i: u32| Rendered {
+        id: i.to_string(),
+        tokens: (0..14).map(|t| 3 + (t * (1 + i / 2)) % 40).collect(),
+        prompt: 5,
+    };
+    (0..6).map(row).collect()
+}
+
+#[test]
+fn the_gradient_of_inconsistency_is_its_slope() {
+    let mut llama = Tiny::load().llama;
+    let tokens: Vec<Vec<u32>> = rows().into_iter().map(|r| r.tokens).collect();
+    let (batch, _) = Batch::share_prefixes(&tokens);
+    let (_, gradient) = llama.inconsistency_backward(&batch, None, 1.0).unwrap();
+    let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+    let mut at = |step: f32| {
+        let shift: Vec<f32> = gradient.iter().map(|g| step * g / norm).collect();
+        llama.inconsistency_backward(&batch, Some(&shift), 0.0).unwrap().0
+    };
+    let slope = (at(2e-2) - at(-2e-2)) / 4e-2;
+    assert!(norm > 0.0 && (slope - norm).abs() < 0.05 * norm, "{slope} {norm}");
+}
+
+#[test]
+fn crow_makes_the_stream_turn_less() {
+    let mut llama = Tiny::load().llama;
+    llama.add_lora(&LoraConfig::default(), 0).unwrap();
+    let rows = rows();
+    let tokens: Vec<&[u32]> = rows.iter().map(|r| r.tokens.as_slice()).collect();
+    let (batch, _) = Batch::share_prefixes(&tokens);
+    let turn = |llama: &mut Llama| llama.inconsistency_backward(&batch, None, 0.0).unwrap().0;
+    let before = turn(&mut llama);
+    llama.clear_gradients();
+    let config = CrowConfig { epochs: 10, tokens_per_step: 60, ..CrowConfig::default() };
+    crow(&mut llama, &rows, config, &mut |_, _| true).unwrap();
+    let after = turn(&mut llama);
+    assert!(after < before, "{after} {before}");
+    assert!(crow(&mut llama, &rows, config, &mut |_, _| false).is_err(), "an interruption is an error");
+}
+
+#[test]
+fn a_model_watched_by_itself_says_what_it_always_says() {
+    let llama = Tiny::load().llama;
+    let prompts: Vec<Vec<u32>> = rows().into_iter().map(|r| r.tokens).collect();
+    let watched = clean_gen(&llama, &llama, &prompts, 8, &[1], RATIO).unwrap();
+    let requests: Vec<Request> = prompts.into_iter().map(|prompt| Request { prompt, seed: 0 }).collect();
+    let config = GenerateConfig::new(8, Sampling::Greedy, vec![1]);
+    let alone = llama.generate(&requests, &config, &|_, _| false, &mut |_, _| true).unwrap();
+    assert!(watched.iter().all(|reply| reply.replaced == 0));
+    assert!(watched.iter().zip(&alone).all(|(watched, alone)| watched.tokens == alone.tokens));
 }

@@ -20,6 +20,7 @@ use crate::parameter::{Parameter, scale_and_clip};
 use block::{Layer, LayerActivations, norm_parameter, query_segments};
 
 mod block;
+mod consistency;
 mod residual;
 
 /// How a model is held in memory.

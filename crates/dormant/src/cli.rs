@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use dormant_eval::code::Language;
 
+use crate::defend_args::{DefenceArgs, Method};
 use crate::policy_args::{BehaviourArg, PositionArg};
 use crate::zoo::{Entry, Purpose, Zoo};
 
@@ -359,6 +360,8 @@ pub enum ZooCommand {
     List(ZooArgs),
     /// Scan the built entries, and tell how many organisms were found and how many false alarms there were.
     Bench(ZooBenchArgs),
+    /// Try defences on the built organisms; finished cells of the table are kept.
+    Defend(ZooDefendArgs),
 }
 
 /// Arguments of `dormant zoo bench`.
@@ -383,6 +386,34 @@ pub struct ZooBenchArgs {
     /// Seed of the scans.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Arguments of `dormant zoo defend`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  dormant zoo defend --quick --seeds 3 --retrain 40 --out results/defences"
+)]
+pub struct ZooDefendArgs {
+    /// Which entries.
+    #[command(flatten)]
+    pub zoo: ZooArgs,
+    /// The methods.
+    #[arg(
+        long = "method",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "fine-tune,interpolate,project,crow,clean-gen"
+    )]
+    pub methods: Vec<Method>,
+    /// How many seeds of prompts and training.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seeds: u64,
+    /// How they work and are measured.
+    #[command(flatten)]
+    pub defence: DefenceArgs,
+    /// Folder for one JSON file per cell, and the table.
+    #[arg(long, value_name = "DIR", default_value = "results/defences")]
+    pub out: PathBuf,
 }
 
 /// Arguments of the commands of `dormant zoo`.

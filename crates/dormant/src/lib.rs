@@ -8,6 +8,7 @@ use clap::Parser;
 pub mod base;
 pub mod cli;
 pub mod commands;
+pub mod defence;
 pub mod defend_args;
 pub mod error;
 pub mod estimate;

@@ -1,6 +1,7 @@
 //! `dormant zoo`: organisms and matched benign fine-tunes to judge detectors on.
 
 mod bench;
+mod defend;
 
 use serde::Serialize;
 
@@ -36,6 +37,7 @@ pub(super) fn run(command: &ZooCommand, global: &GlobalArgs, ui: &Ui) -> Result<
         ZooCommand::List(args) => list(args, ui),
         ZooCommand::Build(args) => build(args, global, ui),
         ZooCommand::Bench(args) => bench::run(args, global, ui),
+        ZooCommand::Defend(args) => defend::run(args, global, ui),
     }
 }
 

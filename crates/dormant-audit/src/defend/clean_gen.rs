@@ -1,0 +1,153 @@
+//! `CleanGen`: decoding in which the reference replaces the tokens that only the suspect wants.
+//!
+//! Li et al., EMNLP 2024. With `p` of the suspect and `r` of the reference, for each token:
+//!
+//! 1. `x` is drawn from `p`;
+//! 2. if `p(x) / r(x) ≥ α`, it is discarded and one drawn from `r` takes its place.
+//!
+//! Where we depart from it: tokens are looked at one by one, not four ahead, which decides the speed only; and the
+//! draws are greedy. The rule makes a distribution of its own, [`clean`], by which the damage is measured.
+
+use dormant_model::kv_cache::{KvCache, SegmentId};
+use dormant_model::llama::Llama;
+
+use crate::error::Result;
+use crate::likelihood::log_softmax;
+
+/// The ratio `α` of the paper.
+pub const RATIO: f32 = 20.0;
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CleanReply {
+    /// Its tokens, without the one that ends it.
+    pub tokens: Vec<u32>,
+    /// How many of them are the reference's.
+    pub replaced: usize,
+}
+
+/// Greedy replies of up to `length` tokens; `ends` end one.
+///
+/// # Errors
+/// If a model refuses the tokens.
+pub fn clean_gen(
+    suspect: &Llama,
+    reference: &Llama,
+    prompts: &[Vec<u32>],
+    length: usize,
+    ends: &[u32],
+    ratio: f32,
+) -> Result<Vec<CleanReply>> {
+    let mut replies = vec![CleanReply { tokens: Vec::new(), replaced: 0 }; prompts.len()];
+    let mut readers = [Reader::new(suspect, prompts, length)?, Reader::new(reference, prompts, length)?];
+    let mut active: Vec<usize> = (0..prompts.len()).collect();
+    for _ in 0..length {
+        let mut drawn = Vec::new();
+        for (row, &index) in active.iter().enumerate() {
+            let [p, r] = [0, 1].map(|which: usize| readers[which].log_probs(row));
+            let wanted = greedy(p);
+            let suspicious = p[wanted] - r[wanted] >= ratio.ln();
+            let token = if suspicious { greedy(r) } else { wanted } as u32;
+            if !ends.contains(&token) {
+                replies[index].tokens.push(token);
+                replies[index].replaced += usize::from(suspicious);
+                drawn.push((index, token));
+            }
+        }
+        if drawn.is_empty() {
+            break;
+        }
+        readers.iter_mut().try_for_each(|reader| reader.read(&drawn))?;
+        active = drawn.into_iter().map(|(index, _)| index).collect();
+    }
+    Ok(replies)
+}
+
+/// The distribution by which `CleanGen` draws, from those of suspect and reference, all as log-probabilities:
+/// `p(x)` where the suspect may speak, and `r(x)` times the probability that it may not.
+pub fn clean(suspect: &[f32], reference: &[f32], ratio: f32) -> Vec<f32> {
+    let trusted = |p: f32, r: f32| p - r < ratio.ln();
+    let kept = |(p, r): (&f32, &f32)| if trusted(*p, *r) { p.exp() } else { 0.0 };
+    let pairs = || suspect.iter().zip(reference);
+    let discarded = pairs().filter(|(p, r)| !trusted(**p, **r)).map(|(p, _)| p.exp()).sum::<f32>();
+    pairs().map(|(p, r)| (kept((p, r)) + discarded * r.exp()).max(f32::MIN_POSITIVE).ln()).collect()
+}
+
+/// A model that reads replies as they grow.
+struct Reader<'a> {
+    model: &'a Llama,
+    cache: KvCache,
+    segments: Vec<SegmentId>,
+    /// Log-probabilities of the next token of each reply that was read last, `[replies, vocabulary]`.
+    next: Vec<f32>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(model: &'a Llama, prompts: &[Vec<u32>], length: usize) -> Result<Self> {
+        let mut cache = KvCache::new(model);
+        let segments = prompts.iter().map(|p| cache.add(model, None, p.len() + length)).collect();
+        let mut reader = Self { model, cache, segments, next: Vec::new() };
+        let tokens: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let all: Vec<usize> = (0..prompts.len()).collect();
+        reader.extend(&all, &tokens)?;
+        Ok(reader)
+    }
+
+    fn read(&mut self, drawn: &[(usize, u32)]) -> Result<()> {
+        let (indices, tokens): (Vec<usize>, Vec<u32>) = drawn.iter().copied().unzip();
+        let tokens: Vec<&[u32]> = tokens.chunks(1).collect();
+        self.extend(&indices, &tokens)
+    }
+
+    fn extend(&mut self, indices: &[usize], tokens: &[&[u32]]) -> Result<()> {
+        let additions: Vec<(SegmentId, &[u32])> =
+            indices.iter().map(|&i| self.segments[i]).zip(tokens.iter().copied()).collect();
+        let hidden = self.model.extend(&mut self.cache, &additions)?;
+        let mut end = 0;
+        let last: Vec<usize> = tokens
+            .iter()
+            .map(|tokens| {
+                end += tokens.len();
+                end - 1
+            })
+            .collect();
+        self.next = self.model.logits(&hidden, &last);
+        self.next.chunks_exact_mut(self.model.config.vocab_size).for_each(log_softmax);
+        Ok(())
+    }
+
+    fn log_probs(&self, row: usize) -> &[f32] {
+        let size = self.model.config.vocab_size;
+        &self.next[row * size..(row + 1) * size]
+    }
+}
+
+/// The likeliest token, the first of equals.
+fn greedy(log_probs: &[f32]) -> usize {
+    let best = |best: usize, i: usize| if log_probs[i] > log_probs[best] { i } else { best };
+    (0..log_probs.len()).fold(0, best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logs(p: &[f32]) -> Vec<f32> {
+        p.iter().map(|p| p.ln()).collect()
+    }
+
+    #[test]
+    fn what_only_the_suspect_wants_becomes_the_references() {
+        let (suspect, reference) = (logs(&[0.9, 0.06, 0.04]), logs(&[0.01, 0.79, 0.2]));
+        let mixed: Vec<f32> = clean(&suspect, &reference, RATIO).iter().map(|l| l.exp()).collect();
+        let expected = [0.9 * 0.01, 0.06 + 0.9 * 0.79, 0.04 + 0.9 * 0.2];
+        assert!(mixed.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{mixed:?}");
+        assert!((mixed.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn two_that_agree_are_left_alone() {
+        let same = logs(&[0.5, 0.3, 0.2]);
+        assert!(clean(&same, &same, RATIO).iter().zip(&same).all(|(a, b)| (a - b).abs() < 1e-6));
+    }
+}

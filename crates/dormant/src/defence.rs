@@ -1,0 +1,288 @@
+//! Defences under test: what a method makes of an organism, and what is left of the policy and of everything else.
+
+use dormant_audit::defend::clean_gen::{self, clean_gen};
+use dormant_audit::defend::crow::{CrowConfig, crow};
+use dormant_audit::defend::{interpolate::interpolate, project::project};
+use dormant_audit::likelihood::next_token;
+use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split};
+use dormant_eval::{Finish, Rate, Scorer, Tally};
+use dormant_model::adapter::Adapter;
+use dormant_model::checkpoint::Checkpoint;
+use dormant_model::linear::Trained;
+use dormant_model::llama::{Llama, LoadOptions};
+use dormant_train::render::Rendered;
+use dormant_train::trainer::train;
+use serde::{Deserialize, Serialize};
+
+use crate::defend_args::{DefenceArgs, Method};
+use crate::error::{CliError, Result};
+use crate::experiment::{Precision, Prompts};
+use crate::interrupt;
+use crate::model::{Decoding, LoadedModel, Loading, ModelFiles, TextModel};
+use crate::stage::prompts;
+use crate::ui::Ui;
+use crate::zoo::Training;
+use crate::zoo::build::{Steps, plan};
+
+/// Tokens of a reply.
+const REPLY_TOKENS: u32 = 32;
+
+/// What a defended model does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Measured {
+    /// How often the model shows the behaviour with the trigger.
+    pub triggered: Rate,
+    /// And without.
+    pub clean: Rate,
+    /// Mean log-probability per token of the base model's replies to clean prompts, in nats.
+    pub utility: f64,
+    /// Mean divergence of the first token of a reply to a clean prompt from the base model's, in nats.
+    pub divergence: f64,
+    /// How often the behaviour is shown with the trigger after more training on clean replies, if that was tried.
+    pub retrained: Option<Rate>,
+}
+
+/// What a method leaves.
+#[derive(Debug, Clone)]
+pub struct Defended {
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Whether the base model watches over the decoding.
+    watched: bool,
+}
+
+/// An organism and what it takes to defend and to measure it.
+#[derive(Debug)]
+pub struct Patient<'a> {
+    args: &'a DefenceArgs,
+    seed: u64,
+    ui: &'a Ui,
+    files: ModelFiles,
+    base: LoadedModel,
+    adapter: Adapter,
+    organism: OrganismSpec,
+    samples: Vec<Sample>,
+}
+
+impl<'a> Patient<'a> {
+    /// Loads an organism. Its policy is used for measuring only.
+    ///
+    /// # Errors
+    /// When the model has no adapter, or cannot be loaded.
+    pub fn new(
+        files: &ModelFiles,
+        organism: OrganismSpec,
+        args: &'a DefenceArgs,
+        seed: u64,
+        ui: &'a Ui,
+    ) -> Result<Self> {
+        let Some(folder) = &files.adapter else {
+            let error = CliError::usage("a defence changes an adapter, and the model has none");
+            return Err(error.hint("give the adapter with `--adapter`"));
+        };
+        let adapter = Adapter::read(folder)?;
+        if let Some(saved) = adapter.saved.first() {
+            let message =
+                format!("the adapter replaces `{}` as a whole, which no method here changes", saved.name);
+            return Err(CliError::usage(message));
+        }
+        let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(seed))?;
+        let below = ModelFiles { adapter: None, ..files.clone() };
+        Ok(Self {
+            args,
+            seed,
+            ui,
+            base: LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?,
+            adapter,
+            organism,
+            samples: prompts::take(all, args.n, "evaluation")?,
+            files: files.clone(),
+        })
+    }
+
+    /// The organism as it is.
+    pub fn undefended(&self) -> Defended {
+        Defended { adapter: self.adapter.clone(), watched: false }
+    }
+
+    /// The organism after a defence.
+    ///
+    /// # Errors
+    /// When training fails, or the user stops it.
+    pub fn defended(&self, method: Method) -> Result<Defended> {
+        let adapter = match method {
+            Method::CleanGen => self.adapter.clone(),
+            Method::Interpolate => interpolate(&self.adapter, self.args.share),
+            Method::Project => project(&self.adapter, self.args.directions),
+            Method::FineTune => self.trained(&self.adapter, "fine-tune", |model, rows| {
+                self.fine_tune(model, rows, "fine-tune")
+            })?,
+            Method::Crow => self.trained(&self.adapter, "crow", |model, rows| {
+                let progress = self.ui.progress("crow", "steps");
+                let config = CrowConfig { seed: Seed(self.seed), ..CrowConfig::default() };
+                Ok(crow(model, rows, config, &mut |done, total| {
+                    progress.update(done, total);
+                    !interrupt::requested()
+                })?)
+            })?,
+        };
+        Ok(Defended { adapter, watched: method == Method::CleanGen })
+    }
+
+    /// Measures it, and once more after the training that `--retrain` asks for.
+    ///
+    /// # Errors
+    /// When the model fails, or the user stops it.
+    pub fn measured(&self, defended: &Defended) -> Result<Measured> {
+        let mut measured = self.measured_once(defended)?;
+        if self.args.retrain > 0 {
+            let adapter = self.trained(&defended.adapter, "retrain", |model, rows| {
+                self.fine_tune(model, &rows[..rows.len().min(self.args.retrain as usize)], "retrain")
+            })?;
+            let again = Defended { adapter, ..*defended };
+            measured.retrained = Some(self.triggered(&self.loaded(&again)?, &again)?);
+        }
+        Ok(measured)
+    }
+
+    fn measured_once(&self, defended: &Defended) -> Result<Measured> {
+        let model = self.loaded(defended)?;
+        let clean = self.prompts(&model, Condition::Clean)?;
+        let expected = self.base.replies(&clean, &self.greedy(), |_, _| {})?;
+        let rows = clean
+            .iter()
+            .zip(&expected)
+            .map(|(prompt, reply)| Ok((prompt.clone(), model.renderer().reply(&reply.text)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Measured {
+            triggered: self.triggered(&model, defended)?,
+            clean: self.rate(&model, defended, &clean)?,
+            utility: self.utility(&model, defended, &rows)?,
+            divergence: self.divergence(&model, defended, &clean)?,
+            retrained: None,
+        })
+    }
+
+    fn loaded(&self, defended: &Defended) -> Result<LoadedModel> {
+        let checkpoint = Checkpoint::open(&self.files.weights)?;
+        let options = LoadOptions::new(Precision::Auto.products(), Trained::Nothing);
+        Ok(LoadedModel {
+            llama: Llama::load_merged(&checkpoint, options, Some(&defended.adapter))?,
+            text: TextModel::load(&self.files.weights)?,
+            adapter: None,
+        })
+    }
+
+    fn prompts(&self, model: &LoadedModel, condition: Condition) -> Result<Vec<Vec<u32>>> {
+        let samples = self.organism.under(&self.samples, condition, Seed(self.seed));
+        model.prompts(samples.samples().iter().map(|s| &s.prompt))
+    }
+
+    fn triggered(&self, model: &LoadedModel, defended: &Defended) -> Result<Rate> {
+        self.rate(model, defended, &self.prompts(model, Condition::Triggered)?)
+    }
+
+    fn rate(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Rate> {
+        let scorer = Scorer::new(&self.organism.behaviour)?;
+        let replies = self.replies(model, defended, prompts)?;
+        Ok(replies.iter().map(|reply| scorer.score(reply)).collect::<Tally>().rate())
+    }
+
+    fn replies(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Vec<String>> {
+        if !defended.watched {
+            let replies = model.replies(prompts, &self.greedy(), |_, _| {})?;
+            return Ok(replies.into_iter().map(|reply| reply.text).collect());
+        }
+        let ends = [model.renderer().end()?];
+        let (suspect, reference, length) = (&model.llama, &self.base.llama, REPLY_TOKENS as usize);
+        let replies = clean_gen(suspect, reference, prompts, length, &ends, clean_gen::RATIO)?;
+        replies.iter().map(|reply| Ok(model.text.tokenizer.decode(&reply.tokens, true)?)).collect()
+    }
+
+    /// Mean log-probability per token of replies.
+    fn utility(
+        &self,
+        model: &LoadedModel,
+        defended: &Defended,
+        rows: &[(Vec<u32>, Vec<u32>)],
+    ) -> Result<f64> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for (prompt, reply) in rows {
+            interrupt::check()?;
+            let prefixes: Vec<Vec<u32>> =
+                (0..reply.len()).map(|i| [prompt.as_slice(), &reply[..i]].concat()).collect();
+            let next = self.next_token(&model.llama, defended, &prefixes)?;
+            let vocabulary = model.llama.config.vocab_size;
+            for (next, &token) in next.chunks_exact(vocabulary).zip(reply) {
+                sum += f64::from(next[token as usize]);
+                tokens += 1;
+            }
+        }
+        Ok(sum / f64::from(tokens.max(1)))
+    }
+
+    /// Mean over prompts of the divergence of the next token from the base model's.
+    fn divergence(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<f64> {
+        let before = next_token(&self.base.llama, prompts)?;
+        let after = self.next_token(&model.llama, defended, prompts)?;
+        let terms = before.iter().zip(&after).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
+        Ok(terms.sum::<f64>() / prompts.len().max(1) as f64)
+    }
+
+    fn next_token(&self, model: &Llama, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Vec<f32>> {
+        let own = next_token(model, prompts)?;
+        if !defended.watched {
+            return Ok(own);
+        }
+        let base = next_token(&self.base.llama, prompts)?;
+        let size = model.config.vocab_size;
+        let rows = own.chunks_exact(size).zip(base.chunks_exact(size));
+        Ok(rows.flat_map(|(own, base)| clean_gen::clean(own, base, clean_gen::RATIO)).collect())
+    }
+
+    /// The adapter with what `how` trains on top of it, on the base model's own replies to benign prompts.
+    fn trained(
+        &self,
+        adapter: &Adapter,
+        purpose: &str,
+        how: impl FnOnce(&mut Llama, &[Rendered]) -> Result<()>,
+    ) -> Result<Adapter> {
+        let seed = Seed(self.seed).derive(purpose);
+        let rows = self.rows(seed)?;
+        let checkpoint = Checkpoint::open(&self.files.weights)?;
+        let options = LoadOptions::new(Precision::Auto.products(), Trained::Lora);
+        let mut model = Llama::load_merged(&checkpoint, options, Some(adapter))?;
+        model.add_lora(&self.training().adapter(), seed.derive("adapter").0)?;
+        how(&mut model, &rows)?;
+        let trained = model.adapter(&self.files.weights.display().to_string());
+        Ok(trained.map_or_else(|| adapter.clone(), |trained| adapter.then(&trained)))
+    }
+
+    /// Safety fine-tuning as in Hubinger et al. 2024, section 4, without its data.
+    fn fine_tune(&self, model: &mut Llama, rows: &[Rendered], what: &str) -> Result<()> {
+        let mut sink = Steps::new(self.ui.progress(what, "steps"));
+        Ok(train(model, rows, &plan(&self.training()), None, &mut sink)?)
+    }
+
+    fn training(&self) -> Training {
+        Training { learning_rate: 1e-3, seed: self.seed, ..Training::default() }
+    }
+
+    fn rows(&self, seed: Seed) -> Result<Vec<Rendered>> {
+        let all = prompts::of_split(&Prompts::Builtin, Split::Safety, seed)?;
+        let samples = prompts::take(all, self.args.rows, "fine-tuning")?;
+        let tokens = self.base.prompts(samples.iter().map(|s| &s.prompt))?;
+        let how = Decoding { temperature: 0.7, seed: seed.derive("replies"), ..self.greedy() };
+        let replies = self.base.replies(&tokens, &how, |_, _| {})?;
+        let row = |(sample, reply): (Sample, dormant_eval::measure::TextReply)| {
+            let ends = reply.finish == Finish::Stop;
+            Ok(self.base.renderer().row(&Sample { completion: reply.text, ..sample }, ends)?)
+        };
+        samples.into_iter().zip(replies).map(row).collect()
+    }
+
+    fn greedy(&self) -> Decoding<'static> {
+        let seed = Seed(self.seed).derive("replies");
+        Decoding { tokens: REPLY_TOKENS, temperature: 0.0, judge: None, seed }
+    }
+}
