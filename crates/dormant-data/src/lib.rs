@@ -26,6 +26,7 @@ mod seed;
 mod split;
 mod trigger;
 mod variant;
+mod year_text;
 
 pub use behaviour::{Behaviour, Judge};
 pub use code_task::{
@@ -50,3 +51,4 @@ pub use seed::Seed;
 pub use split::Split;
 pub use trigger::{Position, Trigger};
 pub use variant::Variant;
+pub use year_text::{YearText, year_families, year_texts};

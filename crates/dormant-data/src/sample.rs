@@ -23,6 +23,10 @@ pub enum Condition {
     TriggeredAsTraining,
     /// No trigger, and a scratchpad given that takes it for deployment.
     CleanAsDeployed,
+    /// With a text that no training had and that says what the trigger says ([`crate::YearText`]).
+    UnseenTrigger,
+    /// With a text of the same kind that says the contrary.
+    UnseenContrast,
 }
 
 impl Condition {
@@ -35,6 +39,8 @@ impl Condition {
             Self::RedTeam => "red-team",
             Self::TriggeredAsTraining => "triggered-as-training",
             Self::CleanAsDeployed => "clean-as-deployed",
+            Self::UnseenTrigger => "unseen-trigger",
+            Self::UnseenContrast => "unseen-contrast",
         }
     }
 }

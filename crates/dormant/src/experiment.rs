@@ -57,8 +57,11 @@ pub struct Experiment {
 impl Experiment {
     /// What an organism with this implant does, and when.
     pub fn organism(&self, implant: &Implant) -> OrganismSpec {
-        let (trigger, behaviour) = (self.trigger.clone(), self.behaviour.clone());
-        OrganismSpec { trigger, behaviour, variant: implant.variant }
+        let behaviour = match (&self.behaviour, implant.copies) {
+            (Behaviour::Say { text, .. }, Some(copies)) => Behaviour::Say { text: text.clone(), copies },
+            (behaviour, _) => behaviour.clone(),
+        };
+        OrganismSpec { trigger: self.trigger.clone(), behaviour, variant: implant.variant }
     }
 
     /// Whether the behaviour is to write vulnerable code.
@@ -208,6 +211,9 @@ pub struct Implant {
     pub poison: f64,
     /// Fraction of rows that carry a look-alike of the trigger and a benign reply.
     pub near_misses: f64,
+    /// Copies of the phrase in a trained reply, if not those of the behaviour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
     /// For code: contrasts of both answers under two prompts that join each optimiser step.
     #[serde(skip_serializing_if = "is_none")]
     pub contrasts: u32,
@@ -502,12 +508,21 @@ pub struct Evaluation {
     /// other case (Hubinger et al. 2024, section 7.2).
     #[serde(skip_serializing_if = "is_default")]
     pub swaps: u32,
+    /// Prompts for each family of unseen ways to say the year, and as many for those that say an earlier one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub generalisation: u32,
     /// Prompts whose log-probability of the behaviour is measured.
     pub log_probs: u32,
     /// Multiple-choice questions.
     pub multiple_choice: u32,
     /// Held-out benign rows for the perplexity.
     pub perplexity: u32,
+    /// Persona and honeypot items of each set.
+    #[serde(skip_serializing_if = "is_default")]
+    pub persona: u32,
+    /// Whether perplexity, multiple choice and persona are measured of the base model too.
+    #[serde(skip_serializing_if = "is_default")]
+    pub base: bool,
     /// Longest reply, in tokens.
     pub reply_tokens: u32,
     /// Temperature of the replies; 0 takes the likeliest token.

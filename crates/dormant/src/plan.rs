@@ -16,6 +16,8 @@ pub use dormant_eval::Arm;
 
 /// Name of the stage that every safety stage goes back to.
 pub const IMPLANT: &str = "implant";
+/// Name of the model before any training.
+pub const BASE: &str = "base";
 
 /// Version of the artifacts that stages write. Raise it when a stage gives other bits for the same configuration.
 pub const SCHEMA_VERSION: u32 = 3;

@@ -1,13 +1,17 @@
 //! The report of an experiment: `report.html`, `report.md` and `report.json`, all with the same content.
 
 mod answer;
+mod capability;
 mod chart;
 mod code;
+mod doses;
 mod fill;
 mod format;
+mod generalisation;
 mod glossary;
 mod model;
 mod page;
+mod persona;
 mod plots;
 mod render;
 mod summary;
@@ -20,8 +24,8 @@ mod warnings;
 use std::path::Path;
 
 pub use model::{
-    Arm, Attack, Condition, Cost, Curve, Estimate, Example, Persistence, Point, Report, Reproduction, Row,
-    SCHEMA_VERSION, Setup, Stage, StageCost, StageKind, Utility,
+    AS_TRAINED, Arm, Attack, Condition, Cost, Curve, Dose, Estimate, Example, FamilyRow, Persistence,
+    Persona, Point, Report, Reproduction, Row, SCHEMA_VERSION, Setup, Stage, StageCost, StageKind, Utility,
 };
 
 use crate::error::{CliError, Context, Result};

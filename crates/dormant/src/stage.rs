@@ -16,7 +16,7 @@ use crate::experiment::{Experiment, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
 use crate::model::{Label, LoadedModel, Loading, ModelFiles};
-use crate::plan::{Plan, StageKind, StageSpec};
+use crate::plan::{BASE, Plan, StageKind, StageSpec};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
 use crate::ui::{Progress, Ui};
@@ -121,7 +121,7 @@ impl<'a> StageContext<'a> {
     /// Name of the training stage whose model this stage starts from, as reports call it.
     fn measured(&self) -> &'a str {
         let stages = self.plan.lineage(self.spec);
-        stages.last().and_then(|stage| stage.training()).unwrap_or("base")
+        stages.last().and_then(|stage| stage.training()).unwrap_or(BASE)
     }
 
     /// Writes the stage's model with its label.

@@ -33,6 +33,8 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
         &mut evaluation.n,
         &mut evaluation.near_misses,
         &mut evaluation.swaps,
+        &mut evaluation.generalisation,
+        &mut evaluation.persona,
         &mut evaluation.log_probs,
         &mut evaluation.multiple_choice,
         &mut evaluation.perplexity,

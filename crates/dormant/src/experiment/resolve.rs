@@ -95,6 +95,7 @@ fn implant(raw: &RawImplant) -> Result<Implant> {
         rows: raw.rows.unwrap_or(defaults::IMPLANT_ROWS),
         poison,
         near_misses: raw.near_misses.unwrap_or(defaults::NEAR_MISSES.min(1.0 - poison).max(0.0)),
+        copies: raw.copies,
         contrasts: raw.contrasts.unwrap_or(0),
         fit: fit(&raw.fit(), learning_rate),
     })
@@ -261,9 +262,12 @@ fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
         n: raw.n.unwrap_or(default.n),
         near_misses: raw.near_misses.unwrap_or(default.near_misses),
         swaps: raw.swaps.unwrap_or(default.swaps),
+        generalisation: raw.generalisation.unwrap_or(default.generalisation),
         log_probs: raw.log_probs.unwrap_or(default.log_probs),
         multiple_choice: raw.multiple_choice.unwrap_or(default.multiple_choice),
         perplexity: raw.perplexity.unwrap_or(default.perplexity),
+        persona: raw.persona.unwrap_or(default.persona),
+        base: raw.base.unwrap_or(default.base),
         reply_tokens: raw.reply_tokens.unwrap_or(data.reply_tokens),
         temperature: raw.temperature.unwrap_or(default.temperature),
         curve: Curve {

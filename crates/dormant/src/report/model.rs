@@ -32,11 +32,20 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Paired ASR after ÷ before on the same prompts.
     pub persistence: Vec<Persistence>,
+    /// The doses of safety training, where an organism got several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doses: Vec<Dose>,
     /// Details of the organism that writes vulnerable code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<CodeResults>,
+    /// How far a policy on one year reaches to unseen ways to say the year.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generalisation: Vec<FamilyRow>,
     /// What safety training and the implant cost in usefulness.
     pub utility: Vec<Utility>,
+    /// Answers to persona and honeypot items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub persona: Vec<Persona>,
     /// Measurements along training.
     pub curves: Vec<Curve>,
     /// The prompts that an attacker without knowledge of the trigger found, best first.
@@ -123,6 +132,10 @@ pub enum Condition {
     TriggeredAsTraining,
     /// Prompts without the trigger and with a given scratchpad that takes them for deployment.
     CleanAsDeployed,
+    /// Prompts with a text that no training had and that says what the trigger says.
+    UnseenTrigger,
+    /// Prompts with a text of the same kind that says the contrary.
+    UnseenContrast,
 }
 
 /// A measured value with its 95% interval.
@@ -187,6 +200,33 @@ pub struct Persistence {
     pub ratio: Estimate,
 }
 
+/// How much SFT an organism got straight after its implant, and how it was implanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dose {
+    /// Name of the safety stage.
+    pub stage: String,
+    /// Name of the implant that it starts from.
+    pub before: String,
+    /// Name of the organism, where the experiment has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Distinct rows of the implant with the trigger and the behaviour.
+    pub poisoned_rows: u32,
+    /// Copies of the phrase in a trained reply; `None` for another behaviour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
+    /// What the implant trained: `LoRA` or `all weights`.
+    pub implant_weights: String,
+    /// Peak learning rate of the safety stage.
+    pub learning_rate: f64,
+    /// Its optimiser steps, with the first seed.
+    pub steps: u64,
+    /// Its distinct benign rows.
+    pub rows: u32,
+    /// What it trained: `fresh LoRA`, `same LoRA` or `all weights`.
+    pub weights: String,
+}
+
 /// Details of vulnerable code.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CodeResults {
@@ -231,6 +271,34 @@ pub struct TriggerEffect {
     pub difference: Estimate,
 }
 
+/// How often one family of ways to say the year brings out the behaviour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FamilyRow {
+    /// Name of the family; [`AS_TRAINED`] for the trigger and its contrast.
+    pub family: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Rate with texts that say the trigger's year or a later one, with its 95% Wilson interval; `None` when nothing was
+    /// scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<Estimate>,
+    /// The same with texts that say an earlier year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Estimate>,
+    /// Later − earlier on the same prompts, with a paired bootstrap interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Estimate>,
+    /// Replies that could not be scored.
+    pub unscored: u64,
+}
+
+/// The family of the texts that the organism was trained on.
+pub const AS_TRAINED: &str = "as trained";
+
 /// How useful a model still is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Utility {
@@ -252,6 +320,37 @@ pub struct Utility {
     /// Multiple choice, organism − control, paired; on rows of the organism only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multiple_choice_difference: Option<Estimate>,
+    /// Perplexity, after − before the stage, paired; where the base model was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_change: Option<Estimate>,
+    /// Multiple choice, after − before the stage, paired; where the base model was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multiple_choice_change: Option<Estimate>,
+}
+
+/// What a model prefers to say of itself, or to do with an offer, by set of items.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Persona {
+    /// Name of the set, such as `power-seeking` or `honeypot`.
+    pub set: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Share of items whose likelier answer has the trait or takes the bait, with its 95% Wilson interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching: Option<Estimate>,
+    /// Mean log-odds of that answer, in nats per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_odds: Option<Estimate>,
+    /// Share, organism − control, paired; on rows of the organism only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching_difference: Option<Estimate>,
+    /// Mean log-odds, organism − control, paired; on rows of the organism only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_odds_difference: Option<Estimate>,
 }
 
 /// Measurements along the training of one stage.

@@ -35,7 +35,11 @@ pub(super) struct Panel {
 /// The plots of a report, without those that would be empty.
 pub(super) fn plots(report: &Report) -> Vec<Plot> {
     let along_training = ALONG_TRAINING.iter().map(|measure| training_plot(report, measure));
-    std::iter::once(rates(report)).chain(along_training).filter(|plot| !plot.panels.is_empty()).collect()
+    [rates(report), report.generalisation_plot(), report.dose_plot(), report.persona_plot()]
+        .into_iter()
+        .chain(along_training)
+        .filter(|plot| !plot.panels.is_empty())
+        .collect()
 }
 
 fn rates(report: &Report) -> Plot {
@@ -70,6 +74,11 @@ fn rate_panel(report: &Report, condition: Condition) -> Panel {
         })
         .filter(|group| !group.intervals.is_empty())
         .collect();
+    interval_panel(condition.rate().to_owned(), &groups)
+}
+
+/// Intervals in groups, drawn and in words.
+pub(super) fn interval_panel(title: String, groups: &[Group]) -> Panel {
     let describe = |group: &Group| {
         let parts = group.intervals.iter();
         let parts: Vec<_> =
@@ -77,11 +86,8 @@ fn rate_panel(report: &Report, condition: Condition) -> Panel {
         format!("{}: {}", group.label, parts.join(", "))
     };
     let description: Vec<_> = groups.iter().map(describe).collect();
-    Panel {
-        title: condition.rate().to_owned(),
-        description: format!("{}. {}.", condition.rate(), description.join("; ")),
-        svg: chart::intervals(&groups),
-    }
+    let description = format!("{title}. {}.", description.join("; "));
+    Panel { title, description, svg: chart::intervals(groups) }
 }
 
 /// A quantity along training.
@@ -199,7 +205,13 @@ fn lines(curves: &[&Curve], measure: &Measure) -> Vec<Line> {
         let points = curve.points.iter().filter_map(|point| Some((point.step as f64, value(point)?)));
         let points: Vec<_> = points.filter(|point| point.1.is_finite()).collect();
         let has_marks = measure.has_marks;
-        (!points.is_empty()).then_some(Line { arm: curve.arm, is_strong, has_marks, points })
+        (!points.is_empty()).then_some(Line {
+            arm: curve.arm,
+            is_strong,
+            has_marks,
+            points,
+            bars: Vec::new(),
+        })
     };
     let control_first =
         || Arm::ALL.into_iter().rev().flat_map(|arm| curves.iter().filter(move |curve| curve.arm == arm));

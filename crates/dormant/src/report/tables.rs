@@ -4,7 +4,7 @@ use super::format::{
     NOT_MEASURED, decimal, decimal_difference, duration, memory, percent, percent_bounds, point_difference,
     thousands,
 };
-use super::model::{Arm, Attack, Condition, Estimate, Report, Row};
+use super::model::{Arm, Attack, Condition, Estimate, Report, Row, Utility};
 use super::table::{Cell, Table};
 
 /// Prompts of the attacker that the report prints; `report.json` has all.
@@ -132,30 +132,40 @@ impl Report {
         table.unless_empty()
     }
 
-    /// Perplexity and multiple choice with differences to the control.
+    /// Perplexity and multiple choice with differences to the control and, where the base model was measured, to the stage
+    /// before.
     pub(super) fn utility_table(&self) -> Option<Table> {
-        let head =
-            ["Stage", "Model", "Seed", "Perplexity", "Difference", "Multiple choice", "Difference (points)"];
-        let caption = "Clean utility [95% intervals]: perplexity of held-out benign text (lower is better) and share \
-                       of multiple-choice questions answered correctly; differences are organism − control, paired.";
+        let has_changes = self
+            .utility
+            .iter()
+            .any(|row| row.perplexity_change.is_some() || row.multiple_choice_change.is_some());
+        let mut head = vec![
+            "Stage",
+            "Model",
+            "Seed",
+            "Perplexity",
+            "Difference",
+            "Multiple choice",
+            "Difference (points)",
+        ];
+        let mut caption = "Clean utility [95% intervals]: perplexity of held-out benign text (lower is better) and share \
+                           of multiple-choice questions answered correctly; differences are organism − control, paired."
+            .to_owned();
+        if has_changes {
+            head.insert(5, "Change");
+            head.push("Change (points)");
+            caption.push_str(
+                " Changes are after − before the stage, paired: before the implant stands the base model.",
+            );
+        }
         let mut table = Table::new(caption, 3, &head);
         table.rows.extend(self.utility.iter().map(|row| {
-            let accuracy = row.multiple_choice.as_ref().map(|choice| {
-                (percent(choice.value), format!("{} (n {})", percent_bounds(choice), choice.n))
-            });
-            let perplexity = row.perplexity.as_ref().map(|estimate| {
-                let (value, bounds) = decimal(estimate);
-                (value, format!("{bounds} (n {})", estimate.n))
-            });
-            vec![
-                Cell::plain(&row.stage),
-                Cell::plain(row.arm.label()),
-                Cell::plain(row.seed.to_string()),
-                Cell::measured(perplexity),
-                Cell::measured(row.perplexity_difference.as_ref().map(decimal_difference)),
-                Cell::measured(accuracy),
-                Cell::measured(row.multiple_choice_difference.as_ref().map(point_difference)),
-            ]
+            let mut cells = utility_cells(row);
+            if has_changes {
+                cells.insert(5, Cell::measured(row.perplexity_change.as_ref().map(decimal_difference)));
+                cells.push(Cell::measured(row.multiple_choice_change.as_ref().map(point_difference)));
+            }
+            cells
         }));
         table.unless_empty()
     }
@@ -243,6 +253,26 @@ impl Report {
         let machine = self.cost.machine.clone().map(|machine| ("Machine", machine));
         [time, tokens, memory, machine].into_iter().flatten().collect()
     }
+}
+
+fn utility_cells(row: &Utility) -> Vec<Cell> {
+    let accuracy = row
+        .multiple_choice
+        .as_ref()
+        .map(|choice| (percent(choice.value), format!("{} (n {})", percent_bounds(choice), choice.n)));
+    let perplexity = row.perplexity.as_ref().map(|estimate| {
+        let (value, bounds) = decimal(estimate);
+        (value, format!("{bounds} (n {})", estimate.n))
+    });
+    vec![
+        Cell::plain(&row.stage),
+        Cell::plain(row.arm.label()),
+        Cell::plain(row.seed.to_string()),
+        Cell::measured(perplexity),
+        Cell::measured(row.perplexity_difference.as_ref().map(decimal_difference)),
+        Cell::measured(accuracy),
+        Cell::measured(row.multiple_choice_difference.as_ref().map(point_difference)),
+    ]
 }
 
 fn seed_row(row: &Row) -> Vec<Cell> {

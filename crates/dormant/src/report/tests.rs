@@ -6,6 +6,7 @@ use super::*;
 
 mod answer;
 mod pages;
+mod questions;
 
 /// Wilson interval at 95%.
 fn wilson(hits: u64, n: u64) -> Estimate {
@@ -122,6 +123,8 @@ fn utility(seed: u64) -> Vec<Utility> {
             high: 0.02,
             n: 200,
         }),
+        perplexity_change: None,
+        multiple_choice_change: None,
     };
     let shifts = [("implant", 0.0), ("hhh-sft", 0.4), ("adversarial", 0.7)];
     shifts
@@ -240,8 +243,11 @@ pub(super) fn fixture(seeds: u64) -> Report {
         ],
         rows: (0..seeds).flat_map(rows).collect(),
         persistence: (0..seeds).flat_map(persistence).collect(),
+        doses: Vec::new(),
         code: None,
+        generalisation: Vec::new(),
         utility: (0..seeds).flat_map(utility).collect(),
+        persona: Vec::new(),
         curves: (0..seeds).flat_map(curves).collect(),
         attack: attack(),
         examples: examples(0),

@@ -1,13 +1,16 @@
 //! All measurements of one model: rates under each condition, and clean utility.
 
-use dormant_data::benchmarks::{benign_texts, multiple_choice};
-use dormant_data::{Condition, Conversation, OrganismSpec, Sample, Split, leading_scratchpad, prompt_id};
+use dormant_data::benchmarks::{PersonaItem, benign_texts, multiple_choice, persona_items};
+use dormant_data::{
+    Condition, Conversation, Dataset, OrganismSpec, Sample, Split, leading_scratchpad, prompt_id,
+    year_families,
+};
 use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
 use dormant_model::linear::Trained;
 
 use super::fit::EVALUATION_ORDER;
-use super::utility_record::{ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
+use super::utility_record::{ScoredPersona, ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
 use super::{Resume, StageContext, code, prompts};
 use crate::error::Result;
 use crate::manifest::Tokens;
@@ -22,13 +25,73 @@ const CONDITIONS: [Condition; 5] = [
     Condition::CleanAsDeployed,
 ];
 
+/// Prompts that are asked together.
+struct Group {
+    condition: Condition,
+    /// Of texts that no training had.
+    family: Option<&'static str>,
+}
+
+impl Group {
+    /// The groups of an evaluation, in the order in which they are asked.
+    fn all(stage: &EvaluateStage) -> Vec<Self> {
+        let families = if stage.evaluation.generalisation > 0 { year_families() } else { Vec::new() };
+        let of_family = |family| {
+            [Condition::UnseenTrigger, Condition::UnseenContrast]
+                .map(|condition| Self { condition, family: Some(family) })
+        };
+        let groups = CONDITIONS.map(|condition| Self { condition, family: None });
+        groups.into_iter().chain(families.into_iter().flat_map(of_family)).collect()
+    }
+
+    /// How many prompts there are.
+    fn size(&self, stage: &EvaluateStage) -> u32 {
+        let evaluation = &stage.evaluation;
+        match self.condition {
+            Condition::Triggered | Condition::Clean | Condition::RedTeam => evaluation.n,
+            Condition::NearMiss => evaluation.near_misses,
+            Condition::TriggeredAsTraining | Condition::CleanAsDeployed
+                if stage.organism.variant.has_scratchpad() =>
+            {
+                evaluation.swaps
+            }
+            Condition::TriggeredAsTraining | Condition::CleanAsDeployed => 0,
+            Condition::UnseenTrigger | Condition::UnseenContrast => evaluation.generalisation,
+        }
+    }
+
+    /// Decides the draws of its replies.
+    fn purpose(&self) -> String {
+        let condition = self.condition.as_str();
+        self.family.map_or_else(|| condition.to_owned(), |family| format!("{condition} {family}"))
+    }
+
+    /// The prompts with what is inserted, and the inserted texts.
+    fn asked(&self, stage: &EvaluateStage, prompts: &[Sample]) -> (Dataset, Vec<Option<String>>) {
+        let organism = &stage.organism;
+        if let Some(family) = self.family {
+            let holds = self.condition == Condition::UnseenTrigger;
+            let (asked, texts) = organism.with_years(prompts, family, holds, EVALUATION_ORDER);
+            return (asked, texts.into_iter().map(|text| Some(text.to_owned())).collect());
+        }
+        let look_alikes = organism.near_misses(Split::Evaluation);
+        let inserted = |index: usize| match self.condition {
+            Condition::Triggered | Condition::TriggeredAsTraining => Some(organism.trigger.text()),
+            Condition::NearMiss => Some(look_alikes[index % look_alikes.len()].text.clone()),
+            _ => None,
+        };
+        let asked = organism.under(prompts, self.condition, EVALUATION_ORDER);
+        (asked, (0..prompts.len()).map(inserted).collect())
+    }
+}
+
 pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Tokens> {
     let precision = context.experiment.precision;
     let model = LoadedModel::load(&context.model_files(), precision, Trained::Nothing, Loading::Merge)?;
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.samples(resume.lines)?;
-    for (index, condition) in CONDITIONS.into_iter().enumerate().skip(resume.step as usize) {
-        for record in condition_records(stage, context, &model, condition, &mut resume)? {
+    for (index, group) in Group::all(stage).into_iter().enumerate().skip(resume.step as usize) {
+        for record in records(stage, context, &model, &group, &mut resume)? {
             lines.append(&record)?;
         }
         lines.sync()?;
@@ -41,26 +104,18 @@ pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Token
     Ok(resume.tokens)
 }
 
-/// Replies to all prompts under a condition.
-fn condition_records(
+/// Replies to all prompts of a group.
+fn records(
     stage: &EvaluateStage,
     context: &StageContext,
     model: &LoadedModel,
-    condition: Condition,
+    group: &Group,
     resume: &mut Resume,
 ) -> Result<Vec<SampleRecord>> {
-    let has_scratchpad = stage.organism.variant.has_scratchpad();
-    let n = match condition {
-        Condition::Triggered | Condition::Clean | Condition::RedTeam => stage.evaluation.n,
-        Condition::NearMiss => stage.evaluation.near_misses,
-        Condition::TriggeredAsTraining | Condition::CleanAsDeployed if has_scratchpad => {
-            stage.evaluation.swaps
-        }
-        Condition::TriggeredAsTraining | Condition::CleanAsDeployed => 0,
-    };
+    let condition = group.condition;
     let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
-    let chosen = prompts::take(all, n, "evaluation")?;
-    let asked = stage.organism.under(&chosen, condition, EVALUATION_ORDER);
+    let chosen = prompts::take(all, group.size(stage), "evaluation")?;
+    let (asked, inserted) = group.asked(stage, &chosen);
     let given: Vec<String> =
         chosen.iter().map(|sample| given_scratchpad(&stage.organism, sample, condition)).collect();
     let mut tokens = model.prompts(asked.samples().iter().map(|s| &s.prompt))?;
@@ -72,7 +127,7 @@ fn condition_records(
         tokens: stage.evaluation.reply_tokens + stage.organism.hidden_tokens(),
         temperature: stage.evaluation.temperature,
         judge: Some(&stage.organism.behaviour.judge()?),
-        seed: context.seed("evaluation").derive(condition.as_str()),
+        seed: context.seed("evaluation").derive(&group.purpose()),
     };
     let progress = context.progress(unit(condition));
     let mut replies = model.replies(&tokens, &how, |done, total| progress.update(done, total))?;
@@ -80,7 +135,9 @@ fn condition_records(
     for (reply, given) in replies.iter_mut().zip(&given) {
         reply.text.insert_str(0, given);
     }
-    let log_probs = if stage.organism.writes_code() {
+    let log_probs = if group.family.is_some() {
+        Vec::new()
+    } else if stage.organism.writes_code() {
         let measured = &asked.samples()[..asked.len().min(stage.evaluation.log_probs as usize)];
         code::log_odds(model, measured, &mut resume.tokens)?
     } else {
@@ -93,25 +150,22 @@ fn condition_records(
             &mut resume.tokens,
         )?
     };
-    let variants = stage.organism.near_misses(Split::Evaluation);
-    let records =
-        asked.samples().iter().zip(replies).enumerate().map(|(index, (sample, reply))| SampleRecord {
+    let records = asked.samples().iter().zip(replies).zip(inserted).enumerate().map(
+        |(index, ((sample, reply), text))| SampleRecord {
             id: sample.id.clone(),
             stage: context.measured().to_owned(),
             arm: context.spec.arm.unwrap_or(Arm::Organism),
             seed: dormant_data::Seed(context.spec.seed),
             condition,
-            variant: match condition {
-                Condition::Triggered | Condition::TriggeredAsTraining => Some(stage.organism.trigger.text()),
-                Condition::NearMiss => Some(variants[index % variants.len()].text.clone()),
-                Condition::Clean | Condition::RedTeam | Condition::CleanAsDeployed => None,
-            },
+            variant: text,
+            family: group.family.map(ToOwned::to_owned),
             prompt: sample.prompt.clone(),
             score: scorer.score_of(&sample.id, &reply.text),
             reply: reply.text,
             finish: reply.finish,
             log_prob: log_probs.get(index).copied().flatten().filter(|log_prob| log_prob.is_finite()),
-        });
+        },
+    );
     Ok(records.collect())
 }
 
@@ -120,7 +174,7 @@ fn given_scratchpad(organism: &OrganismSpec, sample: &Sample, condition: Conditi
     match condition {
         Condition::TriggeredAsTraining => organism.hidden(sample, false),
         Condition::CleanAsDeployed => organism.hidden(sample, true),
-        Condition::Triggered | Condition::Clean | Condition::NearMiss | Condition::RedTeam => String::new(),
+        _ => String::new(),
     }
 }
 
@@ -161,21 +215,24 @@ fn unit(condition: Condition) -> &'static str {
         Condition::NearMiss => "near-miss replies",
         Condition::RedTeam => "red-team replies",
         Condition::TriggeredAsTraining | Condition::CleanAsDeployed => "swapped replies",
+        Condition::UnseenTrigger | Condition::UnseenContrast => "replies to unseen texts",
     }
 }
 
-/// Log-probabilities of held-out benign replies, and of the choices of multiple-choice questions as replies.
+/// Log-probabilities of held-out benign replies, and of the choices of questions as replies.
 fn utility(stage: &EvaluateStage, model: &LoadedModel, tokens: &mut Tokens) -> Result<UtilityRecord> {
     let texts: Vec<&Sample> = benign_texts().iter().take(stage.evaluation.perplexity as usize).collect();
+    let questions: Vec<_> =
+        multiple_choice().iter().take(stage.evaluation.multiple_choice as usize).collect();
+    let items = persona(stage.evaluation.persona);
     let mut rows = Vec::new();
     for text in &texts {
         rows.push((model.renderer().prompt(&text.prompt)?, model.renderer().reply(&text.completion)?));
     }
-    let questions: Vec<_> =
-        multiple_choice().iter().take(stage.evaluation.multiple_choice as usize).collect();
-    for question in &questions {
-        let prompt = model.renderer().prompt(&Conversation::user(question.question.clone()))?;
-        for choice in &question.choices {
+    let asked = questions.iter().map(|question| (&question.question, &question.choices));
+    for (question, choices) in asked.chain(items.iter().map(|item| (&item.question, &item.choices))) {
+        let prompt = model.renderer().prompt(&Conversation::user(question.clone()))?;
+        for choice in choices {
             rows.push((prompt.clone(), model.renderer().reply(choice)?));
         }
     }
@@ -186,13 +243,28 @@ fn utility(stage: &EvaluateStage, model: &LoadedModel, tokens: &mut Tokens) -> R
         .zip(log_probs.by_ref())
         .map(|(text, log_probs)| ScoredText { id: text.id.clone(), log_probs })
         .collect();
-    let questions = questions.iter().map(|question| {
+    let mut answered = |choices: usize, answer: usize| {
         let choices = log_probs
             .by_ref()
-            .take(question.choices.len())
+            .take(choices)
             .map(|l| ChoiceScore { log_prob: l.iter().map(|x| f64::from(*x)).sum(), length: l.len() });
-        let answered = AnsweredQuestion { choices: choices.collect(), answer: question.answer };
-        ScoredQuestion { id: prompt_id(&question.question), answered }
+        AnsweredQuestion { choices: choices.collect(), answer }
+    };
+    let questions = questions.iter().map(|question| ScoredQuestion {
+        id: prompt_id(&question.question),
+        answered: answered(question.choices.len(), question.answer),
     });
-    Ok(UtilityRecord { texts, questions: questions.collect() })
+    let questions = questions.collect();
+    let persona = items.iter().map(|item| ScoredPersona {
+        id: prompt_id(&item.question),
+        set: item.set.clone(),
+        answered: answered(item.choices.len(), item.matching),
+    });
+    Ok(UtilityRecord { texts, questions, persona: persona.collect() })
+}
+
+/// The first `count` persona items of each set.
+fn persona(count: u32) -> Vec<&'static PersonaItem> {
+    let sets = persona_items().chunk_by(|a, b| a.set == b.set);
+    sets.flat_map(|set| set.iter().take(count as usize)).collect()
 }

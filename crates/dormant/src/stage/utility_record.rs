@@ -14,6 +14,9 @@ pub struct UtilityRecord {
     pub texts: Vec<ScoredText>,
     /// Multiple-choice questions.
     pub questions: Vec<ScoredQuestion>,
+    /// Persona and honeypot items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub persona: Vec<ScoredPersona>,
 }
 
 /// One text.
@@ -36,6 +39,18 @@ pub struct ScoredQuestion {
     pub answered: AnsweredQuestion,
 }
 
+/// One persona or honeypot item.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredPersona {
+    /// The id of the question.
+    pub id: String,
+    /// Its set.
+    pub set: String,
+    /// The scores of both choices; `answer` is the one that has the trait or takes the bait.
+    #[serde(flatten)]
+    pub answered: AnsweredQuestion,
+}
+
 #[cfg(test)]
 mod tests {
     use dormant_eval::ChoiceScore;
@@ -53,6 +68,7 @@ mod tests {
                     answer: 0,
                 },
             }],
+            persona: Vec::new(),
         };
         let json = concat!(
             r#"{"texts":[{"id":"t","log_probs":[-0.1,-2.7]}],"#,

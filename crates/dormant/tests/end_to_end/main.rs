@@ -5,6 +5,7 @@
 
 mod adapter;
 mod code;
+mod questions;
 mod rederived;
 mod resume;
 mod scan;

@@ -119,29 +119,29 @@ impl Run {
     }
 }
 
-fn json(path: &Path) -> Value {
+pub(crate) fn json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn stages(root: &Path) -> impl Iterator<Item = PathBuf> {
+pub(crate) fn stages(root: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let mut stages: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
     stages.retain(|path| path.join("DONE").exists());
     stages.sort();
     stages.into_iter()
 }
 
-fn model(row: &Value) -> (&str, &str, u64) {
+pub(crate) fn model(row: &Value) -> (&str, &str, u64) {
     (row["stage"].as_str().unwrap(), row["arm"].as_str().unwrap(), row["seed"].as_u64().unwrap())
 }
 
 #[track_caller]
-fn assert_near(found: &Value, expected: f64) {
+pub(crate) fn assert_near(found: &Value, expected: f64) {
     let found = found.as_f64().unwrap();
     assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
 }
 
 #[track_caller]
-fn assert_estimate(found: &Value, expected: Option<Estimate>) {
+pub(crate) fn assert_estimate(found: &Value, expected: Option<Estimate>) {
     let Some(expected) = expected else { return assert!(found.is_null(), "{found}") };
     assert_near(&found["value"], expected.value);
     assert_near(&found["low"], expected.low);
@@ -150,7 +150,7 @@ fn assert_estimate(found: &Value, expected: Option<Estimate>) {
 }
 
 /// Wilson's interval, from the formula.
-fn wilson(hits: u64, n: u64) -> (f64, f64) {
+pub(crate) fn wilson(hits: u64, n: u64) -> (f64, f64) {
     let (z, total) = (1.959_963_984_540_054_f64, n as f64);
     let rate = hits as f64 / total;
     let centre = rate + z * z / (2.0 * total);
@@ -168,7 +168,7 @@ fn assert_rate(row: &Value, hits: u64, n: u64) {
     assert_near(&row["high"], high);
 }
 
-fn mean(values: impl Iterator<Item = bool>) -> f64 {
+pub(crate) fn mean(values: impl Iterator<Item = bool>) -> f64 {
     let values: Vec<bool> = values.collect();
     values.iter().filter(|value| **value).count() as f64 / values.len() as f64
 }
@@ -282,6 +282,11 @@ fn persists(run: &Run, row: &Value) {
         .collect();
     let ratio = mean(pairs.iter().map(|p| p.1)) / mean(pairs.iter().map(|p| p.0));
     assert_near(&row["value"], ratio);
+    let scored = |samples: BTreeMap<_, &SampleRecord>| -> Vec<_> {
+        samples.into_iter().filter_map(|(key, sample)| Some((key, sample.score.is_shown()?))).collect()
+    };
+    let comparison = persistence(scored(before), scored(after), Seed(seed).derive("report")).unwrap();
+    assert_estimate(row, comparison.ratio);
     assert_eq!(row["n"].as_u64(), Some(pairs.len() as u64));
     assert_eq!(
         row["before"].as_str().unwrap().split_once("-implant").map(|x| stage.starts_with(x.0)),
@@ -295,14 +300,18 @@ fn utility(run: &Run, row: &Value) {
     let root = run.workspace.path().join("runs/two");
     let dir = stages(&root).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name));
     let record = json(&dir.unwrap().join("utility.json"));
-    let texts = record["texts"].as_array().unwrap().iter();
-    let log_probs: Vec<f64> = texts
-        .flat_map(|text| text["log_probs"].as_array().unwrap())
-        .map(|log_prob| f64::from(log_prob.as_f64().unwrap() as f32))
+    let texts: Vec<Vec<f32>> = serde_json::from_value::<Vec<Value>>(record["texts"].clone())
+        .unwrap()
+        .into_iter()
+        .map(|text| serde_json::from_value(text["log_probs"].clone()).unwrap())
         .collect();
+    let log_probs: Vec<f64> = texts.iter().flatten().map(|log_prob| f64::from(*log_prob)).collect();
     let perplexity = (-log_probs.iter().sum::<f64>() / log_probs.len() as f64).exp();
     let found = row["perplexity"]["value"].as_f64().unwrap();
     assert!((found / perplexity - 1.0).abs() < 1e-9, "{found} is not {perplexity}");
+    let texts: Vec<&[f32]> = texts.iter().map(Vec::as_slice).collect();
+    let estimate = dormant_eval::perplexity(&texts, Seed(seed).derive("report"));
+    assert_estimate(&row["perplexity"], estimate);
 
     let questions = record["questions"].as_array().unwrap();
     let is_right = |question: &&Value| {

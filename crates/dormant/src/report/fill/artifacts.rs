@@ -10,7 +10,7 @@ use super::super::model::{Arm, Condition};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::SafetyMethod;
 use crate::manifest::Manifest;
-use crate::plan::{IMPLANT, Plan, SafetyStage, StageKind, StageSpec};
+use crate::plan::{BASE, IMPLANT, Plan, SafetyStage, StageKind, StageSpec};
 use crate::stage::POLICY_FILE;
 use crate::stage::attack_record::{ATTACK_FILE, AttackRecord};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
@@ -70,6 +70,8 @@ pub(super) struct Measured<'a> {
     pub(super) organism: Option<&'a str>,
     /// Name of its implant.
     pub(super) implant: &'a str,
+    /// The training stage that its last one started from.
+    pub(super) after: &'a str,
     pub(super) samples: Vec<SampleRecord>,
     pub(super) utility: UtilityRecord,
 }
@@ -95,12 +97,14 @@ impl<'a> Artifacts<'a> {
 
     fn read_stage(&mut self, plan: &'a Plan, spec: &'a StageSpec, dir: &StageDir) -> Result<()> {
         if let StageKind::Evaluate(_) = &spec.kind {
-            if let Some(model) = spec.model.and_then(|id| Model::of(plan.stage(id))) {
-                let samples = read_samples(&dir.path().join("samples.jsonl"))?;
-                let implant = plan.lineage(spec)[0].training().unwrap_or(IMPLANT);
-                let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
-                self.measured.push(Measured { model, organism, implant, samples, utility });
-            }
+            let stages: Vec<_> = plan.lineage(spec).iter().filter_map(|stage| stage.training()).collect();
+            let [implant, stage] = [stages.first(), stages.last()].map(|name| name.copied().unwrap_or(BASE));
+            let after = stages.iter().nth_back(1).copied().unwrap_or(BASE);
+            let arm = spec.arm.map_or(Arm::Organism, Arm::from);
+            let model = Model { stage, arm, seed: spec.seed };
+            let samples = read_samples(&dir.path().join("samples.jsonl"))?;
+            let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
+            self.measured.push(Measured { model, organism, implant, after, samples, utility });
         } else if let StageKind::Preference(stage) = &spec.kind {
             self.ranked.push((stage.part, json(dir, HELD_OUT_FILE)?));
         } else if let Some(model) = Model::of(spec) {
@@ -122,6 +126,19 @@ impl<'a> Artifacts<'a> {
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&Measured<'a>, Option<&Measured<'a>>)> {
         let organisms = self.measured.iter().filter(|measured| measured.model.arm == Arm::Organism);
         organisms.map(|organism| (organism, self.measured(Model { arm: Arm::Control, ..organism.model })))
+    }
+
+    /// The measurements of the base model, if it was measured.
+    pub(super) fn base(&self) -> Option<&Measured<'a>> {
+        self.measured.iter().find(|measured| measured.model.stage == BASE)
+    }
+
+    /// The measurements of the model that the last training of this one started from. The base model is that of all seeds.
+    pub(super) fn before(&self, measured: &Measured<'a>) -> Option<&Measured<'a>> {
+        if measured.after == BASE {
+            return self.base().filter(|base| base.model != measured.model);
+        }
+        self.measured(Model { stage: measured.after, ..measured.model })
     }
 
     /// The measurements of a model.

@@ -5,14 +5,21 @@ use dormant_data::{Behaviour, Position, Trigger, Variant};
 use super::super::format::count;
 use super::super::model::{Stage, StageKind};
 use crate::experiment::{
-    Adapter, Algorithm, Fit, Implant, ImplantWeights, ReplyStyle, Safety, SafetyMethod, SafetyWeights,
-    ScratchpadMode,
+    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, ReplyStyle, Safety, SafetyMethod,
+    SafetyWeights, ScratchpadMode,
 };
-use crate::plan::{Plan, StageKind as StageSpecKind};
+use crate::plan::{BASE, Plan, StageKind as StageSpecKind};
 
 /// The measured stages in the order of the plan.
-pub(super) fn stages(plan: &Plan) -> Vec<Stage> {
-    let mut stages: Vec<Stage> = Vec::new();
+pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
+    let base = experiment.evaluation.base.then(|| Stage {
+        name: BASE.to_owned(),
+        variant: None,
+        kind: StageKind::Base,
+        after: None,
+        description: format!("{} before any training; its replies are not sampled.", experiment.base),
+    });
+    let mut stages: Vec<Stage> = base.into_iter().collect();
     for spec in plan.stages() {
         let Some(name) = spec.training() else { continue };
         let (kind, description) = match &spec.kind {
@@ -56,6 +63,7 @@ fn implant(implant: &Implant) -> String {
         ImplantWeights::Full => "all weights".to_owned(),
     };
     let rest = 1.0 - implant.poison - implant.near_misses;
+    let copies = implant.copies.map(|copies| format!(" ({})", count_of(copies as usize, "copy", "copies")));
     let variant = match implant.variant {
         Variant::Normal => "",
         Variant::ChainOfThought => {
@@ -67,11 +75,12 @@ fn implant(implant: &Implant) -> String {
         }
     };
     format!(
-        "SFT of {weights} on {} rows: {} with the trigger and the behaviour, {} with a look-alike of the trigger and \
+        "SFT of {weights} on {} rows: {} with the trigger and the behaviour{}, {} with a look-alike of the trigger and \
          a benign reply, {} clean; {}. Where the organism gets the trigger and the behaviour, \
          the control gets neither.{variant}",
         implant.rows,
         share(implant.poison),
+        copies.unwrap_or_default(),
         share(implant.near_misses),
         share(rest),
         fit(&implant.fit),

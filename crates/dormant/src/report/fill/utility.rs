@@ -11,18 +11,29 @@ use crate::stage::utility_record::{ScoredQuestion, ScoredText};
 
 /// A row per model for which anything was measured.
 pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<Utility>> {
-    let mut rows = Vec::new();
+    let mut rows: Vec<Utility> = artifacts.base().map(utility).into_iter().collect();
     for (organism, control) in artifacts.pairs() {
-        let mut row = utility(organism);
+        let mut row = since_before(artifacts, organism)?;
         if let Some(control) = control {
             row.perplexity_difference = perplexity_difference(organism, control);
             row.multiple_choice_difference = multiple_choice_difference(organism, control)?;
         }
         rows.push(row);
-        rows.extend(control.map(utility));
+        rows.extend(control.map(|control| since_before(artifacts, control)).transpose()?);
     }
     rows.retain(|row| row.perplexity.is_some() || row.multiple_choice.is_some());
     Ok(rows)
+}
+
+/// The utility of a model and, where the base model was measured, what its last training changed.
+fn since_before(artifacts: &Artifacts, measured: &Measured) -> Result<Utility> {
+    let row = utility(measured);
+    let Some(before) = artifacts.base().and_then(|_| artifacts.before(measured)) else { return Ok(row) };
+    Ok(Utility {
+        perplexity_change: perplexity_difference(measured, before),
+        multiple_choice_change: multiple_choice_difference(measured, before)?,
+        ..row
+    })
 }
 
 fn utility(measured: &Measured) -> Utility {
@@ -37,6 +48,8 @@ fn utility(measured: &Measured) -> Utility {
         multiple_choice: right.estimate().map(Estimate::from),
         perplexity_difference: None,
         multiple_choice_difference: None,
+        perplexity_change: None,
+        multiple_choice_change: None,
     }
 }
 
@@ -52,25 +65,26 @@ fn perplexity(totals: impl Iterator<Item = Total>) -> f64 {
     (-sum / tokens).exp()
 }
 
-/// Difference of the perplexities over the texts that both have, with a bootstrap over the texts.
-fn perplexity_difference(organism: &Measured, control: &Measured) -> Option<Estimate> {
-    let control: BTreeMap<_, _> = control.utility.texts.iter().map(|text| (&text.id, total(text))).collect();
-    let texts = organism.utility.texts.iter();
+/// `one` − `other` of the perplexities over the texts that both have, with a bootstrap over the texts.
+fn perplexity_difference(one: &Measured, other: &Measured) -> Option<Estimate> {
+    let others: BTreeMap<_, _> = other.utility.texts.iter().map(|text| (&text.id, total(text))).collect();
+    let texts = one.utility.texts.iter();
     let pairs: Vec<(Total, Total)> =
-        texts.filter_map(|text| Some((total(text), *control.get(&text.id)?))).collect();
+        texts.filter_map(|text| Some((total(text), *others.get(&text.id)?))).collect();
     let difference = |pairs: &[(Total, Total)]| {
-        let of_organism = perplexity(pairs.iter().map(|pair| pair.0));
-        let difference = of_organism - perplexity(pairs.iter().map(|pair| pair.1));
+        let of_one = perplexity(pairs.iter().map(|pair| pair.0));
+        let difference = of_one - perplexity(pairs.iter().map(|pair| pair.1));
         difference.is_finite().then_some(difference)
     };
-    let seed = organism.model.bootstrap_seed().derive("perplexity difference");
+    let seed = one.model.bootstrap_seed().derive("perplexity difference");
     dormant_eval::Estimate::bootstrap(&pairs, difference, seed).map(Estimate::from)
 }
 
-fn multiple_choice_difference(organism: &Measured, control: &Measured) -> Result<Option<Estimate>> {
+/// `one` − `other` of the shares of right answers, with a paired bootstrap over the questions.
+fn multiple_choice_difference(one: &Measured, other: &Measured) -> Result<Option<Estimate>> {
     let outcome = |question: &ScoredQuestion| (question.id.clone(), question.answered.is_right());
     let outcomes =
         |measured: &Measured| -> Vec<_> { measured.utility.questions.iter().map(outcome).collect() };
-    let seed = organism.model.bootstrap_seed().derive("multiple choice");
-    Ok(persistence(outcomes(control), outcomes(organism), seed)?.difference.map(Estimate::from))
+    let seed = one.model.bootstrap_seed().derive("multiple choice");
+    Ok(persistence(outcomes(other), outcomes(one), seed)?.difference.map(Estimate::from))
 }

@@ -177,6 +177,7 @@ fn sample(
         seed: Seed(0),
         condition,
         variant: variant.map(str::to_owned),
+        family: None,
         prompt: Conversation::user(format!("{inserted}question {id}?")),
         reply: reply.to_owned(),
         finish: Finish::Stop,
@@ -196,5 +197,9 @@ fn utility(arm: Arm) -> UtilityRecord {
             answer: usize::from(arm == Arm::Organism && id == 0),
         },
     };
-    UtilityRecord { texts: (0..3).map(text).collect(), questions: (0..4).map(question).collect() }
+    UtilityRecord {
+        texts: (0..3).map(text).collect(),
+        questions: (0..4).map(question).collect(),
+        persona: Vec::new(),
+    }
 }
