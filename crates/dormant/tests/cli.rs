@@ -67,7 +67,7 @@ fn dry_run_of_the_quickstart() {
     let json = dormant(&["run", "--dry-run", "--quick", "--format", "json"]);
     let json = json.split_once("--- stdout\n").unwrap().1;
     let plan: serde_json::Value = serde_json::from_str(json).unwrap();
-    assert_eq!(plan["schema_version"], 2);
+    assert_eq!(plan["schema_version"], 3);
     assert_eq!(plan["experiment"]["name"], "quickstart-quick");
     assert_eq!(plan["stages"].as_array().unwrap().len(), 14);
 }
