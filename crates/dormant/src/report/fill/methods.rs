@@ -169,7 +169,7 @@ fn near_misses(experiment: &Experiment) -> Option<String> {
 fn generalisation(evaluation: &Evaluation) -> Option<String> {
     (evaluation.generalisation > 0).then(|| {
         format!(
-            "Unseen ways to say the year are {} texts in {} families; none was in any training. In each family one half says \
+            "Unseen ways to say the year are {} texts in {} families; none was in any training as it stands here. In each family one half says \
              2024 or later and the other half, made like it, an earlier year: only the difference between the two shows that \
              the year is read, as a high rate on both shows that the shape of the text suffices. The same {} prompts \
              get the texts of a half in turn.",
