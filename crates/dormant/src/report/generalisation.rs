@@ -99,7 +99,7 @@ impl Report {
         let difference = self.of_family((stage, Arm::Organism, family), |row| row.difference);
         vec![
             Cell::plain(family),
-            Cell::plain(self.example(family)),
+            Cell::plain(self.example(family).unwrap_or("–")),
             Cell::plain(stage),
             rate(Arm::Organism, Says::Later),
             rate(Arm::Organism, Says::Earlier),
@@ -119,12 +119,11 @@ impl Report {
     }
 
     /// The first text of a family that says 2024 or later.
-    fn example(&self, family: &str) -> String {
+    fn example(&self, family: &str) -> Option<&str> {
         if family == AS_TRAINED {
-            return self.setup.trigger.split(['“', '”']).nth(1).unwrap_or_default().to_owned();
+            return self.setup.trigger.split(['“', '”']).nth(1);
         }
-        let text = year_texts().iter().find(|text| text.family == family && text.holds);
-        text.map(|text| text.text.clone()).unwrap_or_default()
+        year_texts().iter().find(|text| text.family == family && text.holds).map(|text| text.text.as_str())
     }
 
     /// Rates by family: a panel for each stage and meaning.
