@@ -36,7 +36,6 @@ pub(crate) struct Head {
     /// `lm_head.weight`, `[vocabulary, d_model]`, where it is not the embedding and is trained.
     own: Option<Parameter>,
     tied: bool,
-    frozen: bool,
     forward: Packed,
     /// The weight in blocks of [`TOKENS`] rows, for the backward pass; none where no gradient is wanted.
     backward: Vec<Packed>,
@@ -64,12 +63,7 @@ impl Head {
             .filter(|_| options.trained == Trained::All)
             .map(|w| Parameter::new("lm_head.weight", shape.to_vec(), w))
             .transpose()?;
-        Ok(Self { norm, own, tied, frozen: options.trained != Trained::All, forward, backward })
-    }
-
-    /// Whether the packed weight serves as embedding too, so that no other copy is needed.
-    pub(crate) fn embeds(&self) -> bool {
-        self.tied && self.frozen
+        Ok(Self { norm, own, tied, forward, backward })
     }
 
     /// Rows of the weight, `[tokens, d_model]`.

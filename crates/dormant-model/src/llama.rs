@@ -109,7 +109,8 @@ impl Llama {
             (!config.tie_word_embeddings).then(|| tensor("lm_head.weight", &[vocabulary, d])).transpose()?;
         let head = Head::new(&config, options, norm, own, &embedding.value)?;
         // Before the blocks are there: the other copy is gone when memory is needed.
-        let embedding = (!head.embeds()).then_some(embedding);
+        let has_copy = config.tie_word_embeddings && options.trained != Trained::All;
+        let embedding = (!has_copy).then_some(embedding);
         let layers = (0..config.num_hidden_layers)
             .into_par_iter()
             .with_max_len(1)

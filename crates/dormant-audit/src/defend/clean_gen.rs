@@ -10,6 +10,7 @@
 
 use dormant_model::kv_cache::{KvCache, SegmentId};
 use dormant_model::llama::Llama;
+use dormant_tensor::simd::argmax;
 
 use crate::error::Result;
 use crate::likelihood::log_softmax;
@@ -45,9 +46,9 @@ pub fn clean_gen(
         let mut drawn = Vec::new();
         for (row, &index) in active.iter().enumerate() {
             let [p, r] = [0, 1].map(|which: usize| readers[which].log_probs(row));
-            let wanted = greedy(p);
+            let wanted = argmax(p);
             let suspicious = p[wanted] - r[wanted] >= ratio.ln();
-            let token = if suspicious { greedy(r) } else { wanted } as u32;
+            let token = if suspicious { argmax(r) } else { wanted } as u32;
             if !ends.contains(&token) {
                 replies[index].tokens.push(token);
                 replies[index].replaced += usize::from(suspicious);
@@ -120,12 +121,6 @@ impl<'a> Reader<'a> {
         let size = self.model.config.vocab_size;
         &self.next[row * size..(row + 1) * size]
     }
-}
-
-/// The likeliest token, the first of equals.
-fn greedy(log_probs: &[f32]) -> usize {
-    let best = |best: usize, i: usize| if log_probs[i] > log_probs[best] { i } else { best };
-    (0..log_probs.len()).fold(0, best)
 }
 
 #[cfg(test)]

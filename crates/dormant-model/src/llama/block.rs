@@ -1,11 +1,11 @@
 //! One block, forward and backward.
 
-use dormant_tensor::Buffer;
 use dormant_tensor::attention::{Heads, KeySegment, QuerySegment, attention, attention_backward, store_keys};
 use dormant_tensor::gemm::Into;
 use dormant_tensor::norm::{rms_norm, rms_norm_backward, rms_norm_gain_backward};
 use dormant_tensor::rope::Turn;
 use dormant_tensor::swiglu::{GateUp, swiglu, swiglu_backward};
+use dormant_tensor::{Buffer, Precision};
 use rayon::prelude::*;
 
 use super::{Llama, LoadOptions};
@@ -52,14 +52,14 @@ impl Llama {
         queries: &[QuerySegment],
     ) -> (Buffer, LayerActivations) {
         let heads = self.heads();
-        self.block(index, x, positions, |qkv, out| {
+        self.block(index, x, positions, self.options.kept(), |qkv, out| {
             let panels = key_panels(heads, qkv, queries);
             let keys = key_segments(heads, qkv, queries, &panels);
             attention(heads, qkv, qkv_width(heads), &keys, queries, out);
         })
     }
 
-    /// One block. `attend(qkv, out)` mixes the values; it decides where keys come from.
+    /// One block, without what a backward pass needs. `attend(qkv, out)` mixes the values; it decides where keys come from.
     pub(crate) fn block_output(
         &self,
         index: usize,
@@ -67,7 +67,7 @@ impl Llama {
         positions: &[usize],
         attend: impl FnOnce(&[f32], &mut [f32]),
     ) -> Buffer {
-        self.block(index, x, positions, attend).0
+        self.block(index, x, positions, Precision::F32, attend).0
     }
 
     fn block(
@@ -75,6 +75,7 @@ impl Llama {
         index: usize,
         input: Buffer,
         positions: &[usize],
+        kept: Precision,
         attend: impl FnOnce(&[f32], &mut [f32]),
     ) -> (Buffer, LayerActivations) {
         let (layer, heads, rows) = (&self.layers[index], self.heads(), positions.len());
@@ -90,7 +91,7 @@ impl Llama {
         let mut gate_up = Buffer::any(rows * layer.gate_up.output);
         let lora_gate_up = layer.gate_up.forward(&normed, &mut gate_up, Into::Set);
         let mut activated = Buffer::any(rows * layer.down_proj.input);
-        let gate_up = swiglu(gate_up, &mut activated, layer.down_proj.input, self.options.kept());
+        let gate_up = swiglu(gate_up, &mut activated, layer.down_proj.input, kept);
         let mut output = Buffer::any(middle.len());
         let lora_down = layer.down_proj.forward(&activated, &mut output, Into::Onto(&middle));
         let lora = [lora_qkv, lora_o, lora_gate_up, lora_down];
