@@ -3,13 +3,17 @@
 mod bench;
 mod defend;
 
+use std::path::Path;
+
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::base;
 use crate::cli::{GlobalArgs, ZooArgs, ZooCommand};
 use crate::error::Result;
 use crate::interrupt;
 use crate::model::ModelFiles;
+use crate::stage_dir::write_atomic;
 use crate::ui::Ui;
 use crate::zoo::build::Builder;
 use crate::zoo::{Entry, Purpose, Zoo};
@@ -39,6 +43,31 @@ pub(super) fn run(command: &ZooCommand, global: &GlobalArgs, ui: &Ui) -> Result<
         ZooCommand::Bench(args) => bench::run(args, global, ui),
         ZooCommand::Defend(args) => defend::run(args, global, ui),
     }
+}
+
+/// A result that was written before; none if there is none that can be read.
+fn known<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).expect("results are plain data") + "\n";
+    write_atomic(path, text.as_bytes())
+}
+
+/// Writes `report.json` and `report.md`.
+fn write_report<T: Serialize>(folder: &Path, outcome: &T, text: fn(&T) -> String) -> Result<()> {
+    write(&folder.join("report.json"), outcome)?;
+    write_atomic(&folder.join("report.md"), text(outcome).as_bytes())
+}
+
+/// The files of an entry; none, with a warning, if it is not built.
+fn built(builder: &Builder<'_>, entry: Entry<'_>) -> Option<ModelFiles> {
+    if !builder.is_built(entry) {
+        builder.ui.warn(format!("{} is not built and is left out", entry.name()));
+        return None;
+    }
+    Some(ModelFiles { adapter: Some(builder.folder(entry)), ..builder.base.clone() })
 }
 
 fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {

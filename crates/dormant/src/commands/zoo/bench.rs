@@ -1,7 +1,6 @@
 //! `dormant zoo bench`: how good is the scan?
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::ScanConfig;
@@ -11,7 +10,7 @@ use dormant_model::linear::Trained;
 use serde::{Deserialize, Serialize};
 
 use super::super::scan::scan_files;
-use super::SCHEMA_VERSION;
+use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
 use crate::cli::{GlobalArgs, ZooBenchArgs};
 use crate::error::{Context, Result};
@@ -134,16 +133,12 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     std::fs::create_dir_all(&args.out).or_failure(|| format!("cannot make `{}`", args.out.display()))?;
     let mut lines = Vec::new();
     for entry in args.zoo.chosen(&zoo) {
-        if !builder.is_built(entry) {
-            ui.warn(format!("{} is not built and is left out", entry.name()));
-            continue;
-        }
+        let Some(files) = built(&builder, entry) else { continue };
         let path = args.out.join(format!("{}.json", entry.name()));
-        let before = known(&path);
+        let before: Option<Line> = known(&path);
         let line = if let Some(line) = before.clone().filter(|_| !args.again) {
             line
         } else {
-            let files = ModelFiles { adapter: Some(builder.folder(entry)), ..base.clone() };
             let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
             let reference = (!args.no_reference).then_some(&base);
             // The scan is given weights and nothing of the recipe.
@@ -158,19 +153,9 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
         lines.push(line);
     }
     let outcome = Outcome::new(lines);
-    write(&args.out.join("report.json"), &outcome)?;
-    std::fs::write(args.out.join("report.md"), text(&outcome)).or_failure(|| "cannot write the table")?;
+    write_report(&args.out, &outcome, text)?;
     ui.result(&outcome, text);
     Ok(())
-}
-
-fn known(path: &Path) -> Option<Line> {
-    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
-}
-
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("results are plain data") + "\n";
-    std::fs::write(path, text).or_failure(|| format!("cannot write `{}`", path.display()))
 }
 
 fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use dormant_eval::Rate;
 use serde::{Deserialize, Serialize};
 
-use super::SCHEMA_VERSION;
+use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
 use crate::cli::{GlobalArgs, ZooDefendArgs};
 use crate::defence::{Measured, Patient};
@@ -67,16 +67,12 @@ pub(super) fn run(args: &ZooDefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<
     interrupt::install(ui, "stopping; the same command goes on with the next cell")?;
     let zoo = Zoo::load(args.zoo.file.as_deref())?;
     let base = ModelFiles { weights: base::resolve(&zoo.base, global.offline, ui)?.path, adapter: None };
-    let builder = Builder { zoo: &zoo, base: base.clone(), folder: args.zoo.zoo.clone(), ui };
+    let builder = Builder { zoo: &zoo, base, folder: args.zoo.zoo.clone(), ui };
     let folder = args.out.join("cells");
     std::fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
     let mut cells = Vec::new();
     for entry in args.zoo.chosen(&zoo).filter(|entry| entry.policy().is_some()) {
-        if !builder.is_built(entry) {
-            ui.warn(format!("{} is not built and is left out", entry.name()));
-            continue;
-        }
-        let files = ModelFiles { adapter: Some(builder.folder(entry)), ..base.clone() };
+        let Some(files) = built(&builder, entry) else { continue };
         for seed in 0..args.seeds {
             cells.extend(of_organism(args, entry, &files, seed, &folder, ui)?);
             report(args, &cells)?;
@@ -101,7 +97,7 @@ fn of_organism(
     for method in std::iter::once(None).chain(args.methods.iter().copied().map(Some)) {
         let name = method.map_or(NONE, Method::name);
         let path = folder.join(format!("{}-{name}-{seed}.json", entry.name()));
-        if let Some(cell) = known(&path, &args.defence) {
+        if let Some(cell) = made(&path, &args.defence) {
             cells.push(cell);
             continue;
         }
@@ -122,9 +118,9 @@ fn of_organism(
     Ok(cells)
 }
 
-fn known(path: &Path, settings: &DefenceArgs) -> Option<Cell> {
-    let cell: Cell = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
-    (cell.settings == *settings).then_some(cell)
+/// The cell, if it was made in this way before.
+fn made(path: &Path, settings: &DefenceArgs) -> Option<Cell> {
+    known(path).filter(|cell: &Cell| cell.settings == *settings)
 }
 
 fn report(args: &ZooDefendArgs, cells: &[Cell]) -> Result<Outcome> {
@@ -132,14 +128,8 @@ fn report(args: &ZooDefendArgs, cells: &[Cell]) -> Result<Outcome> {
     let standing = |name| Standing::new(name, cells.iter().filter(|c| c.method == name));
     let leaderboard = names.map(standing).collect();
     let outcome = Outcome { schema_version: SCHEMA_VERSION, leaderboard, cells: cells.to_vec() };
-    write(&args.out.join("report.json"), &outcome)?;
-    std::fs::write(args.out.join("report.md"), text(&outcome)).or_failure(|| "cannot write the table")?;
+    write_report(&args.out, &outcome, text)?;
     Ok(outcome)
-}
-
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("results are plain data") + "\n";
-    std::fs::write(path, text).or_failure(|| format!("cannot write `{}`", path.display()))
 }
 
 impl Standing {
@@ -258,7 +248,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, cell) = (folder.path().join("cell.json"), cell("crow", 1, 2));
         write(&path, &cell).unwrap();
-        assert_eq!(known(&path, &cell.settings).unwrap().measured.triggered, cell.measured.triggered);
-        assert!(known(&path, &DefenceArgs { n: 11, ..cell.settings }).is_none());
+        assert_eq!(made(&path, &cell.settings).unwrap().measured.triggered, cell.measured.triggered);
+        assert!(made(&path, &DefenceArgs { n: 11, ..cell.settings }).is_none());
     }
 }
