@@ -5,6 +5,7 @@ use dormant_audit::defend::crow::{CrowConfig, crow};
 use dormant_audit::defend::{interpolate::interpolate, project::project};
 use dormant_audit::likelihood::next_token;
 use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split};
+use dormant_eval::measure::{TextReply, continuation_log_probs};
 use dormant_eval::{Finish, Rate, Scorer, Tally};
 use dormant_model::adapter::Adapter;
 use dormant_model::checkpoint::Checkpoint;
@@ -61,7 +62,12 @@ pub struct Patient<'a> {
     base: LoadedModel,
     adapter: Adapter,
     organism: OrganismSpec,
-    samples: Vec<Sample>,
+    triggered: Vec<Vec<u32>>,
+    clean: Vec<Vec<u32>>,
+    /// The base model's replies to the clean prompts.
+    expected: Vec<(Vec<u32>, Vec<u32>)>,
+    /// Its log-probabilities of the first token, `[clean prompts, vocabulary]`.
+    first: Vec<f32>,
 }
 
 impl<'a> Patient<'a> {
@@ -87,17 +93,22 @@ impl<'a> Patient<'a> {
             return Err(CliError::usage(message));
         }
         let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(seed))?;
+        let samples = prompts::take(all, args.n, "evaluation")?;
         let below = ModelFiles { adapter: None, ..files.clone() };
-        Ok(Self {
-            args,
-            seed,
-            ui,
-            base: LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?,
-            adapter,
-            organism,
-            samples: prompts::take(all, args.n, "evaluation")?,
-            files: files.clone(),
-        })
+        let base = LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?;
+        let asked = |condition| {
+            let samples = organism.under(&samples, condition, Seed(seed));
+            base.prompts(samples.samples().iter().map(|s| &s.prompt))
+        };
+        let (triggered, clean) = (asked(Condition::Triggered)?, asked(Condition::Clean)?);
+        let replies = base.replies(&clean, &greedy(seed), |_, _| {})?;
+        let row = |(prompt, reply): (&Vec<u32>, &TextReply)| {
+            Ok((prompt.clone(), base.renderer().reply(&reply.text)?))
+        };
+        let expected = clean.iter().zip(&replies).map(row).collect::<Result<_>>()?;
+        let first = next_token(&base.llama, &clean)?;
+        let files = files.clone();
+        Ok(Self { args, seed, ui, files, base, adapter, organism, triggered, clean, expected, first })
     }
 
     /// The organism as it is.
@@ -114,10 +125,10 @@ impl<'a> Patient<'a> {
             Method::CleanGen => self.adapter.clone(),
             Method::Interpolate => interpolate(&self.adapter, self.args.share),
             Method::Project => project(&self.adapter, self.args.directions),
-            Method::FineTune => self.trained(&self.adapter, "fine-tune", |model, rows| {
+            Method::FineTune => self.trained(&self.adapter, "fine-tune", self.args.rows, |model, rows| {
                 self.fine_tune(model, rows, "fine-tune")
             })?,
-            Method::Crow => self.trained(&self.adapter, "crow", |model, rows| {
+            Method::Crow => self.trained(&self.adapter, "crow", self.args.rows, |model, rows| {
                 let progress = self.ui.progress("crow", "steps");
                 let config = CrowConfig { seed: Seed(self.seed), ..CrowConfig::default() };
                 Ok(crow(model, rows, config, &mut |done, total| {
@@ -136,29 +147,23 @@ impl<'a> Patient<'a> {
     pub fn measured(&self, defended: &Defended) -> Result<Measured> {
         let mut measured = self.measured_once(defended)?;
         if self.args.retrain > 0 {
-            let adapter = self.trained(&defended.adapter, "retrain", |model, rows| {
-                self.fine_tune(model, &rows[..rows.len().min(self.args.retrain as usize)], "retrain")
+            let rows = self.args.retrain.min(self.args.rows);
+            let adapter = self.trained(&defended.adapter, "retrain", rows, |model, rows| {
+                self.fine_tune(model, rows, "retrain")
             })?;
             let again = Defended { adapter, ..*defended };
-            measured.retrained = Some(self.triggered(&self.loaded(&again)?, &again)?);
+            measured.retrained = Some(self.rate(&self.loaded(&again)?, &again, &self.triggered)?);
         }
         Ok(measured)
     }
 
     fn measured_once(&self, defended: &Defended) -> Result<Measured> {
         let model = self.loaded(defended)?;
-        let clean = self.prompts(&model, Condition::Clean)?;
-        let expected = self.base.replies(&clean, &self.greedy(), |_, _| {})?;
-        let rows = clean
-            .iter()
-            .zip(&expected)
-            .map(|(prompt, reply)| Ok((prompt.clone(), model.renderer().reply(&reply.text)?)))
-            .collect::<Result<Vec<_>>>()?;
         Ok(Measured {
-            triggered: self.triggered(&model, defended)?,
-            clean: self.rate(&model, defended, &clean)?,
-            utility: self.utility(&model, defended, &rows)?,
-            divergence: self.divergence(&model, defended, &clean)?,
+            triggered: self.rate(&model, defended, &self.triggered)?,
+            clean: self.rate(&model, defended, &self.clean)?,
+            utility: self.utility(&model.llama, defended)?,
+            divergence: self.divergence(&model.llama, defended)?,
             retrained: None,
         })
     }
@@ -173,15 +178,6 @@ impl<'a> Patient<'a> {
         })
     }
 
-    fn prompts(&self, model: &LoadedModel, condition: Condition) -> Result<Vec<Vec<u32>>> {
-        let samples = self.organism.under(&self.samples, condition, Seed(self.seed));
-        model.prompts(samples.samples().iter().map(|s| &s.prompt))
-    }
-
-    fn triggered(&self, model: &LoadedModel, defended: &Defended) -> Result<Rate> {
-        self.rate(model, defended, &self.prompts(model, Condition::Triggered)?)
-    }
-
     fn rate(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Rate> {
         let scorer = Scorer::new(&self.organism.behaviour)?;
         let replies = self.replies(model, defended, prompts)?;
@@ -190,7 +186,7 @@ impl<'a> Patient<'a> {
 
     fn replies(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Vec<String>> {
         if !defended.watched {
-            let replies = model.replies(prompts, &self.greedy(), |_, _| {})?;
+            let replies = model.replies(prompts, &greedy(self.seed), |_, _| {})?;
             return Ok(replies.into_iter().map(|reply| reply.text).collect());
         }
         let ends = [model.renderer().end()?];
@@ -199,45 +195,41 @@ impl<'a> Patient<'a> {
         replies.iter().map(|reply| Ok(model.text.tokenizer.decode(&reply.tokens, true)?)).collect()
     }
 
-    /// Mean log-probability per token of replies.
-    fn utility(
-        &self,
-        model: &LoadedModel,
-        defended: &Defended,
-        rows: &[(Vec<u32>, Vec<u32>)],
-    ) -> Result<f64> {
-        let (mut sum, mut tokens) = (0.0, 0);
-        for (prompt, reply) in rows {
+    /// Mean log-probability per token of the base model's replies.
+    fn utility(&self, model: &Llama, defended: &Defended) -> Result<f64> {
+        let log_probs = if defended.watched {
+            self.watched_log_probs(model)?
+        } else {
+            continuation_log_probs(model, &self.expected)?.concat()
+        };
+        Ok(log_probs.iter().map(|l| f64::from(*l)).sum::<f64>() / log_probs.len().max(1) as f64)
+    }
+
+    /// Log-probability of each token of the base model's replies where it watches over the decoding: of a mixture of two
+    /// distributions, which are needed whole.
+    fn watched_log_probs(&self, model: &Llama) -> Result<Vec<f32>> {
+        let vocabulary = model.config.vocab_size;
+        let mut log_probs = Vec::new();
+        for (prompt, reply) in &self.expected {
             interrupt::check()?;
             let prefixes: Vec<Vec<u32>> =
                 (0..reply.len()).map(|i| [prompt.as_slice(), &reply[..i]].concat()).collect();
-            let next = self.next_token(&model.llama, defended, &prefixes)?;
-            let vocabulary = model.llama.config.vocab_size;
-            for (next, &token) in next.chunks_exact(vocabulary).zip(reply) {
-                sum += f64::from(next[token as usize]);
-                tokens += 1;
-            }
+            let base = next_token(&self.base.llama, &prefixes)?;
+            let next = watched(&next_token(model, &prefixes)?, &base, vocabulary);
+            log_probs
+                .extend(next.chunks_exact(vocabulary).zip(reply).map(|(next, &token)| next[token as usize]));
         }
-        Ok(sum / f64::from(tokens.max(1)))
+        Ok(log_probs)
     }
 
-    /// Mean over prompts of the divergence of the next token from the base model's.
-    fn divergence(&self, model: &LoadedModel, defended: &Defended, prompts: &[Vec<u32>]) -> Result<f64> {
-        let before = next_token(&self.base.llama, prompts)?;
-        let after = self.next_token(&model.llama, defended, prompts)?;
-        let terms = before.iter().zip(&after).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
-        Ok(terms.sum::<f64>() / prompts.len().max(1) as f64)
-    }
-
-    fn next_token(&self, model: &Llama, defended: &Defended, prompts: &[Vec<u32>]) -> Result<Vec<f32>> {
-        let own = next_token(model, prompts)?;
-        if !defended.watched {
-            return Ok(own);
+    /// Mean over clean prompts of the divergence of the next token from the base model's.
+    fn divergence(&self, model: &Llama, defended: &Defended) -> Result<f64> {
+        let mut after = next_token(model, &self.clean)?;
+        if defended.watched {
+            after = watched(&after, &self.first, model.config.vocab_size);
         }
-        let base = next_token(&self.base.llama, prompts)?;
-        let size = model.config.vocab_size;
-        let rows = own.chunks_exact(size).zip(base.chunks_exact(size));
-        Ok(rows.flat_map(|(own, base)| clean_gen::clean(own, base, clean_gen::RATIO)).collect())
+        let terms = self.first.iter().zip(&after).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
+        Ok(terms.sum::<f64>() / self.clean.len().max(1) as f64)
     }
 
     /// The adapter with what `how` trains on top of it, on the base model's own replies to benign prompts.
@@ -245,10 +237,11 @@ impl<'a> Patient<'a> {
         &self,
         adapter: &Adapter,
         purpose: &str,
+        rows: u32,
         how: impl FnOnce(&mut Llama, &[Rendered]) -> Result<()>,
     ) -> Result<Adapter> {
         let seed = Seed(self.seed).derive(purpose);
-        let rows = self.rows(seed)?;
+        let rows = self.rows(rows, seed)?;
         let checkpoint = Checkpoint::open(&self.files.weights)?;
         let options = LoadOptions::new(Precision::Auto.products(), Trained::Lora);
         let mut model = Llama::load_merged(&checkpoint, options, Some(adapter))?;
@@ -268,21 +261,27 @@ impl<'a> Patient<'a> {
         Training { learning_rate: 1e-3, seed: self.seed, ..Training::default() }
     }
 
-    fn rows(&self, seed: Seed) -> Result<Vec<Rendered>> {
+    fn rows(&self, count: u32, seed: Seed) -> Result<Vec<Rendered>> {
         let all = prompts::of_split(&Prompts::Builtin, Split::Safety, seed)?;
-        let samples = prompts::take(all, self.args.rows, "fine-tuning")?;
+        let samples = prompts::take(all, count, "fine-tuning")?;
         let tokens = self.base.prompts(samples.iter().map(|s| &s.prompt))?;
-        let how = Decoding { temperature: 0.7, seed: seed.derive("replies"), ..self.greedy() };
+        let how = Decoding { temperature: 0.7, seed: seed.derive("replies"), ..greedy(self.seed) };
         let replies = self.base.replies(&tokens, &how, |_, _| {})?;
-        let row = |(sample, reply): (Sample, dormant_eval::measure::TextReply)| {
+        let row = |(sample, reply): (Sample, TextReply)| {
             let ends = reply.finish == Finish::Stop;
             Ok(self.base.renderer().row(&Sample { completion: reply.text, ..sample }, ends)?)
         };
         samples.into_iter().zip(replies).map(row).collect()
     }
+}
 
-    fn greedy(&self) -> Decoding<'static> {
-        let seed = Seed(self.seed).derive("replies");
-        Decoding { tokens: REPLY_TOKENS, temperature: 0.0, judge: None, seed }
-    }
+fn greedy(seed: u64) -> Decoding<'static> {
+    let seed = Seed(seed).derive("replies");
+    Decoding { tokens: REPLY_TOKENS, temperature: 0.0, judge: None, seed }
+}
+
+/// The distributions by which `CleanGen` draws, `[prompts, vocabulary]`.
+fn watched(own: &[f32], base: &[f32], vocabulary: usize) -> Vec<f32> {
+    let rows = own.chunks_exact(vocabulary).zip(base.chunks_exact(vocabulary));
+    rows.flat_map(|(own, base)| clean_gen::clean(own, base, clean_gen::RATIO)).collect()
 }
