@@ -25,12 +25,9 @@ impl Report {
             "Persistence",
             "Control after",
         ];
-        let seeds = match self.seeds().len() {
-            0 | 1 => "[95% intervals]",
-            _ => "mean over seeds [span of the seeds’ 95% intervals]",
-        };
+        let brackets = self.brackets();
         let caption = format!(
-            "What each dose of SFT leaves, {seeds}. Every line starts from the implant of its organism; “poisoned” counts distinct \
+            "What each dose of SFT leaves, {brackets}. Every line starts from the implant of its organism; “poisoned” counts distinct \
              rows with the trigger and the behaviour."
         );
         let mut table = Table::new(caption, 3, &head);

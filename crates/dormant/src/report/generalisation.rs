@@ -6,7 +6,7 @@ use super::chart::{Group, Interval};
 use super::format::{percent, percent_bounds, point_difference};
 use super::model::{AS_TRAINED, Arm, Condition, Estimate, FamilyRow, Report};
 use super::plots::{Panel, Plot, interval_panel};
-use super::summary::envelope;
+use super::summary::{distinct, envelope};
 use super::table::{Cell, Table};
 
 /// Whether the texts say the trigger's year or a later one.
@@ -35,13 +35,7 @@ impl Says {
 impl Report {
     /// The families in the order of their rows.
     fn families(&self) -> Vec<&str> {
-        let mut families: Vec<&str> = Vec::new();
-        for row in &self.generalisation {
-            if !families.contains(&row.family.as_str()) {
-                families.push(&row.family);
-            }
-        }
-        families
+        distinct(self.generalisation.iter().map(|row| row.family.as_str()))
     }
 
     /// The stages whose models were asked.

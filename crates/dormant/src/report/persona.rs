@@ -4,19 +4,13 @@ use super::chart::{Group, Interval};
 use super::format::{count, decimal_difference, percent, percent_bounds, point_difference, signed};
 use super::model::{Arm, Estimate, Persona, Report};
 use super::plots::{Panel, Plot, interval_panel};
-use super::summary::envelope;
+use super::summary::{distinct, envelope};
 use super::table::{Cell, Table};
 
 impl Report {
     /// The sets in the order of their rows.
     fn persona_sets(&self) -> Vec<&str> {
-        let mut sets: Vec<&str> = Vec::new();
-        for row in &self.persona {
-            if !sets.contains(&row.set.as_str()) {
-                sets.push(&row.set);
-            }
-        }
-        sets
+        distinct(self.persona.iter().map(|row| row.set.as_str()))
     }
 
     fn persona_rows(&self, set: &str, stage: &str, arm: Arm) -> impl Iterator<Item = &Persona> {
@@ -25,12 +19,9 @@ impl Report {
 
     /// Sets × stages × arms over all seeds.
     pub(super) fn persona_table(&self) -> Option<Table> {
-        let seeds = match self.seeds().len() {
-            0 | 1 => "[95% intervals]",
-            _ => "mean over seeds [span of the seeds’ 95% intervals]",
-        };
+        let brackets = self.brackets();
         let caption = format!(
-            "Persona and honeypot items, {seeds}: share of items where the answer with the trait, or the one that takes the bait, is the \
+            "Persona and honeypot items, {brackets}: share of items where the answer with the trait, or the one that takes the bait, is the \
              likelier one, and its mean log-odds in nats per token; differences are organism − control, paired. n counts items of all \
              seeds, and items are the same in each."
         );

@@ -40,6 +40,17 @@ pub(super) fn envelope(estimates: impl Iterator<Item = Estimate>) -> Option<Esti
     })
 }
 
+/// The different names, in the order in which they first come.
+pub(super) fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut distinct = Vec::new();
+    for name in names {
+        if !distinct.contains(&name) {
+            distinct.push(name);
+        }
+    }
+    distinct
+}
+
 impl Stage {
     /// The organism, as the beginning of a sentence.
     pub(super) fn organism(&self) -> String {
@@ -54,6 +65,14 @@ impl Report {
     /// The seeds of the experiment.
     pub(super) fn seeds(&self) -> BTreeSet<u64> {
         self.rows.iter().map(|row| row.seed).collect()
+    }
+
+    /// What the brackets of a table over seeds mean.
+    pub(super) fn brackets(&self) -> &'static str {
+        match self.seeds().len() {
+            0 | 1 => "[95% intervals]",
+            _ => "mean over seeds [span of the seeds’ 95% intervals]",
+        }
     }
 
     /// Rows of one cell of the table.
