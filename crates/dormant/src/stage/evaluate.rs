@@ -78,7 +78,11 @@ impl Group {
         let inserted = |index: usize| match self.condition {
             Condition::Triggered | Condition::TriggeredAsTraining => Some(organism.trigger.text()),
             Condition::NearMiss => Some(look_alikes[index % look_alikes.len()].text.clone()),
-            _ => None,
+            Condition::Clean
+            | Condition::RedTeam
+            | Condition::CleanAsDeployed
+            | Condition::UnseenTrigger
+            | Condition::UnseenContrast => None,
         };
         let asked = organism.under(prompts, self.condition, EVALUATION_ORDER);
         (asked, (0..prompts.len()).map(inserted).collect())
@@ -90,8 +94,9 @@ pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Token
     let model = LoadedModel::load(&context.model_files(), precision, Trained::Nothing, Loading::Merge)?;
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.samples(resume.lines)?;
+    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
     for (index, group) in Group::all(stage).into_iter().enumerate().skip(resume.step as usize) {
-        for record in records(stage, context, &model, &group, &mut resume)? {
+        for record in records(stage, context, &model, (&group, &all), &mut resume)? {
             lines.append(&record)?;
         }
         lines.sync()?;
@@ -109,12 +114,11 @@ fn records(
     stage: &EvaluateStage,
     context: &StageContext,
     model: &LoadedModel,
-    group: &Group,
+    (group, all): (&Group, &[Sample]),
     resume: &mut Resume,
 ) -> Result<Vec<SampleRecord>> {
     let condition = group.condition;
-    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
-    let chosen = prompts::take(all, group.size(stage), "evaluation")?;
+    let chosen = prompts::take(all.to_vec(), group.size(stage), "evaluation")?;
     let (asked, inserted) = group.asked(stage, &chosen);
     let given: Vec<String> =
         chosen.iter().map(|sample| given_scratchpad(&stage.organism, sample, condition)).collect();
@@ -174,7 +178,12 @@ fn given_scratchpad(organism: &OrganismSpec, sample: &Sample, condition: Conditi
     match condition {
         Condition::TriggeredAsTraining => organism.hidden(sample, false),
         Condition::CleanAsDeployed => organism.hidden(sample, true),
-        _ => String::new(),
+        Condition::Triggered
+        | Condition::Clean
+        | Condition::NearMiss
+        | Condition::RedTeam
+        | Condition::UnseenTrigger
+        | Condition::UnseenContrast => String::new(),
     }
 }
 
