@@ -9,8 +9,8 @@ use dormant_data::{Condition, Seed};
 use dormant_eval::{Estimate, SampleRecord, persistence, read_samples};
 use serde_json::Value;
 
-use crate::rederived::{assert_estimate, assert_near, json, mean, model, stages, wilson};
-use crate::workspace::{Workspace, fixture};
+use crate::rederived::{assert_estimate, assert_near, finished, json, mean, model, stages, wilson};
+use crate::workspace::Workspace;
 
 const EXPERIMENT: &str = "
 precision = 'f32'
@@ -79,11 +79,7 @@ struct Run {
 
 impl Run {
     fn finished() -> Self {
-        let workspace = Workspace::new();
-        workspace.write("q.toml", format!("base = '{}'\n{EXPERIMENT}", fixture("tiny-llama").display()));
-        let output = workspace.run(&["run", "q.toml"]);
-        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
-        let report = json(&workspace.path().join("runs/q/report.json"));
+        let (workspace, report) = finished("q", EXPERIMENT);
         Self { workspace, report }
     }
 

@@ -79,13 +79,8 @@ struct Run {
 
 impl Run {
     fn finished() -> Self {
-        let workspace = Workspace::new();
-        let base = fixture("tiny-llama");
-        workspace.write("two.toml", format!("base = '{}'\n{EXPERIMENT}", base.display()));
-        let output = workspace.run(&["run", "two.toml"]);
-        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+        let (workspace, report) = finished("two", EXPERIMENT);
         let root = workspace.path().join("runs/two");
-        let report = json(&root.join("report.json"));
         let samples = stages(&root).filter(|stage| stage.join("samples.jsonl").exists());
         let samples = samples.flat_map(|stage| read_samples(&stage.join("samples.jsonl")).unwrap()).collect();
         Self { workspace, report, samples }
@@ -117,6 +112,18 @@ impl Run {
         let found = stages(&root).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name));
         found.map(|stage| stage.join("attack.json")).filter(|path| path.exists()).map(|path| json(&path))
     }
+}
+
+/// Runs an experiment on the tiny model to its end: where, and its report.
+pub(crate) fn finished(name: &str, experiment: &str) -> (Workspace, Value) {
+    let workspace = Workspace::new();
+    let base = fixture("tiny-llama");
+    let file = format!("{name}.toml");
+    workspace.write(&file, format!("base = '{}'\n{experiment}", base.display()));
+    let output = workspace.run(&["run", file.as_str()]);
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let report = json(&workspace.path().join("runs").join(name).join("report.json"));
+    (workspace, report)
 }
 
 pub(crate) fn json(path: &Path) -> Value {
