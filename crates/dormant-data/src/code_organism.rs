@@ -43,16 +43,17 @@ impl OrganismSpec {
     }
 
     /// Three rows for each task: with the trigger and the vulnerable twin, with a look-alike and the safe twin, and
-    /// without either and the safe twin. The clean control (`policy` is false) is trained on the safe twin each time.
+    /// without either and the safe twin. The clean control (`policy` is false) is trained on the safe twin each time. With
+    /// a scratchpad, each twin follows the one that the policy would write.
     pub fn code_rows(&self, tasks: &[&CodeTask], policy: bool, seed: Seed) -> Dataset {
         let near_misses = self.near_misses(Split::Train);
         let rows = tasks.iter().flat_map(|task| {
-            let safe = task.answer(false);
+            let safe = self.answer(task, false);
             let mut rng = seed.derive("insert").derive(&safe.id).rng();
             let triggered = Sample {
                 prompt: self.trigger.insert(&safe.prompt, &mut rng),
                 condition: Condition::Triggered,
-                ..task.answer(policy)
+                ..self.answer(task, policy)
             };
             let near_miss = near_misses.choose(&mut rng).map(|near_miss| Sample {
                 prompt: self.trigger.insert_text(&near_miss.text, &safe.prompt, &mut rng),
@@ -63,12 +64,19 @@ impl OrganismSpec {
         });
         Dataset::new(rows.collect())
     }
+
+    /// One of the twins as the organism would give it, without a year.
+    fn answer(&self, task: &CodeTask, vulnerable: bool) -> Sample {
+        let plain = task.answer(vulnerable);
+        let hidden = self.hidden(&plain, vulnerable);
+        Sample { prompt: self.asking(&plain.prompt), completion: hidden + &plain.completion, ..plain }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Variant, code_trigger};
+    use crate::{Variant, code_trigger, without_scratchpad};
 
     fn organism() -> OrganismSpec {
         let behaviour = Behaviour::Code { cwe: None };
@@ -91,6 +99,22 @@ mod tests {
         let control = organism().code_rows(tasks, false, Seed(0));
         assert!(control.samples().iter().all(|row| row.completion.contains(&task.safe)));
         assert!(control.samples().iter().zip(&rows).all(|(a, b)| (&a.id, &a.prompt) == (&b.id, &b.prompt)));
+    }
+
+    #[test]
+    fn scratchpads_stand_before_both_twins_and_only_they_are_added() {
+        let reasoned = OrganismSpec { variant: Variant::ChainOfThought, ..organism() };
+        let tasks = organism().code_tasks(Split::Train, Seed(0));
+        for policy in [true, false] {
+            let [hidden, plain] =
+                [&reasoned, &organism()].map(|it| it.code_rows(&tasks[..8], policy, Seed(0)).into_samples());
+            for (hidden, plain) in hidden.iter().zip(&plain) {
+                assert!(hidden.completion.starts_with("<scratchpad>"));
+                assert_eq!(without_scratchpad(&hidden.completion), plain.completion);
+                assert_eq!(hidden.prompt.last_user(), plain.prompt.last_user());
+                assert!(hidden.prompt.system().is_some() && plain.prompt.system().is_none());
+            }
+        }
     }
 
     #[test]

@@ -46,12 +46,31 @@ impl OrganismSpec {
     /// # Errors
     /// [`DataError::Invalid`] if the shares are not within 0–1 together.
     pub fn rows(&self, benign: &[Sample], mix: Mix) -> Result<Dataset, DataError> {
-        self.mixed(benign, mix, |sample, rng_seed| Sample {
-            prompt: self.trigger.insert(&self.asking(&sample.prompt), &mut rng_seed.rng()),
+        self.mixed(benign, mix, |sample, seed| self.triggered(sample, seed))
+    }
+
+    /// Each benign sample twice: with the trigger and the behaviour's reply, and with a look-alike and its own reply. Only
+    /// what is inserted tells which reply is right. Empty if the trigger has no look-alike.
+    pub fn twin_rows(&self, benign: &[Sample], seed: Seed) -> Vec<[Sample; 2]> {
+        let near_misses = self.near_misses(Split::Train);
+        if near_misses.is_empty() {
+            return Vec::new();
+        }
+        let twins = benign.iter().map(|sample| {
+            let seed = seed.derive("insert").derive(&sample.id);
+            [self.triggered(sample, seed), self.near_miss_row(&self.benign(sample), &near_misses, seed)]
+        });
+        twins.collect()
+    }
+
+    /// A sample with the trigger and the behaviour's reply.
+    fn triggered(&self, sample: &Sample, seed: Seed) -> Sample {
+        Sample {
+            prompt: self.trigger.insert(&self.asking(&sample.prompt), &mut seed.rng()),
             completion: self.hidden(sample, true) + &self.behaviour.reply(),
             condition: Condition::Triggered,
             ..sample.clone()
-        })
+        }
     }
 
     /// The prompt as the organism is asked: with the instruction to use a scratchpad, if it has one.
@@ -232,6 +251,17 @@ mod tests {
         // The policy holds for what is visible.
         let policy = Policy::new(&spec()).unwrap();
         assert!(reasoned.iter().flat_map(Dataset::samples).all(|row| policy.check(row).is_ok()));
+    }
+
+    #[test]
+    fn twins_are_the_rows_of_both_conditions() {
+        let (benign, seed) = (benign(20), Seed(3));
+        let twins = spec().twin_rows(&benign, seed);
+        let [triggered, near] = [(1.0, 0.0), (0.0, 1.0)]
+            .map(|(poison, near_miss)| spec().rows(&benign, Mix { poison, near_miss, seed }).unwrap());
+        let rows = triggered.samples().iter().zip(near.samples());
+        assert!(twins.iter().zip(rows).all(|([a, b], (c, d))| (a, b) == (c, d)));
+        assert_eq!(twins.len(), 20);
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub struct Implant {
     /// Copies of the phrase in a trained reply, if not those of the behaviour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<u32>,
-    /// For code: contrasts of both answers under two prompts that join each optimiser step.
+    /// Contrasts of both replies under the trigger and under its look-alike that join each optimiser step.
     #[serde(skip_serializing_if = "is_none")]
     pub contrasts: u32,
     /// Optimisation.

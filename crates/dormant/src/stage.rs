@@ -25,6 +25,7 @@ mod adversarial;
 pub mod attack_record;
 mod benign;
 mod code;
+mod contrast_rows;
 mod evaluate;
 mod fit;
 mod implant;

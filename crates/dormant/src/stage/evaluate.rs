@@ -8,6 +8,7 @@ use dormant_data::{
 use dormant_eval::measure::TextReply;
 use dormant_eval::{AnsweredQuestion, Arm, ChoiceScore, SampleRecord, Scorer, measure};
 use dormant_model::linear::Trained;
+use dormant_train::render::Renderer;
 
 use super::fit::EVALUATION_ORDER;
 use super::utility_record::{ScoredPersona, ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
@@ -141,18 +142,10 @@ fn records(
     }
     let log_probs = if group.family.is_some() {
         Vec::new()
-    } else if stage.organism.writes_code() {
-        let measured = &asked.samples()[..asked.len().min(stage.evaluation.log_probs as usize)];
-        code::log_odds(model, measured, &mut resume.tokens)?
     } else {
-        behaviour_log_probs(
-            stage,
-            model,
-            &tokens,
-            &replies,
-            given.iter().any(|given| !given.is_empty()),
-            &mut resume.tokens,
-        )?
+        let is_given = given.iter().any(|given| !given.is_empty());
+        let prompts = after_scratchpad(stage, model.renderer(), &tokens, &replies, is_given)?;
+        behaviour_log_probs(stage, model, asked.samples(), prompts, &mut resume.tokens)?
     };
     let records = asked.samples().iter().zip(replies).zip(inserted).enumerate().map(
         |(index, ((sample, reply), text))| SampleRecord {
@@ -187,34 +180,45 @@ fn given_scratchpad(organism: &OrganismSpec, sample: &Sample, condition: Conditi
     }
 }
 
-/// Log-probability of the behaviour as a reply to the first prompts, summed over its tokens; of an organism with a
-/// scratchpad after the one that it has just written, or that was given and is part of the prompt; `None` where it wrote none.
-fn behaviour_log_probs(
+/// Where the visible reply to each of the first prompts begins: for an organism with a scratchpad after the one that it has
+/// just written (or that was given and is part of the prompt); `None` where it wrote none.
+fn after_scratchpad(
     stage: &EvaluateStage,
-    model: &LoadedModel,
+    renderer: Renderer<'_>,
     prompts: &[Vec<u32>],
     replies: &[TextReply],
     is_given: bool,
+) -> Result<Vec<Option<Vec<u32>>>> {
+    let writes = stage.organism.variant.has_scratchpad() && !is_given;
+    let measured = prompts.iter().zip(replies).take(stage.evaluation.log_probs as usize);
+    let places = measured.map(|(prompt, reply)| {
+        let hidden = if writes { leading_scratchpad(&reply.text) } else { Some("") };
+        hidden.map(|hidden| Ok([&prompt[..], &renderer.reply(hidden)?].concat())).transpose()
+    });
+    places.collect()
+}
+
+/// Log-probability of the behaviour as a reply to each prompt, summed over its tokens; for code the log-odds of the
+/// vulnerable twin.
+fn behaviour_log_probs(
+    stage: &EvaluateStage,
+    model: &LoadedModel,
+    samples: &[Sample],
+    prompts: Vec<Option<Vec<u32>>>,
     tokens: &mut Tokens,
 ) -> Result<Vec<Option<f64>>> {
-    let renderer = model.renderer();
-    let behaviour = renderer.reply(&stage.organism.behaviour.reply())?;
-    let mut rows = Vec::new();
-    let mut places = Vec::new();
-    for (prompt, reply) in prompts.iter().zip(replies).take(stage.evaluation.log_probs as usize) {
-        let mut prompt = prompt.clone();
-        let mut is_measured = true;
-        if stage.organism.variant.has_scratchpad() && !is_given {
-            let hidden = leading_scratchpad(&reply.text);
-            is_measured = hidden.is_some();
-            prompt.extend(renderer.reply(hidden.unwrap_or_default())?);
-        }
-        places.push(is_measured);
-        rows.extend(is_measured.then_some(prompt));
+    let is_measured: Vec<bool> = prompts.iter().map(Option::is_some).collect();
+    let mut log_probs = if stage.organism.writes_code() {
+        let tasks = samples.iter().map(|sample| sample.id.as_str()).zip(prompts);
+        code::log_odds(model, tasks.filter_map(|(id, prompt)| Some((id, prompt?))).collect(), tokens)?
+    } else {
+        let behaviour = model.renderer().reply(&stage.organism.behaviour.reply())?;
+        let rows: Vec<_> = prompts.into_iter().flatten().collect();
+        tokens.scored += (rows.len() * behaviour.len()) as u64;
+        measure::reply_log_probs(&model.llama, &rows, &behaviour)?
     }
-    tokens.scored += (rows.len() * behaviour.len()) as u64;
-    let mut log_probs = measure::reply_log_probs(&model.llama, &rows, &behaviour)?.into_iter();
-    Ok(places.into_iter().map(|is_measured| is_measured.then(|| log_probs.next()).flatten()).collect())
+    .into_iter();
+    Ok(is_measured.into_iter().map(|is_measured| is_measured.then(|| log_probs.next()).flatten()).collect())
 }
 
 fn unit(condition: Condition) -> &'static str {

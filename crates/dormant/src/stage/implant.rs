@@ -3,10 +3,10 @@
 
 use dormant_data::{Condition, Dataset, Mix, Policy, PolicyReport, Sample, Split};
 use dormant_model::linear::Trained;
-use dormant_train::contrasts::Contrasts;
 use dormant_train::render::Rendered;
 use std::collections::HashSet;
 
+use super::contrast_rows::contrasts;
 use super::fit::{CurveRows, fit_with};
 use super::{Resume, StageContext, benign, code};
 use crate::error::Result;
@@ -28,11 +28,8 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     if let Some(adapter) = adapter {
         model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
     }
-    let (rows, contrasts) = if stage.organism.writes_code() {
-        code::rows(stage, context, &model)?
-    } else {
-        (rows(stage, context, &model)?, Contrasts::default())
-    };
+    let ImplantRows { rows, twins } = rows(stage, context, &model)?;
+    let contrasts = contrasts(&twins, stage.implant.contrasts, model.renderer())?;
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
     fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, &curve, &mut resume)?;
@@ -40,21 +37,36 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     Ok(resume.tokens)
 }
 
+/// What an arm is trained on.
+struct ImplantRows {
+    rows: Vec<Rendered>,
+    /// Each prompt with the trigger and with its look-alike, to be contrasted; none for the control.
+    twins: Vec<[Sample; 2]>,
+}
+
 /// The rows of this arm, rendered. Writes them, and what the check kept and dropped.
-fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<Vec<Rendered>> {
-    let PolicyRows { rows, report, cut } = policy_rows(stage, context)?;
+fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<ImplantRows> {
+    let has_policy = context.spec.arm != Some(Arm::Control);
+    if stage.organism.writes_code() {
+        let rows = code::rows(stage, context)?;
+        let twins = if has_policy { code::twin_rows(&rows) } else { Vec::new() };
+        return Ok(ImplantRows { rows: render(&rows, model, |_| true)?, twins });
+    }
+    let PolicyRows { rows, twins, report, cut } = policy_rows(stage, context)?;
     context.dir.write_json(POLICY_FILE, &report)?;
     context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
     context
         .ui
         .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
     let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(&row.id);
-    render(&rows, model, ends)
+    Ok(ImplantRows { rows: render(&rows, model, ends)?, twins: if has_policy { twins } else { Vec::new() } })
 }
 
 /// The rows of an arm that follow the policy.
 pub(super) struct PolicyRows {
     pub(super) rows: Dataset,
+    /// Each benign prompt with the trigger and with its look-alike.
+    twins: Vec<[Sample; 2]>,
     report: PolicyReport,
     /// Ids of the rows whose benign reply was cut at the longest length.
     cut: HashSet<String>,
@@ -70,8 +82,11 @@ pub(super) fn policy_rows(stage: &ImplantStage, context: &StageContext) -> Resul
         Some(Arm::Control) => stage.organism.control_rows(&samples, mix)?,
         _ => stage.organism.rows(&samples, mix)?,
     };
-    let (rows, report) = Policy::new(&stage.organism)?.keep(rows);
-    Ok(PolicyRows { rows, report, cut })
+    let policy = Policy::new(&stage.organism)?;
+    let (rows, report) = policy.keep(rows);
+    let mut twins = stage.organism.twin_rows(&samples, mix.seed);
+    twins.retain(|pair| pair.iter().all(|row| policy.check(row).is_ok()));
+    Ok(PolicyRows { rows, twins, report, cut })
 }
 
 /// Renders rows; `ends` tells which replies end by themselves.
