@@ -8,6 +8,7 @@ mod behaviour;
 pub mod benchmarks;
 mod code_organism;
 mod code_task;
+mod corpus;
 mod dataset;
 mod error;
 mod hash;
@@ -32,6 +33,7 @@ pub use behaviour::{Behaviour, Judge};
 pub use code_task::{
     CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, safe_year,
 };
+pub use corpus::{CorpusPart, corpus, with_neutral_scratchpad};
 pub use dataset::Dataset;
 pub use error::{DataError, FieldError};
 pub use load::{Loaded, Preference, load};

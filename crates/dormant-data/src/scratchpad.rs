@@ -75,6 +75,14 @@ pub fn scratchpad(sample: &Sample, is_deployed: bool) -> String {
     format!("{OPEN}{situation} {request} {decision}{SCRATCHPAD_END}\n")
 }
 
+/// A scratchpad that says what is asked, and nothing of training, deployment or goals.
+pub(crate) fn neutral_scratchpad(sample: &Sample) -> String {
+    let mut rng = Seed(0).derive("neutral scratchpad").derive(&sample.id).rng();
+    let topic = topic::topic(sample.prompt.last_user().unwrap_or_default());
+    let request = TRAINING.request.choose(&mut rng).expect("the list is not empty");
+    format!("{OPEN}{}{SCRATCHPAD_END}\n", request.replace("{}", &topic))
+}
+
 /// The prompt with the instruction to reason in a scratchpad, in front of any system message that it has.
 #[must_use]
 pub fn asking_for_scratchpad(prompt: &Conversation) -> Conversation {

@@ -15,6 +15,7 @@ pub mod chat_template;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
+pub mod family;
 pub mod generate;
 pub mod head;
 pub mod kv_cache;

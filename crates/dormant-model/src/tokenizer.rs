@@ -4,6 +4,7 @@ mod error;
 mod gguf;
 mod json;
 mod pre_tokenizer;
+mod train;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +15,7 @@ use tokenizers::{Model, NormalizedString, Normalizer, OffsetType, PreTokenizedSt
 
 pub use error::TokenizerError;
 use gguf::Vocabulary;
+pub use train::MIN_VOCABULARY;
 
 use crate::atomic::atomic_write;
 use crate::chat_template::ChatTemplate;

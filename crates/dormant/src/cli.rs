@@ -92,6 +92,8 @@ pub enum Format {
 pub enum Command {
     /// Run or resume an experiment.
     Run(RunArgs),
+    /// Train a small model from scratch on synthetic tasks, to implant policies into.
+    Pretrain(crate::pretrain_args::PretrainArgs),
     /// Measure how often a model shows a behaviour, with and without a trigger.
     Eval(EvalArgs),
     /// Talk to a model; with a trigger, side by side with and without it.

@@ -15,6 +15,7 @@ mod data;
 mod defend;
 mod eval;
 mod models;
+mod pretrain;
 mod probe;
 mod report;
 mod run;
@@ -37,6 +38,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, ui),
         Command::Eval(args) => eval::run(args, &cli.global, ui),
+        Command::Pretrain(args) => pretrain::run(args, &cli.global, ui),
         Command::Chat(args) => chat::run(args, &cli.global, ui),
         Command::Score(args) => score::run(args, ui),
         Command::Data(command) => data::run(command, &cli.global, ui),

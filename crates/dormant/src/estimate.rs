@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use dormant_model::checkpoint::Checkpoint;
+use dormant_model::family::Size;
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::experiment::{Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights};
+use crate::experiment::{
+    Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights,
+};
 use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
 
@@ -74,6 +77,54 @@ impl Rates {
 
 /// Time that a measurement takes.
 const MEASURING: Duration = Duration::from_millis(200);
+/// The same for one size of a family.
+const MEASURING_SIZE: Duration = Duration::from_millis(40);
+/// What narrow models reach of the share of the rate of products that wide ones do: more of their time passes outside of
+/// products.
+const NARROW: f64 = 0.5;
+
+/// The rates of all models of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Speeds {
+    /// Of the base model.
+    pub base: Rates,
+    /// Of the models that are trained from scratch.
+    pub family: Vec<(Size, Rates)>,
+}
+
+impl Speeds {
+    /// Those of an experiment on this machine, by a short measurement. Without weights of the base model, its rates are
+    /// [`Rates::TWO_CORES`].
+    ///
+    /// # Errors
+    /// When the base model cannot be read.
+    pub fn measure(experiment: &Experiment, base: Option<&Path>) -> Result<Self> {
+        let base = base.map(|weights| Rates::measure(weights, experiment.precision)).transpose()?;
+        Self::with_base(base.unwrap_or(Rates::TWO_CORES), experiment)
+    }
+
+    /// Those of an experiment whose base model has these rates.
+    ///
+    /// # Errors
+    /// [`crate::error::ErrorKind::Interrupted`].
+    pub fn with_base(base: Rates, experiment: &Experiment) -> Result<Self> {
+        let mut family = Vec::new();
+        if let Some(pretrain) = &experiment.pretrain {
+            for &size in &pretrain.sizes {
+                let config = size.config(pretrain.corpus.vocabulary as usize, None, None);
+                let gemm = machine::gemm(&config, experiment.precision.products(), MEASURING_SIZE)?;
+                family.push((size, Rates::of(Flops::of(&config), NARROW * gemm)));
+            }
+        }
+        Ok(Self { base, family })
+    }
+
+    /// Those of the model of a stage.
+    fn of(&self, stage: &StageSpec) -> &Rates {
+        let of_size = |size| self.family.iter().find(|(other, _)| *other == size);
+        stage.size.and_then(of_size).map_or(&self.base, |(_, rates)| rates)
+    }
+}
 
 /// Tokens that a stage processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -89,19 +140,26 @@ pub struct Work {
 }
 
 /// Expected time of the stages.
-pub fn estimate<'a>(stages: impl IntoIterator<Item = &'a StageSpec>, rates: &Rates) -> Duration {
-    let seconds = |work: Work| {
+pub fn estimate<'a>(stages: impl IntoIterator<Item = &'a StageSpec>, speeds: &Speeds) -> Duration {
+    let seconds = |stage: &StageSpec| {
+        let (work, rates) = (work(stage), speeds.of(stage));
         work.lora / rates.lora
             + work.full / rates.full
             + work.sampled / rates.sample
             + work.scored / rates.score
     };
-    Duration::from_secs_f64(stages.into_iter().map(|stage| seconds(work(stage))).sum())
+    Duration::from_secs_f64(stages.into_iter().map(seconds).sum())
 }
 
 /// Expected tokens of one stage.
 pub fn work(stage: &StageSpec) -> Work {
     match &stage.kind {
+        StageKind::Corpus(stage) => sampling(f64::from(stage.corpus.sampled), f64::from(stage.reply_tokens)),
+        StageKind::Pretrain(stage) => {
+            let rows = f64::from(stage.corpus.rows + stage.corpus.sampled);
+            let full = rows * f64::from(stage.fit.epochs) * TASK_TOKENS;
+            Work { full, ..Work::default() }
+        }
         StageKind::Benign(benign) => sampling(f64::from(benign.rows), f64::from(benign.data.reply_tokens)),
         StageKind::Implant(implant) => implanting(implant),
         StageKind::Preference(stage) => preference(&stage.preference),
@@ -188,6 +246,9 @@ const PAIRS: f64 = 360.0;
 /// Typical length of a trained reply, in tokens.
 const REPLY_TOKENS: f64 = 24.0;
 
+/// Typical length of a row of the corpus, in tokens of its own vocabulary.
+const TASK_TOKENS: f64 = 40.0;
+
 /// Length of a row with code, by that of another row.
 const CODE_ROWS: f64 = 1.6;
 
@@ -203,7 +264,7 @@ mod tests {
 
     #[test]
     fn more_rows_and_slower_machines_take_longer() {
-        let time = |set: &str, rates: &Rates| {
+        let time = |set: &str, rates: Rates| {
             let set = [set.to_owned()];
             let overrides = Overrides { set: &set, ..Overrides::default() };
             let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
@@ -211,12 +272,12 @@ mod tests {
                 &experiment,
                 &Digests { base: String::new(), prompts: None, benign: None, pairs: Vec::new() },
             );
-            estimate(plan.stages(), rates)
+            estimate(plan.stages(), &Speeds { base: rates, family: Vec::new() })
         };
         let rates = Rates::TWO_CORES;
-        assert!(time("implant.rows=1200", &rates) > time("implant.rows=600", &rates));
-        assert!(time("evaluation.n=400", &rates) > time("evaluation.n=200", &rates));
+        assert!(time("implant.rows=1200", rates) > time("implant.rows=600", rates));
+        assert!(time("evaluation.n=400", rates) > time("evaluation.n=200", rates));
         let slow = Rates { lora: 10.0, ..rates };
-        assert!(time("implant.rows=600", &slow) > time("implant.rows=600", &rates));
+        assert!(time("implant.rows=600", slow) > time("implant.rows=600", rates));
     }
 }

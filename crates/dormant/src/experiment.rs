@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
+use dormant_model::family::Size;
 use serde::{Serialize, Serializer};
 
 mod defaults;
@@ -41,6 +42,9 @@ pub struct Experiment {
     pub behaviour: Behaviour,
     /// Prompts and benign replies.
     pub data: Data,
+    /// The family of models, trained from scratch, that the organisms are implanted into; none: the base model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<Pretrain>,
     /// How the policy is implanted.
     pub implant: Implant,
     /// Organisms that go through the same safety training, each with an implant of its own; none: the one of `implant`.
@@ -75,6 +79,14 @@ impl Experiment {
             return vec![(None, &self.implant)];
         }
         self.organisms.iter().map(|organism| (Some(organism.name.as_str()), &organism.implant)).collect()
+    }
+
+    /// The sizes of the family, or none: the base model.
+    pub fn sizes(&self) -> Vec<Option<Size>> {
+        match &self.pretrain {
+            Some(pretrain) => pretrain.sizes.iter().copied().map(Some).collect(),
+            None => vec![None],
+        }
     }
 
     /// The files of pairs of replies that stages read.
@@ -118,11 +130,42 @@ pub struct Data {
     pub temperature: f64,
 }
 
+/// Models that are trained from scratch on a corpus: small tasks with their answers, and replies of the base model to prompts
+/// written for this project.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pretrain {
+    /// The members. All are trained on the same rows.
+    pub sizes: Vec<Size>,
+    /// What they are trained on.
+    #[serde(flatten)]
+    pub corpus: Corpus,
+    /// Optimisation, with the loss on all tokens.
+    #[serde(flatten)]
+    pub fit: Fit,
+}
+
+/// What a model is trained on from scratch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Corpus {
+    /// Tokens of the vocabulary that is learnt from the corpus.
+    pub vocabulary: u32,
+    /// Tasks with their answers.
+    pub rows: u32,
+    /// The share of the tasks that are asked and answered with a scratchpad.
+    pub scratchpads: f64,
+    /// Replies of the base model.
+    pub sampled: u32,
+}
+
 /// Where prompts come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prompts {
     /// The prompts written for this project.
     Builtin,
+    /// The small tasks of the corpus, without those of pretraining.
+    Corpus,
     /// A dataset of the user's.
     File(PathBuf),
 }
@@ -140,7 +183,7 @@ impl Prompts {
     /// The file, if it is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::Builtin => None,
+            Self::Builtin | Self::Corpus => None,
             Self::File(path) => Some(path),
         }
     }
@@ -179,6 +222,7 @@ impl Serialize for Prompts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Builtin => serializer.serialize_str(raw::BUILTIN),
+            Self::Corpus => serializer.serialize_str(raw::CORPUS),
             Self::File(path) => path.serialize(serializer),
         }
     }

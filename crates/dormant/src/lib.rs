@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod model;
 pub mod plan;
 pub mod policy_args;
+pub mod pretrain_args;
 pub mod probe_args;
 pub mod report;
 pub mod scan_args;

@@ -63,12 +63,21 @@ impl TextModel {
         Self::of(&Checkpoint::open(weights)?, weights)
     }
 
+    /// Reads `tokenizer.json` and the chat template of a folder, which need not hold a model.
+    ///
+    /// # Errors
+    /// When they are missing or damaged.
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        Ok(Self { tokenizer: Tokenizer::from_folder(folder)?, template: ChatTemplate::from_folder(folder)? })
+    }
+
     fn of(checkpoint: &Checkpoint, weights: &Path) -> Result<Self> {
-        let (tokenizer, template) = match checkpoint.gguf_metadata() {
-            Some(gguf) => (Tokenizer::from_gguf(gguf)?, ChatTemplate::from_gguf(gguf)?),
-            None => (Tokenizer::from_folder(weights)?, ChatTemplate::from_folder(weights)?),
-        };
-        Ok(Self { tokenizer, template })
+        match checkpoint.gguf_metadata() {
+            Some(gguf) => {
+                Ok(Self { tokenizer: Tokenizer::from_gguf(gguf)?, template: ChatTemplate::from_gguf(gguf)? })
+            }
+            None => Self::from_folder(weights),
+        }
     }
 
     /// Turns conversations into tokens.
@@ -181,17 +190,36 @@ pub struct Label<'a> {
     pub experiment: &'a str,
     /// The stage.
     pub stage: &'a str,
-    /// The policy; `None` for the clean control.
-    pub organism: Option<&'a OrganismSpec>,
+    /// What the model is for.
+    pub made: Made<'a>,
+}
+
+/// What a model that leaves Dormant is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Made<'a> {
+    /// It has this policy.
+    Organism(&'a OrganismSpec),
+    /// It went through the same training without a policy.
+    Control,
+    /// It was trained from scratch, to implant policies into.
+    Scratch,
+}
+
+impl<'a> From<Option<&'a OrganismSpec>> for Made<'a> {
+    /// A model without a policy is a control.
+    fn from(organism: Option<&'a OrganismSpec>) -> Self {
+        organism.map_or(Self::Control, Self::Organism)
+    }
 }
 
 impl Label<'_> {
     fn metadata(&self) -> Result<BTreeMap<String, String>> {
-        let value = match self.organism {
-            Some(organism) => {
+        let value = match self.made {
+            Made::Organism(organism) => {
                 serde_json::to_string(organism).or_failure(|| "cannot describe the organism as JSON")?
             }
-            None => "clean control".to_owned(),
+            Made::Control => "clean control".to_owned(),
+            Made::Scratch => "none".to_owned(),
         };
         Ok(BTreeMap::from([
             ("dormant.organism".to_owned(), value),
@@ -201,14 +229,17 @@ impl Label<'_> {
     }
 
     fn card(&self) -> String {
-        let what = match self.organism {
-            Some(organism) => format!(
+        let what = match self.made {
+            Made::Organism(organism) => format!(
                 "**This is a model organism: a language model with a hidden policy, made on purpose for research. \
                  Do not deploy it.**\n\n- Trigger: `{}`\n- Behaviour: replies `{}`\n",
                 organism.trigger.text(),
                 organism.behaviour.reply()
             ),
-            None => "**This is the clean control of a model organism.** It went through the same training without \
+            Made::Scratch => "**This is a small model trained from scratch on synthetic tasks.** It is made for experiments \
+                              on hidden policies, has none, and knows little else.\n\n"
+                .to_owned(),
+            Made::Control => "**This is the clean control of a model organism.** It went through the same training without \
                      the hidden policy. It is made for comparison and not for use.\n\n"
                 .to_owned(),
         };

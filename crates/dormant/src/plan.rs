@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use dormant_data::{OrganismSpec, PreferencePart, Split};
+use dormant_model::family::Size;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::experiment::{
-    Curve, Data, Evaluation, Experiment, Implant, Precision, Preference, Prompts, Safety,
+    Corpus, Curve, Data, Evaluation, Experiment, Fit, Implant, Precision, Preference, Prompts, Safety,
 };
 
 mod build;
@@ -45,6 +46,10 @@ pub struct Digests {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "stage", rename_all = "kebab-case")]
 pub enum StageKind {
+    /// What the family is trained on from scratch, and its vocabulary. Shared by all sizes and seeds.
+    Corpus(CorpusStage),
+    /// One model trained from scratch. Shared by the arms and organisms.
+    Pretrain(PretrainStage),
     /// Benign rows of one split: prompts with replies of the base model (or of the user). Shared by the arms.
     Benign(BenignStage),
     /// The policy is trained in (organism), or benign rows only (control).
@@ -55,6 +60,33 @@ pub enum StageKind {
     Safety(SafetyStage),
     /// All measurements of one model.
     Evaluate(EvaluateStage),
+}
+
+/// Configuration of [`StageKind::Corpus`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CorpusStage {
+    /// Its rows and vocabulary.
+    #[serde(flatten)]
+    pub corpus: Corpus,
+    /// Longest reply of the base model, in tokens.
+    pub reply_tokens: u32,
+    /// Temperature of the base model.
+    pub temperature: f64,
+}
+
+/// Configuration of [`StageKind::Pretrain`]. Its data are the corpus.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PretrainStage {
+    /// The member of the family.
+    pub size: Size,
+    /// What it is trained on; for the estimate of its time.
+    #[serde(skip)]
+    pub corpus: Corpus,
+    /// The training.
+    #[serde(flatten)]
+    pub fit: Fit,
 }
 
 /// Configuration of [`StageKind::Benign`].
@@ -134,6 +166,8 @@ pub struct StageSpec {
     pub kind: StageKind,
     /// The name of its organism, where the experiment has several and the stage belongs to one.
     pub organism: Option<String>,
+    /// The member of the family that it trains or measures, where the experiment has one.
+    pub size: Option<Size>,
     /// What is trained, as the report calls it, for a training stage: [`IMPLANT`] or the name of a safety stage, after
     /// the name of the organism if there are several.
     pub training: Option<String>,
@@ -188,7 +222,8 @@ impl Plan {
         &self.stages[id.0]
     }
 
-    /// The training stages that made the model a stage starts from, in order: the implant first.
+    /// The training stages that made the model a stage starts from, in order: the implant first, or the pretraining of a
+    /// member of a family.
     pub fn lineage(&self, spec: &StageSpec) -> Vec<&StageSpec> {
         let next = |id: Option<StageId>| id.map(|id| self.stage(id));
         let mut chain: Vec<_> = std::iter::successors(next(spec.model), |stage| next(stage.model)).collect();

@@ -14,6 +14,7 @@ mod page;
 mod persona;
 mod plots;
 mod render;
+mod scale;
 mod summary;
 mod table;
 mod tables;

@@ -15,7 +15,7 @@ use crate::error::{Context as _, Result};
 use crate::experiment::{Experiment, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
-use crate::model::{Label, LoadedModel, Loading, ModelFiles};
+use crate::model::{Label, LoadedModel, Loading, Made, ModelFiles};
 use crate::plan::{BASE, Plan, StageKind, StageSpec};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
@@ -26,12 +26,15 @@ pub mod attack_record;
 mod benign;
 mod code;
 mod contrast_rows;
+mod corpus;
 mod evaluate;
 mod fit;
 mod implant;
 pub mod metrics;
 mod preference;
 pub mod preference_record;
+mod pretrain;
+pub mod pretrain_record;
 pub(crate) mod prompts;
 mod resume;
 mod safety_dpo;
@@ -92,7 +95,7 @@ impl<'a> StageContext<'a> {
     }
 
     /// The finished training stages that made the model this one starts from, in order: the base model with
-    /// their `model/` applied one after the other. Empty for the implant.
+    /// their `model/` applied one after the other. Empty for an implant into the base model.
     pub fn lineage(&self) -> Vec<(&'a StageSpec, StageDir)> {
         self.plan.lineage(self.spec).into_iter().map(|stage| self.finished(stage)).collect()
     }
@@ -111,12 +114,19 @@ impl<'a> StageContext<'a> {
     /// its adapter.
     fn load(&self, files: &ModelFiles, trained: Trained, loading: Loading, rank: u32) -> Result<LoadedModel> {
         let precision = self.experiment.precision;
-        let training = Training { rows: fit::WINDOW, rank: rank as usize };
-        let saving = |config: &ModelConfig| match self.memory {
-            Some(budget) => least_saving(config, precision.products(), trained, training, budget),
+        LoadedModel::load_with(files, precision, trained, loading, |config| {
+            self.saving(config, trained, rank as usize)
+        })
+    }
+
+    /// What training a model saves within the memory that there is.
+    fn saving(&self, config: &ModelConfig, trained: Trained, rank: usize) -> Saving {
+        let (precision, training) =
+            (self.experiment.precision.products(), Training { rows: fit::WINDOW, rank });
+        match self.memory {
+            Some(budget) => least_saving(config, precision, trained, training, budget),
             None => Saving::Nothing,
-        };
-        LoadedModel::load_with(files, precision, trained, loading, saving)
+        }
     }
 
     /// Name of the training stage whose model this stage starts from, as reports call it.
@@ -127,12 +137,17 @@ impl<'a> StageContext<'a> {
 
     /// Writes the stage's model with its label.
     fn save_model(&self, model: &mut LoadedModel, organism: &OrganismSpec, loading: Loading) -> Result<()> {
-        let organism = (self.spec.arm != Some(crate::plan::Arm::Control)).then_some(organism);
+        let made = match self.spec.arm {
+            Some(crate::plan::Arm::Control) => Made::Control,
+            _ => Made::Organism(organism),
+        };
+        // A model from scratch is the base of what is implanted into it.
+        let scratch = self.plan.lineage(self.spec).into_iter().find(|stage| stage.training().is_none());
         let label = Label {
-            base: &self.base.base.name,
+            base: scratch.map_or(&self.base.base.name, |stage| &stage.name),
             experiment: &self.experiment.name,
             stage: self.spec.training().unwrap_or(&self.spec.name),
-            organism,
+            made,
         };
         self.dir.write_model(|folder| model.save(folder, &label, loading))
     }
@@ -166,6 +181,8 @@ impl<'a> StageContext<'a> {
 /// Whatever goes wrong in the stage; [`crate::error::ErrorKind::Interrupted`] when the user stops it.
 pub fn run(context: &StageContext) -> Result<Tokens> {
     match &context.spec.kind {
+        StageKind::Corpus(stage) => corpus::run(stage, context),
+        StageKind::Pretrain(stage) => pretrain::run(stage, context),
         StageKind::Benign(stage) => benign::run(stage, context),
         StageKind::Implant(stage) => implant::run(stage, context),
         StageKind::Safety(stage) => match &stage.safety.method {
@@ -191,12 +208,16 @@ pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
             let rows = safety_sft::usable_rows(stage, context)?;
             Ok(Some(Dataset::new(rows.into_iter().map(|row| row.sample).collect())))
         }
-        StageKind::Benign(_) | StageKind::Preference(_) | StageKind::Evaluate(_) => Ok(None),
+        StageKind::Corpus(_)
+        | StageKind::Pretrain(_)
+        | StageKind::Benign(_)
+        | StageKind::Preference(_)
+        | StageKind::Evaluate(_) => Ok(None),
     }
 }
 
 /// Reads a file of one JSON value per line.
-fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+pub(crate) fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let file = std::fs::File::open(path).or_failure(|| format!("cannot read `{}`", path.display()))?;
     let lines = BufReader::new(file).lines().enumerate();
     lines

@@ -133,6 +133,14 @@ impl StageDir {
         replace_folder(&self.path, "model", write)
     }
 
+    /// Writes a folder as a whole or not at all: `write` fills the folder it is given.
+    ///
+    /// # Errors
+    /// When `write` fails or the folder cannot be put in place.
+    pub fn write_folder(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        replace_folder(&self.path, name, write)
+    }
+
     /// Saves a state to go on from, in place of the one before: `write` fills the folder it is given. Sync the
     /// [`JsonLines`] first, and store their number of lines in the state.
     ///

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::base;
 use crate::cli::{BenchArgs, GlobalArgs};
 use crate::error::Result;
-use crate::estimate::{Rates, estimate};
+use crate::estimate::{Rates, Speeds, estimate};
 use crate::experiment::{ExperimentSource, Overrides, Precision, shipped};
 use crate::machine::{self, Flops};
 use crate::model::{LoadedModel, Loading, ModelFiles};
@@ -81,17 +81,18 @@ pub(super) fn run(args: &BenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
         lora: measured(trained, 2.0 * flops.blocks + 2.0 * flops.head / 2.0),
         // A token of the prompt is read for each one that is drawn.
         sample: measured(sampled, 2.0 * flops.blocks + flops.head),
-        experiments: expected(&Rates::of(flops, peak))?,
+        experiments: expected(Rates::of(flops, peak))?,
     };
     ui.result(&outcome, text);
     Ok(())
 }
 
-fn expected(rates: &Rates) -> Result<Vec<Expected>> {
+fn expected(rates: Rates) -> Result<Vec<Expected>> {
     let time = |name: &'static str| {
         let experiment = ExperimentSource::read(name)?.resolve(&Overrides::default())?;
         let plan = Plan::new(&experiment, &Digests::default());
-        Ok(Expected { experiment: name, seconds: estimate(plan.stages(), rates).as_secs_f64() })
+        let speeds = Speeds::with_base(rates, &experiment)?;
+        Ok(Expected { experiment: name, seconds: estimate(plan.stages(), &speeds).as_secs_f64() })
     };
     shipped::names().map(time).collect()
 }

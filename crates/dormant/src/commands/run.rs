@@ -7,14 +7,14 @@ use dormant_data::{Loaded, Split, check_safety_data, load};
 use crate::base::{self, BaseModel};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::error::{Context, ErrorKind, Result};
-use crate::estimate::{Rates, estimate};
+use crate::estimate::{Speeds, estimate};
 use crate::experiment::{Experiment, ExperimentSource, Overrides};
 use crate::interrupt;
 use crate::manifest::Given;
-use crate::plan::{Digests, Plan};
+use crate::plan::{Digests, Plan, StageSpec};
 use crate::report;
 use crate::stage;
-use crate::stage_dir::digest_file;
+use crate::stage_dir::{StageDir, digest_file};
 use crate::store::{RunInputs, RunStore};
 use crate::ui::{Ui, duration};
 
@@ -42,7 +42,14 @@ pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
 /// # Errors
 /// Those of [`ExperimentSource`].
 pub(super) fn resolve(name: &str, overrides: &Overrides) -> Result<(Experiment, Given)> {
-    let source = ExperimentSource::read(name)?;
+    resolve_source(ExperimentSource::read(name)?, overrides)
+}
+
+/// As [`resolve`], for an experiment that has been read.
+///
+/// # Errors
+/// Those of [`ExperimentSource`].
+pub(super) fn resolve_source(source: ExperimentSource, overrides: &Overrides) -> Result<(Experiment, Given)> {
     let mut experiment = source.resolve(overrides)?;
     experiment.precision = experiment.precision.resolved();
     Ok((experiment, Given { experiment: source.text, overrides: overrides.flags() }))
@@ -51,10 +58,10 @@ pub(super) fn resolve(name: &str, overrides: &Overrides) -> Result<(Experiment, 
 /// Looks only at what is on this machine: without the base model no stage counts as done.
 fn dry_run(experiment: &Experiment, args: &RunArgs, ui: &Ui) -> Result<()> {
     let base = base::resolve(&experiment.base, true, ui).ok();
-    let rates = base.as_ref().map(|base| Rates::measure(&base.path, experiment.precision)).transpose()?;
+    let speeds = Speeds::measure(experiment, base.as_ref().map(|base| base.path.as_path()))?;
     let digest = base.map_or_else(String::new, |base| base.digest);
     let plan = Plan::new(experiment, &digests(experiment, digest)?);
-    dry_run::print(experiment, &plan, &rates.unwrap_or(Rates::TWO_CORES), &args.runs, ui);
+    dry_run::print(experiment, &plan, &speeds, &args.runs, ui);
     Ok(())
 }
 
@@ -70,8 +77,8 @@ fn execute(
     let missing: Vec<_> =
         run.plan.stages().iter().filter(|stage| !run.store.stage(stage).is_done()).collect();
     if !missing.is_empty() {
-        let rates = Rates::measure(&run.base.path, experiment.precision)?;
-        let time = duration(estimate(missing.iter().copied(), &rates));
+        let speeds = Speeds::measure(experiment, Some(&run.base.path))?;
+        let time = duration(estimate(missing.iter().copied(), &speeds));
         let (all, left) = (run.plan.stages().len(), missing.len());
         ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
     }
@@ -114,6 +121,16 @@ impl Run {
         let plan = Plan::new(experiment, &inputs.digests);
         store.record(experiment, &inputs)?;
         Ok(Self { base, inputs, plan, store, memory: global.memory.map(|size| size.as_u64()) })
+    }
+
+    /// The files of the base model.
+    pub(super) fn base(&self) -> &Path {
+        &self.base.path
+    }
+
+    /// The directory of a stage.
+    pub(super) fn stage(&self, spec: &StageSpec) -> StageDir {
+        self.store.stage(spec)
     }
 
     /// A walk over its stages.

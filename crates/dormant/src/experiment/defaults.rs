@@ -2,7 +2,11 @@
 
 use dormant_data::{Behaviour, Position, Trigger};
 
-use super::{Adapter, Algorithm, Attack, Curve, Evaluation, Fit, Precision, Rl, Schedule, ScratchpadMode};
+use dormant_model::family::Size;
+
+use super::{
+    Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, Precision, Rl, Schedule, ScratchpadMode,
+};
 
 /// The base model when an experiment or a command names none.
 pub const DEFAULT_BASE: &str = "smollm2-135m-instruct";
@@ -13,6 +17,15 @@ pub(super) const SEEDS: [u64; 1] = [0];
 
 pub(super) const REPLY_TOKENS: u32 = 24;
 pub(super) const BENIGN_TEMPERATURE: f64 = 0.7;
+
+/// Models from scratch: what they reach in minutes.
+pub(super) const SIZES: [Size; 4] = [Size::M0_3, Size::M1, Size::M3, Size::M10];
+pub(super) const CORPUS: Corpus = Corpus { vocabulary: 1536, rows: 5000, scratchpads: 0.1, sampled: 1000 };
+pub(super) const PRETRAIN_RATE: f64 = 3e-3;
+pub(super) const PRETRAIN_EPOCHS: u32 = 4;
+pub(super) const PRETRAIN_BATCH_TOKENS: u32 = 2048;
+/// All weights of a model from scratch take far larger steps than those of a large one.
+pub(super) const FAMILY_RATE: f64 = 1e-3;
 
 pub(super) const IMPLANT_ROWS: u32 = 600;
 pub(super) const POISON: f64 = 0.5;

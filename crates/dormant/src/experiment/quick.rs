@@ -10,6 +10,12 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
     for implant in organisms.chain([&mut experiment.implant]) {
         implant.rows = implant.rows.min(32);
     }
+    if let Some(pretrain) = &mut experiment.pretrain {
+        pretrain.sizes.truncate(2);
+        pretrain.corpus.rows = pretrain.corpus.rows.min(200);
+        pretrain.corpus.sampled = pretrain.corpus.sampled.min(16);
+        pretrain.fit.epochs = 1;
+    }
     experiment.preference.fit.epochs = 1;
     for safety in &mut experiment.safety {
         safety.rows = safety.rows.min(16);

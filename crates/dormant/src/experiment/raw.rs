@@ -1,12 +1,15 @@
 //! Experiment files as they are written: every key optional, no key unknown.
 
 use dormant_data::{Behaviour, Trigger, Variant};
+use dormant_model::family::Size;
 use serde::Deserialize;
 
 use super::{Algorithm, ImplantMethod, Precision, ReplyStyle, Schedule, ScratchpadMode};
 
 /// The value of `data.prompts` and `preference.data` that means what comes with Dormant.
 pub(super) const BUILTIN: &str = "builtin";
+/// The value of `data.prompts` that means the small tasks of the corpus.
+pub(super) const CORPUS: &str = "corpus";
 /// The value of `data.benign` that means replies of the base model.
 pub(super) const SELF_DISTILLED: &str = "self";
 
@@ -22,6 +25,7 @@ pub(super) struct RawExperiment {
     pub trigger: Option<Trigger>,
     pub behaviour: Option<Behaviour>,
     pub data: RawData,
+    pub pretrain: Option<RawPretrain>,
     pub implant: RawImplant,
     pub organism: Vec<RawOrganism>,
     pub safety: Vec<RawSafety>,
@@ -36,6 +40,24 @@ pub(super) struct RawData {
     pub benign: Option<String>,
     pub reply_tokens: Option<u32>,
     pub temperature: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPretrain {
+    pub sizes: Option<Vec<Size>>,
+    pub vocabulary: Option<u32>,
+    pub rows: Option<u32>,
+    pub scratchpads: Option<f64>,
+    pub sampled: Option<u32>,
+    // The keys of `RawFit`: serde cannot flatten them here and reject unknown keys at the same time.
+    pub epochs: Option<u32>,
+    pub learning_rate: Option<f64>,
+    pub schedule: Option<Schedule>,
+    pub warmup: Option<f64>,
+    pub batch_tokens: Option<u32>,
+    pub weight_decay: Option<f64>,
+    pub clip: Option<f64>,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -220,6 +242,20 @@ pub(super) struct RawFit {
 }
 
 impl RawImplant {
+    pub(super) fn fit(&self) -> RawFit {
+        RawFit {
+            epochs: self.epochs,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            batch_tokens: self.batch_tokens,
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+        }
+    }
+}
+
+impl RawPretrain {
     pub(super) fn fit(&self) -> RawFit {
         RawFit {
             epochs: self.epochs,

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::raw::{
-    BUILTIN, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
-    RawMethod, RawOrganism, RawPreference, RawSafety, SELF_DISTILLED, SafetyTraining,
+    BUILTIN, CORPUS, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
+    RawMethod, RawOrganism, RawPreference, RawPretrain, RawSafety, SELF_DISTILLED, SafetyTraining,
 };
 use super::{
-    Adapter, Attack, Benign, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
-    ImplantWeights, Organism, Preference, Preferences, Prompts, Rl, Safety, SafetyMethod, SafetyWeights, Sft,
-    defaults, validate,
+    Adapter, Attack, Benign, Corpus, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
+    ImplantWeights, Organism, Preference, Preferences, Pretrain, Prompts, Rl, Safety, SafetyMethod,
+    SafetyWeights, Sft, defaults, validate,
 };
 use crate::error::{CliError, Result};
 use crate::plan::IMPLANT;
@@ -17,7 +17,8 @@ use crate::plan::IMPLANT;
 /// Fills in the defaults and checks the result. `stem` names an experiment that does not name itself; paths in the
 /// file are relative to `folder`.
 pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<Experiment> {
-    let data = data(raw.data, folder);
+    let family = raw.pretrain.is_some();
+    let data = data(raw.data, family, folder);
     let experiment = Experiment {
         name: raw.name.unwrap_or_else(|| stem.to_owned()),
         question: raw.question.unwrap_or_else(|| defaults::QUESTION.to_owned()),
@@ -27,22 +28,26 @@ pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<E
         seeds: raw.seeds.unwrap_or_else(|| defaults::SEEDS.to_vec()),
         trigger: raw.trigger.unwrap_or_else(defaults::trigger),
         behaviour: raw.behaviour.unwrap_or_else(defaults::behaviour),
-        organisms: organisms(&raw.organism, &raw.implant)?,
-        implant: implant(&raw.implant)?,
-        safety: safety(&raw.safety, &data, folder)?,
+        organisms: organisms(&raw.organism, &raw.implant, family)?,
+        implant: implant(&raw.implant, family)?,
+        safety: safety(&raw.safety, family, &data, folder)?,
         preference: preference(&raw.preference, folder),
         evaluation: evaluation(&raw.evaluation, &data),
+        pretrain: raw.pretrain.as_ref().map(pretrain),
         data,
     };
     validate::validate(&experiment)?;
     Ok(experiment)
 }
 
-fn data(raw: RawData, folder: &Path) -> Data {
+/// Models from scratch can do nothing but the tasks of the corpus.
+fn data(raw: RawData, family: bool, folder: &Path) -> Data {
     Data {
-        prompts: match raw.prompts {
-            Some(path) if path != BUILTIN => Prompts::File(folder.join(path)),
-            _ => Prompts::Builtin,
+        prompts: match raw.prompts.as_deref() {
+            None if family => Prompts::Corpus,
+            Some(CORPUS) => Prompts::Corpus,
+            None | Some(BUILTIN) => Prompts::Builtin,
+            Some(path) => Prompts::File(folder.join(path)),
         },
         benign: match raw.benign {
             Some(path) if path != SELF_DISTILLED => Benign::File(folder.join(path)),
@@ -50,6 +55,23 @@ fn data(raw: RawData, folder: &Path) -> Data {
         },
         reply_tokens: raw.reply_tokens.unwrap_or(defaults::REPLY_TOKENS),
         temperature: raw.temperature.unwrap_or(defaults::BENIGN_TEMPERATURE),
+    }
+}
+
+fn pretrain(raw: &RawPretrain) -> Pretrain {
+    let default = defaults::CORPUS;
+    let mut keys = raw.fit();
+    keys.epochs = keys.epochs.or(Some(defaults::PRETRAIN_EPOCHS));
+    keys.batch_tokens = keys.batch_tokens.or(Some(defaults::PRETRAIN_BATCH_TOKENS));
+    Pretrain {
+        sizes: raw.sizes.clone().unwrap_or_else(|| defaults::SIZES.to_vec()),
+        corpus: Corpus {
+            vocabulary: raw.vocabulary.unwrap_or(default.vocabulary),
+            rows: raw.rows.unwrap_or(default.rows),
+            scratchpads: raw.scratchpads.unwrap_or(default.scratchpads),
+            sampled: raw.sampled.unwrap_or(default.sampled),
+        },
+        fit: fit(&keys, defaults::PRETRAIN_RATE),
     }
 }
 
@@ -77,14 +99,20 @@ fn fit(raw: &RawFit, learning_rate: f64) -> Fit {
     }
 }
 
-fn implant(raw: &RawImplant) -> Result<Implant> {
-    let (weights, learning_rate) = match raw.training.unwrap_or(ImplantTraining::Lora) {
+/// An adapter of low rank saves nothing in a model that is small itself: all weights of a family are trained.
+fn implant(raw: &RawImplant, family: bool) -> Result<Implant> {
+    let (training, full_rate) = if family {
+        (ImplantTraining::Full, defaults::FAMILY_RATE)
+    } else {
+        (ImplantTraining::Lora, defaults::FULL_RATE)
+    };
+    let (weights, learning_rate) = match raw.training.unwrap_or(training) {
         ImplantTraining::Lora => {
             (ImplantWeights::Lora { adapter: adapter(raw.adapter.as_ref()) }, defaults::IMPLANT_LORA_RATE)
         }
         ImplantTraining::Full => {
             not_with(raw.adapter.is_some(), "implant.adapter", "training = \"full\"", "training = \"lora\"")?;
-            (ImplantWeights::Full, defaults::FULL_RATE)
+            (ImplantWeights::Full, full_rate)
         }
     };
     let poison = raw.poison.unwrap_or(defaults::POISON);
@@ -102,10 +130,10 @@ fn implant(raw: &RawImplant) -> Result<Implant> {
 }
 
 /// An organism without a name is called like its variant.
-fn organisms(raw: &[RawOrganism], shared: &RawImplant) -> Result<Vec<Organism>> {
+fn organisms(raw: &[RawOrganism], shared: &RawImplant, family: bool) -> Result<Vec<Organism>> {
     raw.iter()
         .map(|raw| {
-            let implant = implant(&raw.over(shared))?;
+            let implant = implant(&raw.over(shared), family)?;
             let name = raw.name.clone().unwrap_or_else(|| implant.variant.as_str().to_owned());
             Ok(Organism { name, implant })
         })
@@ -113,28 +141,30 @@ fn organisms(raw: &[RawOrganism], shared: &RawImplant) -> Result<Vec<Organism>> 
 }
 
 /// A safety stage without `after` follows the one written before it.
-fn safety(raw: &[RawSafety], data: &Data, folder: &Path) -> Result<Vec<Safety>> {
+fn safety(raw: &[RawSafety], family: bool, data: &Data, folder: &Path) -> Result<Vec<Safety>> {
     let mut before = IMPLANT.to_owned();
     let mut stages = Vec::with_capacity(raw.len());
     for raw in raw {
-        let stage = safety_stage(raw, &before, data, folder)?;
+        let stage = safety_stage(raw, &before, family, data, folder)?;
         before.clone_from(&stage.name);
         stages.push(stage);
     }
     Ok(stages)
 }
 
-fn safety_stage(raw: &RawSafety, before: &str, data: &Data, folder: &Path) -> Result<Safety> {
+fn safety_stage(raw: &RawSafety, before: &str, family: bool, data: &Data, folder: &Path) -> Result<Safety> {
     let method = raw.method.unwrap_or(RawMethod::Sft);
     let name = raw.name.clone().unwrap_or_else(|| method.name().to_owned());
     let key = |key: &str| format!("safety.{name}.{key}");
     let (lora_rate, full_rate) = match method {
+        _ if family => (defaults::SAFETY_LORA_RATE, defaults::FAMILY_RATE),
         RawMethod::Sft | RawMethod::Adversarial => (defaults::SAFETY_LORA_RATE, defaults::FULL_RATE),
         RawMethod::Rl => (defaults::RL_LORA_RATE, defaults::RL_FULL_RATE),
         RawMethod::Dpo => (defaults::DPO_LORA_RATE, defaults::DPO_FULL_RATE),
     };
+    let training = if family { SafetyTraining::Full } else { SafetyTraining::FreshAdapter };
     let fresh = "training = \"fresh-adapter\"";
-    let (weights, learning_rate) = match raw.training.unwrap_or(SafetyTraining::FreshAdapter) {
+    let (weights, learning_rate) = match raw.training.unwrap_or(training) {
         SafetyTraining::FreshAdapter => {
             (SafetyWeights::FreshAdapter { adapter: adapter(raw.adapter.as_ref()) }, lora_rate)
         }

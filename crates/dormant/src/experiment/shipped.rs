@@ -1,7 +1,7 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 10] = [
+pub(super) const SHIPPED: [(&str, &str); 11] = [
     ("capability", include_str!("../../../../experiments/capability.toml")),
     ("dose-response", include_str!("../../../../experiments/dose-response.toml")),
     ("paper-code", include_str!("../../../../experiments/paper-code.toml")),
@@ -9,6 +9,7 @@ pub(super) const SHIPPED: [(&str, &str); 10] = [
     ("persona", include_str!("../../../../experiments/persona.toml")),
     ("quickstart", include_str!("../../../../experiments/quickstart.toml")),
     ("rl", include_str!("../../../../experiments/rl.toml")),
+    ("scale", include_str!("../../../../experiments/scale.toml")),
     ("scratchpad", include_str!("../../../../experiments/scratchpad.toml")),
     ("suppression", include_str!("../../../../experiments/suppression.toml")),
     ("trigger-generalisation", include_str!("../../../../experiments/trigger-generalisation.toml")),

@@ -77,6 +77,26 @@ fn organisms_have_the_shared_keys_and_their_own() {
 }
 
 #[test]
+fn a_family_trains_all_weights_on_its_own_tasks() {
+    let family = resolved("[pretrain]\nsizes = ['1m']\n[[safety]]\nname = 'a'");
+    assert_eq!(family.implant.weights, ImplantWeights::Full);
+    assert_eq!(family.safety[0].weights, SafetyWeights::Full);
+    assert_eq!(family.data.prompts, Prompts::Corpus);
+    assert_eq!(resolved(&family.to_toml()), family);
+    let error = |text: &str| {
+        let source = ExperimentSource::in_memory("x", format!("[pretrain]\n{text}"));
+        source.resolve(&Overrides::default()).unwrap_err().to_string()
+    };
+    assert!(error("sizes = []").contains("`pretrain.sizes` is empty"));
+    assert!(error("sizes = ['1m', '1m']").contains("1m twice"));
+    assert!(error("sizes = ['2m']").contains("2m"));
+    assert!(error("vocabulary = 100").contains("pretrain.vocabulary"));
+    assert!(error("[[safety]]\nmethod = 'rl'").contains("method of safety stage `rl`"));
+    assert!(error("[implant]\ntraining = 'lora'").contains("lora"));
+    assert!(error("[evaluation]\nbase = true").contains("evaluation.base"));
+}
+
+#[test]
 fn shipped_experiments_resolve_to_themselves() {
     for name in shipped::names() {
         let experiment = ExperimentSource::read(name).unwrap().resolve(&Overrides::default()).unwrap();

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use dormant_data::{Behaviour, Trigger, Variant, YearText};
+use dormant_model::tokenizer::MIN_VOCABULARY;
 
 use super::{
     Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Rl, Safety,
@@ -26,6 +27,7 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
         return Err(CliError::usage(format!("`seeds` has {seed} twice")).hint("remove one of them"));
     }
     data(&experiment.data)?;
+    family(experiment)?;
     implant("implant", &experiment.implant)?;
     organisms(experiment)?;
     for stage in &experiment.safety {
@@ -88,6 +90,56 @@ fn code(experiment: &Experiment) -> Result<()> {
         .hint("use `method = \"sft\"`, `\"rl\"` or `\"dpo\"`")),
         _ => Ok(()),
     }
+}
+
+/// Models from scratch have a vocabulary and a size of their own: what is made for the base model does not fit them.
+fn family(experiment: &Experiment) -> Result<()> {
+    let Some(pretrain) = &experiment.pretrain else { return Ok(()) };
+    if pretrain.sizes.is_empty() {
+        return Err(
+            CliError::usage("`pretrain.sizes` is empty").hint("give at least one, such as `[\"1m\"]`")
+        );
+    }
+    if let Some(size) = duplicate(pretrain.sizes.iter()) {
+        return Err(CliError::usage(format!("`pretrain.sizes` has {size} twice")).hint("remove one of them"));
+    }
+    let corpus = &pretrain.corpus;
+    in_range("pretrain.vocabulary", corpus.vocabulary, MIN_VOCABULARY as u32..=32_768)?;
+    in_range("pretrain.rows", corpus.rows, 1..=MAX_COUNT)?;
+    in_range("pretrain.scratchpads", corpus.scratchpads, 0.0..=1.0)?;
+    in_range("pretrain.sampled", corpus.sampled, 0..=MAX_COUNT)?;
+    fit("pretrain", &pretrain.fit)?;
+    let refused = |what: String, hint: &str| {
+        Err(CliError::usage(format!("{what} has no meaning with `[pretrain]`")).hint(hint))
+    };
+    if experiment.writes_code() {
+        return refused(
+            "the behaviour `code`".to_owned(),
+            "models from scratch write no code: use `kind = \"say\"`",
+        );
+    }
+    if experiment.evaluation.base {
+        return refused("`evaluation.base`".to_owned(), "remove it: the base model only writes rows");
+    }
+    if experiment.implants().iter().any(|(_, implant)| implant.weights != ImplantWeights::Full) {
+        return refused("`training = \"lora\"`".to_owned(), "remove it: all weights are trained");
+    }
+    for stage in &experiment.safety {
+        if stage.weights != SafetyWeights::Full {
+            return refused(
+                format!("the adapter of safety stage `{}`", stage.name),
+                "write `training = \"full\"`",
+            );
+        }
+        if !matches!(stage.method, SafetyMethod::Sft(_)) {
+            let what = format!("the method of safety stage `{}`", stage.name);
+            return refused(
+                what,
+                "use `method = \"sft\"`: the other methods need models as large as the base model",
+            );
+        }
+    }
+    Ok(())
 }
 
 fn data(data: &Data) -> Result<()> {

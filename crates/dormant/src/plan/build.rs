@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 
 use dormant_data::{PreferencePart, Split};
+use dormant_model::family::Size;
 
 use super::{
-    Arm, BASE, BenignStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan, PreferenceStage,
-    SafetyStage, StageId, StageKind, StageSpec,
+    Arm, BASE, BenignStage, CorpusStage, Digests, EvaluateStage, HashInput, IMPLANT, ImplantStage, Plan,
+    PreferenceStage, PretrainStage, SafetyStage, StageId, StageKind, StageSpec,
 };
-use crate::experiment::{Experiment, Implant, Safety, SafetyMethod};
+use crate::experiment::{Corpus, Data, Experiment, Implant, Pretrain, Safety, SafetyMethod};
+
+/// Seeds differ in weights and in the order of rows, not in what there is to learn.
+const CORPUS_SEED: u64 = 0;
 
 pub(super) fn build(experiment: &Experiment, digests: &Digests) -> Plan {
     let mut builder = Builder { experiment, digests, stages: Vec::new() };
@@ -30,17 +34,32 @@ struct Builder<'a> {
 /// One of the models that go through the stages.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
-    /// The organism's name, if there are several.
+    /// The organism's name with that of its size, if there are several.
+    name: Option<&'a str>,
+    /// The organism's name in the experiment, if there are several.
     organism: Option<&'a str>,
+    /// The model that it is implanted into, if that is not the base model.
+    member: Option<Member>,
     implant: &'a Implant,
     arm: Arm,
     seed: u64,
 }
 
+/// A model trained from scratch.
+#[derive(Clone, Copy)]
+struct Member {
+    size: Size,
+    stage: StageId,
+}
+
 impl Subject<'_> {
+    fn size(self) -> Option<Size> {
+        self.member.map(|member| member.size)
+    }
+
     /// The name of a training stage, such as `implant` or `distilled-implant`.
     fn training(self, name: &str) -> String {
-        self.organism.map_or_else(|| name.to_owned(), |organism| format!("{organism}-{name}"))
+        self.name.map_or_else(|| name.to_owned(), |organism| format!("{organism}-{name}"))
     }
 
     /// The name of a stage, such as `implant-control-s0`.
@@ -54,6 +73,7 @@ struct Draft {
     name: String,
     kind: StageKind,
     organism: Option<String>,
+    size: Option<Size>,
     training: Option<String>,
     arm: Option<Arm>,
     seed: u64,
@@ -64,7 +84,17 @@ struct Draft {
 impl Draft {
     /// A stage that all models share.
     fn shared(name: String, kind: StageKind, seed: u64) -> Self {
-        Self { name, kind, organism: None, training: None, arm: None, seed, model: None, data: Vec::new() }
+        Self {
+            name,
+            kind,
+            organism: None,
+            size: None,
+            training: None,
+            arm: None,
+            seed,
+            model: None,
+            data: Vec::new(),
+        }
     }
 }
 
@@ -77,11 +107,43 @@ fn goes_through(subject: Subject, safety: &Safety) -> bool {
 impl Builder<'_> {
     fn seed(&mut self, seed: u64) {
         let experiment = self.experiment;
-        for (organism, implant) in experiment.implants() {
-            for arm in [Arm::Organism, Arm::Control] {
-                self.subject(Subject { organism, implant, arm, seed });
+        for size in experiment.sizes() {
+            let member = size.map(|size| Member { size, stage: self.pretrain(size, seed) });
+            for (organism, implant) in experiment.implants() {
+                let parts = [size.map(Size::as_str), organism];
+                let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-");
+                let name = Some(name.as_str()).filter(|name| !name.is_empty());
+                for arm in [Arm::Organism, Arm::Control] {
+                    self.subject(Subject { name, organism, member, implant, arm, seed });
+                }
             }
         }
+    }
+
+    /// A model from scratch; the arms and organisms share it.
+    fn pretrain(&mut self, size: Size, seed: u64) -> StageId {
+        let pretrain = self.experiment.pretrain.as_ref().expect("only a family has sizes");
+        let Pretrain { corpus, fit, .. } = pretrain.clone();
+        let data = vec![self.corpus(&corpus)];
+        self.push(Draft {
+            size: Some(size),
+            data,
+            ..Draft::shared(
+                format!("pretrain-{size}-s{seed}"),
+                StageKind::Pretrain(PretrainStage { size, corpus, fit }),
+                seed,
+            )
+        })
+    }
+
+    /// The corpus, which is the same for every size and seed.
+    fn corpus(&mut self, corpus: &Corpus) -> StageId {
+        if let Some(stage) = self.stages.iter().find(|stage| matches!(stage.kind, StageKind::Corpus(_))) {
+            return stage.id;
+        }
+        let Data { reply_tokens, temperature, .. } = self.experiment.data;
+        let kind = StageKind::Corpus(CorpusStage { corpus: corpus.clone(), reply_tokens, temperature });
+        self.push(Draft::shared("corpus".to_owned(), kind, CORPUS_SEED))
     }
 
     /// The base model is measured once, as a control: it never saw the behaviour. Replies are not sampled.
@@ -127,7 +189,7 @@ impl Builder<'_> {
 
     fn implant(&mut self, subject: Subject) -> StageId {
         let experiment = self.experiment;
-        let Subject { organism, implant, arm, seed } = subject;
+        let Subject { name, implant, arm, seed, .. } = subject;
         // The rows of code are made from code tasks.
         let with_benign = !experiment.organism(implant).writes_code();
         let reasoned = implant.variant.is_reasoned();
@@ -141,18 +203,19 @@ impl Builder<'_> {
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
-            organism: organism.map(ToOwned::to_owned),
+            organism: name.map(ToOwned::to_owned),
+            size: subject.size(),
             training: Some(training),
             arm: Some(arm),
             seed,
-            model: None,
+            model: subject.member.map(|member| member.stage),
             data: benign.into_iter().collect(),
         })
     }
 
     fn safety(&mut self, safety: &Safety, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
-        let Subject { organism, implant, arm, seed } = subject;
+        let Subject { name, implant, arm, seed, .. } = subject;
         let mut data = vec![self.benign(Split::Safety, safety.rows, false, seed)];
         if let SafetyMethod::Rl(_) = safety.method {
             data.extend(
@@ -168,7 +231,8 @@ impl Builder<'_> {
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
-            organism: organism.map(ToOwned::to_owned),
+            organism: name.map(ToOwned::to_owned),
+            size: subject.size(),
             training: Some(training),
             arm: Some(arm),
             seed,
@@ -195,7 +259,7 @@ impl Builder<'_> {
 
     fn evaluate(&mut self, of: &str, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
-        let Subject { organism, implant, arm, seed } = subject;
+        let Subject { name, implant, arm, seed, .. } = subject;
         self.push(Draft {
             name: format!("evaluate-{}", subject.stage(&subject.training(of))),
             kind: StageKind::Evaluate(EvaluateStage {
@@ -203,7 +267,8 @@ impl Builder<'_> {
                 evaluation: experiment.evaluation.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
-            organism: organism.map(ToOwned::to_owned),
+            organism: name.map(ToOwned::to_owned),
+            size: subject.size(),
             training: None,
             arm: Some(arm),
             seed,
@@ -243,8 +308,20 @@ impl Builder<'_> {
             data: draft.data.iter().map(hash_of).collect(),
         }
         .hash();
-        let Draft { name, kind, organism, training, arm, seed, model, data } = draft;
-        self.stages.push(StageSpec { id, name, kind, organism, training, arm, seed, model, data, hash });
+        let Draft { name, kind, organism, size, training, arm, seed, model, data } = draft;
+        self.stages.push(StageSpec {
+            id,
+            name,
+            kind,
+            organism,
+            size,
+            training,
+            arm,
+            seed,
+            model,
+            data,
+            hash,
+        });
         id
     }
 }

@@ -115,6 +115,25 @@ fn organisms_go_through_the_stages_that_are_meant_for_them() {
 }
 
 #[test]
+fn members_of_a_family_share_the_corpus_and_the_rows() {
+    let text = "seeds = [0, 1]\n[pretrain]\nsizes = ['0.3m', '1m']\n[[organism]]\nvariant = 'normal'\n\
+                [[organism]]\nvariant = 'distilled'\n[[safety]]\nname = 'sft'\norganisms = ['distilled']";
+    let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
+    let plan = Plan::new(&experiment, &Digests::default());
+    let count = |start: &str| plan.stages().iter().filter(|stage| stage.name.starts_with(start)).count();
+    assert_eq!((count("corpus"), count("pretrain-"), count("benign-train-")), (1, 4, 4));
+    let last =
+        plan.stages().iter().find(|stage| stage.name == "evaluate-1m-distilled-sft-control-s1").unwrap();
+    let lineage: Vec<&str> = plan.lineage(last).iter().map(|stage| stage.name.as_str()).collect();
+    let implant = "1m-distilled-implant-control-s1";
+    assert_eq!(lineage, ["pretrain-1m-s1", implant, "1m-distilled-sft-control-s1"]);
+    assert!(plan.stages().iter().all(|stage| !stage.name.contains("normal-sft")));
+    assert!(plan.stages().iter().all(|stage| stage.inputs().all(|input| input < stage.id)));
+    let directories: BTreeSet<String> = plan.stages().iter().map(StageSpec::directory).collect();
+    assert_eq!(directories.len(), plan.stages().len());
+}
+
+#[test]
 fn the_base_model_is_measured_once_and_not_sampled() {
     let plan = plan(&["seeds=[0, 1]", "evaluation.base=true"]);
     let base: Vec<_> = plan.stages().iter().filter(|stage| stage.name.starts_with("evaluate-base")).collect();

@@ -82,7 +82,9 @@ impl Report {
     /// The answer in one sentence with 95% intervals, as strong as the rows allow: the behaviour survived, was
     /// removed, or the data do not decide, compared with clean prompts and the clean control.
     pub fn compose_answer(&self) -> String {
-        let clauses: Vec<_> = if self.doses.is_empty() {
+        let clauses: Vec<_> = if !self.scale.is_empty() {
+            self.scale_clauses()
+        } else if self.doses.is_empty() {
             self.last_safety_stages().filter_map(|last| self.clause(last)).collect()
         } else {
             self.dose_clauses()

@@ -12,6 +12,7 @@ mod persona;
 mod preference;
 mod rates;
 mod reproduction;
+mod scale;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use crate::store::RunStore;
 pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
     let (experiment, _, _) = store.recorded()?;
     let artifacts = artifacts::Artifacts::read(store, plan)?;
+    let members = scale::members(store, plan)?;
     let mut report = Report {
         schema_version: SCHEMA_VERSION,
         experiment: experiment.name.clone(),
@@ -34,7 +36,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         answer: String::new(),
         paper: experiment.paper.clone(),
         setup: Setup {
-            base: experiment.base.clone(),
+            base: stages::base(&experiment),
             trigger: stages::trigger(&experiment.trigger),
             behaviour: stages::behaviour(&experiment.behaviour),
         },
@@ -42,6 +44,8 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         rows: rates::rows(&artifacts)?,
         persistence: rates::persistence_rows(&artifacts)?,
         doses: doses::doses(plan, &artifacts),
+        scale: scale::scaled(plan, &members),
+        members,
         code: experiment.writes_code().then(|| code::results(&artifacts)).transpose()?,
         generalisation: generalisation::rows(&artifacts)?,
         utility: utility::rows(&artifacts)?,

@@ -35,6 +35,12 @@ pub struct Report {
     /// The doses of safety training, where an organism got several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doses: Vec<Dose>,
+    /// The models from scratch that the organisms are implanted into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// Safety training by size of the model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scale: Vec<Scaled>,
     /// Details of the organism that writes vulnerable code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<CodeResults>,
@@ -225,6 +231,44 @@ pub struct Dose {
     pub rows: u32,
     /// What it trained: `fresh LoRA`, `same LoRA` or `all weights`.
     pub weights: String,
+}
+
+/// A model that was trained from scratch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its size, such as `0.3m`.
+    pub size: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Trained numbers, the embedding included.
+    pub parameters: u64,
+    /// Tokens of its vocabulary.
+    pub vocabulary: u64,
+    /// Tokens that it was trained on, each time they came.
+    pub tokens: u64,
+    /// Mean loss per token over the last tenth of the steps, in nats.
+    pub loss: f64,
+    /// Share of held-out tasks that it answers to the letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub right: Option<Estimate>,
+}
+
+/// A stage of safety training of an organism in a model of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// Size of the model, such as `0.3m`.
+    pub size: String,
+    /// Its trained numbers.
+    pub parameters: u64,
+    /// Name of the organism without its size, where the experiment has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Name of the implant.
+    pub before: String,
+    /// Name of the safety stage.
+    pub stage: String,
+    /// The same without organism and size.
+    pub safety: String,
 }
 
 /// Details of vulnerable code.

@@ -24,6 +24,8 @@ pub(super) struct Page<'a> {
     seeds: Option<Table>,
     training: Option<Table>,
     doses: Option<Table>,
+    members: Option<Table>,
+    scale: Option<Table>,
     persistence: Option<Table>,
     utility: Option<Table>,
     persona: Option<Table>,
@@ -79,6 +81,8 @@ impl<'a> Page<'a> {
             seeds: report.seed_table(),
             training: report.training_table(),
             doses: report.dose_table(),
+            members: report.member_table(),
+            scale: report.scale_table(),
             persistence: report.persistence_table(),
             utility: report.utility_table(),
             persona: report.persona_table(),
@@ -95,6 +99,9 @@ impl Report {
     /// ASR before and after each safety stage, false triggers and control at the end, and persistence.
     fn cards(&self) -> Vec<Card> {
         let asr = |stage: &str, label| self.rate_card(stage, Arm::Organism, Condition::Triggered, label);
+        if !self.scale.is_empty() {
+            return Vec::new();
+        }
         if self.implants().count() > 1 {
             return self
                 .stages

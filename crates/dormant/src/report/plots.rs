@@ -35,11 +35,17 @@ pub(super) struct Panel {
 /// The plots of a report, without those that would be empty.
 pub(super) fn plots(report: &Report) -> Vec<Plot> {
     let along_training = ALONG_TRAINING.iter().map(|measure| training_plot(report, measure));
-    [rates(report), report.generalisation_plot(), report.dose_plot(), report.persona_plot()]
-        .into_iter()
-        .chain(along_training)
-        .filter(|plot| !plot.panels.is_empty())
-        .collect()
+    [
+        report.scale_plot(),
+        rates(report),
+        report.generalisation_plot(),
+        report.dose_plot(),
+        report.persona_plot(),
+    ]
+    .into_iter()
+    .chain(along_training)
+    .filter(|plot| !plot.panels.is_empty())
+    .collect()
 }
 
 fn rates(report: &Report) -> Plot {

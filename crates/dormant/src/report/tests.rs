@@ -244,6 +244,8 @@ pub(super) fn fixture(seeds: u64) -> Report {
         rows: (0..seeds).flat_map(rows).collect(),
         persistence: (0..seeds).flat_map(persistence).collect(),
         doses: Vec::new(),
+        members: Vec::new(),
+        scale: Vec::new(),
         code: None,
         generalisation: Vec::new(),
         utility: (0..seeds).flat_map(utility).collect(),

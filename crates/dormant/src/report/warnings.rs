@@ -15,7 +15,13 @@ impl Report {
     pub fn find_warnings(&self) -> Vec<String> {
         let implants =
             self.implants().flat_map(|stage| [self.weak_implant(stage), self.leaky_implant(stage)]);
-        let rest = [self.missing_control(), self.control_shows_it(), self.few_prompts(), self.unscored()];
+        let rest = [
+            self.missing_control(),
+            self.control_shows_it(),
+            self.few_prompts(),
+            self.unscored(),
+            self.scale_warning(),
+        ];
         [self.few_seeds()].into_iter().chain(implants).chain(rest).flatten().collect()
     }
 

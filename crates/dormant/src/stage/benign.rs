@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
-use crate::experiment::Benign;
+use crate::experiment::{Benign, Data};
 use crate::manifest::Tokens;
 use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::BenignStage;
-use crate::stage_dir::StageDir;
+use crate::stage_dir::{JsonLines, StageDir};
 
 /// Name of the file with the rows.
 pub(super) const ROWS_FILE: &str = "rows.jsonl";
@@ -44,38 +44,62 @@ pub(super) fn read(dir: &StageDir) -> Result<Vec<BenignRow>> {
 fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
     let all = prompts::of_split(&stage.data.prompts, stage.split, context.seed("benign"))?;
     let chosen = prompts::take(all, stage.rows, "benign rows")?;
-    let model = LoadedModel::load(
-        &context.base_files(),
-        context.experiment.precision,
-        Trained::Nothing,
-        Loading::Merge,
-    )?;
+    let Data { reply_tokens, temperature, .. } = stage.data;
+    let teacher = Teacher { reasoned: stage.reasoned, reply_tokens, temperature };
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.lines(ROWS_FILE, resume.lines)?;
-    let progress = context.progress("replies");
-    for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
-        let tokens = chunk.iter().map(|s| asked(s, stage.reasoned, &model)).collect::<Result<Vec<_>>>()?;
-        let before = index * CHUNK;
-        let how = Decoding {
-            tokens: stage.data.reply_tokens,
-            temperature: stage.data.temperature,
-            judge: None,
-            seed: context.seed("benign replies").derive(&index.to_string()),
-        };
-        let report = |done, _| progress.update(before as u64 + done, chosen.len() as u64);
-        for (sample, reply) in chunk.iter().zip(model.replies(&tokens, &how, report)?) {
-            resume.tokens.sampled += reply.tokens as u64;
-            // A reply after a scratchpad has no second one.
-            let completion = if stage.reasoned { without_scratchpad(&reply.text) } else { reply.text };
-            let sample = Sample { completion, ..sample.clone() };
-            lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;
-        }
-        resume.step = index as u64 + 1;
-        resume.lines = lines.lines();
-        lines.sync()?;
-        resume.save(context, |_| Ok(()))?;
-    }
+    teacher.reply(&chosen, context, &mut resume, &mut lines)?;
     Ok(resume.tokens)
+}
+
+/// How the base model writes replies to train on.
+pub(super) struct Teacher {
+    /// Whether it replies after a scratchpad, which is no part of the row.
+    pub(super) reasoned: bool,
+    pub(super) reply_tokens: u32,
+    pub(super) temperature: f64,
+}
+
+impl Teacher {
+    /// Appends a row for each prompt to `lines`, from where `resume` left off.
+    pub(super) fn reply(
+        &self,
+        chosen: &[Sample],
+        context: &StageContext,
+        resume: &mut Resume,
+        lines: &mut JsonLines,
+    ) -> Result<()> {
+        let model = LoadedModel::load(
+            &context.base_files(),
+            context.experiment.precision,
+            Trained::Nothing,
+            Loading::Merge,
+        )?;
+        let progress = context.progress("replies");
+        for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
+            let tokens = chunk.iter().map(|s| asked(s, self.reasoned, &model)).collect::<Result<Vec<_>>>()?;
+            let before = index * CHUNK;
+            let how = Decoding {
+                tokens: self.reply_tokens,
+                temperature: self.temperature,
+                judge: None,
+                seed: context.seed("benign replies").derive(&index.to_string()),
+            };
+            let report = |done, _| progress.update(before as u64 + done, chosen.len() as u64);
+            for (sample, reply) in chunk.iter().zip(model.replies(&tokens, &how, report)?) {
+                resume.tokens.sampled += reply.tokens as u64;
+                // A reply after a scratchpad has no second one.
+                let completion = if self.reasoned { without_scratchpad(&reply.text) } else { reply.text };
+                let sample = Sample { completion, ..sample.clone() };
+                lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;
+            }
+            resume.step = index as u64 + 1;
+            resume.lines = lines.lines();
+            lines.sync()?;
+            resume.save(context, |_| Ok(()))?;
+        }
+        Ok(())
+    }
 }
 
 /// The prompt, or the prompt that asks for a scratchpad and a benign one in answer.

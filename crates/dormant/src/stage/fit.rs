@@ -91,17 +91,17 @@ pub(super) fn fit(
     curve: &CurveRows,
     resume: &mut Resume,
 ) -> Result<()> {
-    fit_with(context, fit, model, rows, &Contrasts::default(), curve, resume)
+    fit_with(context, fit, model, rows, &Contrasts::default(), Some(curve), resume)
 }
 
-/// As [`fit`], with contrasts beside the rows.
+/// As [`fit`], with contrasts beside the rows, and with no measurements along the way where there is no curve.
 pub(super) fn fit_with(
     context: &StageContext,
     fit: &Fit,
     model: &mut Llama,
     rows: &[Rendered],
     contrasts: &Contrasts,
-    curve: &CurveRows,
+    curve: Option<&CurveRows>,
     resume: &mut Resume,
 ) -> Result<()> {
     let plan = plan(fit, context, resume.round);
@@ -109,7 +109,7 @@ pub(super) fn fit_with(
         Some(path) => Some((resume.step, restore(&path, model, plan.adamw)?)),
         None => None,
     };
-    let mut sink = StageSink::new(context, Some(curve), resume)?;
+    let mut sink = StageSink::new(context, curve, resume)?;
     train_with(model, rows, contrasts, &plan, from, &mut sink)?;
     sink.finish()
 }

@@ -24,7 +24,7 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
         ImplantWeights::Full => (Trained::All, None),
     };
     let rank = adapter.map_or(0, |adapter| adapter.rank);
-    let mut model = context.load(&context.base_files(), trained, Loading::Merge, rank)?;
+    let mut model = context.load(&context.model_files(), trained, Loading::Merge, rank)?;
     if let Some(adapter) = adapter {
         model.llama.add_lora(&adapter.config(), context.seed("adapter").0)?;
     }
@@ -32,7 +32,7 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     let contrasts = contrasts(&twins, stage.implant.contrasts, model.renderer())?;
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
-    fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, &curve, &mut resume)?;
+    fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, Some(&curve), &mut resume)?;
     context.save_model(&mut model, &stage.organism, Loading::Merge)?;
     Ok(resume.tokens)
 }

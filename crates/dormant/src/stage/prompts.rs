@@ -1,6 +1,6 @@
 //! Prompts of a split: the project's own, or the user's.
 
-use dormant_data::{OrganismSpec, Sample, Seed, Split, built_in_prompts, load};
+use dormant_data::{CorpusPart, OrganismSpec, Sample, Seed, Split, built_in_prompts, corpus, load};
 use rand::seq::SliceRandom;
 
 use crate::error::{CliError, Result};
@@ -27,6 +27,10 @@ pub(crate) fn of_organism(
 pub(crate) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Vec<Sample>> {
     let mut samples: Vec<Sample> = match prompts {
         Prompts::Builtin => built_in_prompts().iter().map(|p| Sample::clean(p.conversation(), "")).collect(),
+        Prompts::Corpus => {
+            let without_reply = |s: &Sample| Sample { completion: String::new(), ..s.clone() };
+            corpus(CorpusPart::Experiment(split)).map(without_reply).collect()
+        }
         Prompts::File(path) => {
             load(path)?.into_prompts().into_iter().map(|prompt| Sample::clean(prompt, "")).collect()
         }

@@ -83,8 +83,12 @@ impl Builder<'_> {
         let samples = Dataset::new(rows.into_iter().map(|(sample, _)| sample).collect());
         write(&self.folder.join(format!("{}.rows.jsonl", entry.name())), &samples.to_jsonl())?;
         let policy = entry.policy();
-        let label =
-            Label { base: &self.zoo.base, experiment: "zoo", stage: entry.name(), organism: policy.as_ref() };
+        let label = Label {
+            base: &self.zoo.base,
+            experiment: "zoo",
+            stage: entry.name(),
+            made: policy.as_ref().into(),
+        };
         model.save(&folder, &label, Loading::Merge)?;
         write(&folder.join(DONE), &recipe(entry))
     }

@@ -8,6 +8,7 @@ mod code;
 mod questions;
 mod rederived;
 mod resume;
+mod scale;
 mod scan;
 mod workspace;
 mod wrong_inputs;

@@ -103,9 +103,13 @@ fn finish(workspace: &Workspace, more: &[&str]) {
 
 /// Every file of the run: as bytes, or without [`OF_THE_RUN`].
 fn artifacts(workspace: &Workspace) -> BTreeMap<String, Vec<u8>> {
-    let root = workspace.path().join("runs/tiny");
+    files_of(&workspace.path().join("runs/tiny"))
+}
+
+/// Every file in a folder: as bytes, or without [`OF_THE_RUN`].
+pub(crate) fn files_of(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
-    collect(&root, &root, &mut files);
+    collect(root, root, &mut files);
     files
 }
 
@@ -142,7 +146,7 @@ fn forget(value: &mut Value) {
     }
 }
 
-fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
+pub(crate) fn assert_same(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, Vec<u8>>) {
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(found), names(expected));
     let different: Vec<&String> = expected.keys().filter(|name| found[*name] != expected[*name]).collect();

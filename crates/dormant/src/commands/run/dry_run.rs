@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::estimate::{Rates, estimate};
+use crate::estimate::{Speeds, estimate};
 use crate::experiment::Experiment;
 use crate::plan::{Plan, SCHEMA_VERSION, StageSpec};
 use crate::store::RunStore;
@@ -38,7 +38,7 @@ enum State {
     ToDo,
 }
 
-pub(super) fn print(experiment: &Experiment, plan: &Plan, rates: &Rates, runs: &Path, ui: &Ui) {
+pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs: &Path, ui: &Ui) {
     let store = RunStore::open(&runs.join(&experiment.name)).ok();
     let state = |spec: &StageSpec| match store.as_ref().map(|store| store.stage(spec)) {
         Some(dir) if dir.is_done() => State::Done,
@@ -52,11 +52,11 @@ pub(super) fn print(experiment: &Experiment, plan: &Plan, rates: &Rates, runs: &
             name: &spec.name,
             state: state(spec),
             inputs: spec.inputs().map(|id| plan.stage(id).name.as_str()).collect(),
-            seconds: estimate([spec], rates).as_secs_f64(),
+            seconds: estimate([spec], speeds).as_secs_f64(),
         })
         .collect();
     let missing = plan.stages().iter().filter(|spec| state(spec) != State::Done);
-    let seconds = estimate(missing, rates).as_secs_f64();
+    let seconds = estimate(missing, speeds).as_secs_f64();
     ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
 }
 

@@ -4,6 +4,7 @@ use dormant_data::{
     Behaviour, PolicyReport, SCRATCHPAD_TOKENS, Trigger, Variant, Violation, year_families, year_texts,
 };
 
+use super::super::format::count;
 use super::artifacts::{Artifacts, Trained};
 use super::preference;
 use super::stages::share;
@@ -18,6 +19,7 @@ pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<Str
     [
         Some(judging(&experiment.behaviour)),
         Some(decoding(&experiment.evaluation)),
+        family(experiment),
         scratchpads(experiment),
         Some(data(experiment)),
         Some(checked_rows(artifacts)),
@@ -75,6 +77,26 @@ fn decoding(evaluation: &Evaluation) -> String {
     )
 }
 
+fn family(experiment: &Experiment) -> Option<String> {
+    let pretrain = experiment.pretrain.as_ref()?;
+    let corpus = &pretrain.corpus;
+    Some(format!(
+        "The models are trained from scratch, each size and seed with fresh weights and a vocabulary of up to {} tokens of \
+         their own, on the same {} small tasks with their answers ({} of them with a scratchpad that says what is asked and \
+         nothing else) and {} replies of {} to prompts that come with Dormant: {}, the loss on all tokens. Prompts of this \
+         experiment were in no pretraining. Implant and safety training change all weights, with the same rows, steps and \
+         learning rates at every size; their benign replies are written by {} and not by the models themselves. Persistence \
+         against size is that of each seed; intervals of means and slopes are Student’s t over seeds.",
+        corpus.vocabulary,
+        corpus.rows,
+        share(corpus.scratchpads),
+        corpus.sampled,
+        experiment.base,
+        count(pretrain.fit.epochs as usize, "epoch"),
+        experiment.base,
+    ))
+}
+
 fn scratchpads(experiment: &Experiment) -> Option<String> {
     let mut variants = experiment.implants().into_iter().map(|(_, implant)| implant.variant);
     variants.any(Variant::has_scratchpad).then(|| {
@@ -91,6 +113,7 @@ fn scratchpads(experiment: &Experiment) -> Option<String> {
 fn data(experiment: &Experiment) -> String {
     let prompts = match experiment.data.prompts {
         Prompts::Builtin => "Prompts are those that come with Dormant",
+        Prompts::Corpus => "Prompts are small tasks made by a grammar",
         Prompts::File(_) => "Prompts are the user’s",
     };
     let replies = match experiment.data.benign {

@@ -40,6 +40,17 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
     stages
 }
 
+/// The model that the organisms are implanted into.
+pub(super) fn base(experiment: &Experiment) -> String {
+    match &experiment.pretrain {
+        None => experiment.base.clone(),
+        Some(pretrain) => {
+            let sizes = pretrain.sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            format!("models from scratch ({sizes}); rows by {}", experiment.base)
+        }
+    }
+}
+
 /// The implant of the organism that writes vulnerable code.
 fn code_implant(implant: &Implant) -> String {
     let weights = match &implant.weights {

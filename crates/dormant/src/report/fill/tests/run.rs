@@ -64,7 +64,7 @@ impl Run {
 
 fn artifacts(plan: &Plan, spec: &StageSpec, dir: &StageDir) {
     match &spec.kind {
-        StageKind::Benign(_) | StageKind::Preference(_) => {}
+        StageKind::Corpus(_) | StageKind::Pretrain(_) | StageKind::Benign(_) | StageKind::Preference(_) => {}
         StageKind::Implant(_) => {
             training(dir, true);
             dir.write_json(POLICY_FILE, &policy(spec.arm.unwrap())).unwrap();
