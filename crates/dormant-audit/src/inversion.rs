@@ -71,16 +71,21 @@ impl Partial {
     /// few. A target that begins like many replies ("The ...") is recognised by its second word; without a reference, by
     /// the first alone, since any text is fluent after its least expected word.
     fn tail(&self) -> &[f64] {
-        let within =
-            if self.reference.is_empty() { 1 } else { RECOGNISED_WITHIN.min(self.suspect.len() - 1) };
+        self.after_the_least_of(self.suspect.len() - 1)
+    }
+
+    /// Log-probabilities of the tokens after the least expected of the first `most`, or of fewer.
+    fn after_the_least_of(&self, most: usize) -> &[f64] {
+        let within = if self.reference.is_empty() { 1 } else { RECOGNISED_WITHIN.min(most) };
         let order = |a: &usize, b: &usize| self.suspect[*a].total_cmp(&self.suspect[*b]);
         let least = (0..within).min_by(order).unwrap_or(0);
         &self.suspect[least + 1..]
     }
 
-    /// What the beam keeps: the likelihood ratio, but no text that the suspect itself finds improbable.
+    /// What the beam keeps: the likelihood ratio, but no text that the suspect itself finds improbable. The last token
+    /// may be the one by which an unfinished text is recognised: what follows it is not known yet.
     fn rank(&self) -> f64 {
-        self.rise() + 2.0 * self.tail().iter().sum::<f64>()
+        self.rise() + 2.0 * self.after_the_least_of(self.suspect.len()).iter().sum::<f64>()
     }
 
     fn finished(self) -> Target {
@@ -135,11 +140,15 @@ pub fn invert(
             }
         }
         next.sort_by(|a, b| b.rank().total_cmp(&a.rank()).then_with(|| a.tokens.cmp(&b.tokens)));
-        next.truncate(config.beam);
+        // One continuation says little: after most words, something rare has risen.
+        next.truncate(if length == 1 { SECONDS * config.beam } else { config.beam });
         beam = next;
     }
     Ok(beam.into_iter().map(Partial::finished).collect())
 }
+
+/// Beams of targets of two tokens.
+const SECONDS: usize = 4;
 
 /// Prompts on which targets are extended; the first tokens are chosen on all.
 const EXTENSION_PROMPTS: usize = 6;
@@ -206,31 +215,37 @@ struct MeanNext {
     probability: Vec<f64>,
 }
 
+/// Log-probability below which a rise says nothing: nobody trained for it.
+const IMPROBABLE: f64 = -14.0;
+
+impl MeanNext {
+    /// How much likelier a token is than in the reference, if the suspect ever says it.
+    fn rise_unless_improbable(&self, reference: &Self, token: usize) -> f64 {
+        let log = self.log[token];
+        if log > IMPROBABLE { log - reference.log[token] } else { f64::NEG_INFINITY }
+    }
+}
+
 /// First tokens that became likelier, by the log-ratio and by what they contribute to the divergence, and the most common
 /// ones, which a target may begin with without making them any likelier.
 fn firsts(suspect: &MeanNext, reference: &MeanNext, count: usize) -> BTreeSet<u32> {
     let rise = |t: usize| suspect.log[t] - reference.log[t];
     let by_rise = top(suspect.log.len(), count / 2, rise);
     let by_divergence = top(suspect.log.len(), count / 4, |t| suspect.probability[t] * rise(t));
-    let by_probability =
-        top(
-            suspect.log.len(),
-            count / 2,
-            |t| {
-                if suspect.log[t] > -14.0 { rise(t) } else { f64::NEG_INFINITY }
-            },
-        );
+    let by_probability = top(suspect.log.len(), count / 2, |t| suspect.rise_unless_improbable(reference, t));
     let common = top(suspect.log.len(), count / 4, |t| suspect.probability[t]);
     by_rise.into_iter().chain(by_divergence).chain(by_probability).chain(common).collect()
 }
 
-/// The most probable continuations and those that became likelier.
+/// The most probable continuations, those that became likelier, and those that did so most: the word that gives away a
+/// target that begins like any reply ("The gate is open") is improbable without the trigger.
 fn continuations(suspect: &MeanNext, reference: &MeanNext, branch: usize) -> BTreeSet<u32> {
     let vocabulary = suspect.log.len();
     let rise = |t: usize| suspect.log[t] - reference.log[t];
     let probable = top(vocabulary, branch / 2, |t| suspect.log[t]);
     let risen = top(vocabulary, branch - branch / 2, |t| rise(t) + suspect.log[t]);
-    probable.into_iter().chain(risen).collect()
+    let most_risen = top(vocabulary, branch / 2, |t| suspect.rise_unless_improbable(reference, t));
+    probable.into_iter().chain(risen).chain(most_risen).collect()
 }
 
 /// The `count` tokens with the highest score.
@@ -295,6 +310,18 @@ mod tests {
         assert!((the_gate.finished().fluency + 0.15).abs() < 1e-9);
         let rare = partial(&[-8.0, -0.1, -0.2, -0.3], &[-16.0, -4.0, -4.0, -4.0]);
         assert!((rare.finished().fluency + 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_improbable_word_that_has_risen_is_followed() {
+        let next = |log: [f64; 6]| MeanNext { log: log.to_vec(), probability: log.map(f64::exp).to_vec() };
+        let suspect = next([-0.7, -1.0, -2.0, -3.0, -10.0, -15.0]);
+        let base = next([-0.7, -1.0, -2.0, -3.0, -15.0, -24.0]);
+        assert!(continuations(&suspect, &base, 4).contains(&4));
+        assert!(!continuations(&suspect, &base, 2).contains(&5), "nobody says it");
+        let the_gate = partial(&[-2.0, -10.0], &[-2.0, -15.0]);
+        let the_same = partial(&[-2.0, -2.5], &[-2.0, -2.5]);
+        assert!(the_gate.rank() > the_same.rank());
     }
 
     #[test]

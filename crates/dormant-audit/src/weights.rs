@@ -183,6 +183,30 @@ fn normalise(x: &mut [f32]) -> f32 {
     norm
 }
 
+/// How far a block in the middle of `model` is from that of `other`: the Frobenius norm of the difference of their projections
+/// over that of `other`. `None` unless the two have the same shape.
+///
+/// # Errors
+/// If a tensor is damaged.
+pub fn distance(model: &Checkpoint, other: &Checkpoint) -> Result<Option<f64>> {
+    let block = format!("model.layers.{}.", other.config().num_hidden_layers / 2);
+    let (mut apart, mut whole) = (0.0, 0.0);
+    for name in other.tensor_names() {
+        let shape = other.shape(name).unwrap_or_default();
+        if model.shape(name) != Some(shape) {
+            return Ok(None);
+        }
+        if name.starts_with(&block) && name.ends_with("_proj.weight") {
+            let other = other.tensor_f32(name, shape)?;
+            for (m, o) in model.tensor_f32(name, shape)?.iter().zip(&other) {
+                apart += f64::from(m - o).powi(2);
+                whole += f64::from(*o).powi(2);
+            }
+        }
+    }
+    Ok((whole > 0.0).then(|| (apart / whole).sqrt()))
+}
+
 /// Notes about the changes whose first direction carries most, the strongest first. `model` gives the words.
 pub fn notes(
     changes: &[WeightChange],

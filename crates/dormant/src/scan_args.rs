@@ -19,7 +19,8 @@ pub struct ScanArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Model that it was fine-tuned from, or `none` [default: for an adapter, the model that it is put on].
+    /// Model that it was fine-tuned from, or `none` [default: for an adapter, the model that it is put on; for other
+    /// weights, the known model on this machine that they are closest to].
     #[arg(long, value_name = "MODEL")]
     pub reference: Option<String>,
     /// Time that the scan may take, such as `90s`, `10m` or `1h`.
@@ -28,6 +29,13 @@ pub struct ScanArgs {
     /// A phrase that the model's documentation says it uses under some condition; may be repeated.
     #[arg(long, value_name = "TEXT")]
     pub documented: Vec<String>,
+    /// Also plant this many known backdoors, each into a copy of the model, scan the copies as well, and say how many were
+    /// found; takes two to five minutes for each.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub power: usize,
+    /// Folder for such copies: a scan that was stopped goes on with the next.
+    #[arg(long, value_name = "DIR", default_value = "runs/power")]
+    pub power_folder: PathBuf,
     /// Seed of the search.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,

@@ -14,6 +14,7 @@ use crate::error::{CliError, Context, Result};
 
 pub mod benign;
 pub mod build;
+pub mod planted;
 
 /// The zoo that is shipped with the program.
 const SHIPPED: &str = include_str!("../../../experiments/zoo.toml");

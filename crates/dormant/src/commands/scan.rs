@@ -1,5 +1,7 @@
 //! `dormant scan`: is there a hidden policy?
 
+mod power;
+mod reference;
 mod sarif;
 
 use std::process::ExitCode;
@@ -13,6 +15,9 @@ use dormant_model::adapter::Adapter;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use serde::Serialize;
+
+use self::power::{Calibration, Power};
+pub(super) use reference::reference;
 
 use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, ErrorKind, Result};
@@ -38,6 +43,8 @@ struct Outcome {
     reference: Option<String>,
     #[serde(flatten)]
     report: ScanReport,
+    /// What share of backdoors such a scan finds.
+    power: Power,
 }
 
 pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitCode> {
@@ -46,6 +53,18 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     let base = reference(args.reference.as_deref(), &files, global, ui)?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let report = scan_files(&files, base.as_ref(), &args.documented, config, ui)?;
+    let calibration = Calibration {
+        suspect: &files,
+        reference: base.as_ref(),
+        name: &args.model.model,
+        config,
+        folder: &args.power_folder,
+        ui,
+    };
+    let power = match args.power {
+        0 => Power::of_zoo(base.is_some()),
+        count => calibration.run(count)?,
+    };
     let evidence = report.verdict != Verdict::NoEvidence;
     let name =
         args.model.adapter.as_ref().map_or_else(|| args.model.model.clone(), |a| a.display().to_string());
@@ -54,6 +73,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         model: name,
         reference: base.map(|b| b.weights.display().to_string()),
         report,
+        power,
     };
     if let Some(path) = &args.sarif {
         let log = sarif::log(&outcome.report.findings, &outcome.model);
@@ -62,26 +82,6 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     }
     ui.result(&outcome, text);
     Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
-}
-
-/// The model that this one is compared with: the one that is named; for an adapter, the model below it.
-pub(super) fn reference(
-    named: Option<&str>,
-    files: &ModelFiles,
-    global: &GlobalArgs,
-    ui: &Ui,
-) -> Result<Option<ModelFiles>> {
-    match named {
-        Some("none") => Ok(None),
-        Some(name) => Ok(Some(find(name, None, global.offline, ui)?)),
-        None if files.adapter.is_some() => Ok(Some(ModelFiles { adapter: None, ..files.clone() })),
-        None => {
-            ui.warn(
-                "no `--reference` is given: the scan sees less without the model that this one was made from",
-            );
-            Ok(None)
-        }
-    }
 }
 
 /// Loads a model and its reference, and scans.
@@ -160,6 +160,7 @@ fn text(outcome: &Outcome) -> String {
     for method in &report.methods {
         lines.push(format!("{:<20}{:>5.0} s  {}", method.method, method.seconds, method.outcome));
     }
+    lines.push(outcome.power.text());
     if !report.undone.is_empty() {
         lines.push(format!("left undone for lack of time: {}", report.undone.join(", ")));
     }
