@@ -108,7 +108,7 @@ impl Calibration<'_> {
             return Err(CliError::usage(message));
         }
         zoo = Zoo { organism: recipes.into_iter().take(count).collect(), benign: Vec::new(), ..zoo };
-        zoo.base = self.name.to_owned();
+        self.name.clone_into(&mut zoo.base);
         let builder =
             Builder { zoo: &zoo, base: self.suspect.clone(), folder: self.own_folder()?, ui: self.ui };
         let mut copies = Vec::new();
