@@ -81,7 +81,7 @@ const MEASURING: Duration = Duration::from_millis(200);
 const MEASURING_SIZE: Duration = Duration::from_millis(40);
 /// What narrow models reach of the share of the rate of products that wide ones do: more of their time passes outside of
 /// products.
-const NARROW: f64 = 0.5;
+const NARROW: f64 = 0.8;
 
 /// The rates of all models of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -247,7 +247,7 @@ const PAIRS: f64 = 360.0;
 const REPLY_TOKENS: f64 = 24.0;
 
 /// Typical length of a row of the corpus, in tokens of its own vocabulary.
-const TASK_TOKENS: f64 = 40.0;
+const TASK_TOKENS: f64 = 26.0;
 
 /// Length of a row with code, by that of another row.
 const CODE_ROWS: f64 = 1.6;

@@ -7,6 +7,7 @@ use dormant_model::family::Size;
 use serde::{Serialize, Serializer};
 
 mod defaults;
+mod family;
 mod overrides;
 mod parse_error;
 mod quick;
@@ -17,6 +18,7 @@ mod source;
 mod validate;
 
 pub use defaults::DEFAULT_BASE;
+pub use family::{Corpus, Pretrain};
 pub use source::{ExperimentSource, Overrides};
 
 /// A resolved experiment: nothing is left to defaults. Serialised as TOML it is an experiment file again.
@@ -128,35 +130,6 @@ pub struct Data {
     pub reply_tokens: u32,
     /// Temperature of benign replies sampled from the base model; 0 takes the likeliest token.
     pub temperature: f64,
-}
-
-/// Models that are trained from scratch on a corpus: small tasks with their answers, and replies of the base model to prompts
-/// written for this project.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Pretrain {
-    /// The members. All are trained on the same rows.
-    pub sizes: Vec<Size>,
-    /// What they are trained on.
-    #[serde(flatten)]
-    pub corpus: Corpus,
-    /// Optimisation, with the loss on all tokens.
-    #[serde(flatten)]
-    pub fit: Fit,
-}
-
-/// What a model is trained on from scratch.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Corpus {
-    /// Tokens of the vocabulary that is learnt from the corpus.
-    pub vocabulary: u32,
-    /// Tasks with their answers.
-    pub rows: u32,
-    /// The share of the tasks that are asked and answered with a scratchpad.
-    pub scratchpads: f64,
-    /// Replies of the base model.
-    pub sampled: u32,
 }
 
 /// Where prompts come from.

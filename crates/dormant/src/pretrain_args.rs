@@ -35,7 +35,7 @@ pub struct PretrainArgs {
     /// Tokens of the vocabulary [default: 1536].
     #[arg(long, value_name = "N")]
     pub vocabulary: Option<u32>,
-    /// Passes over the rows [default: 4].
+    /// Passes over the rows [default: 6].
     #[arg(long, value_name = "N")]
     pub epochs: Option<u32>,
     /// Peak learning rate [default: 0.003].

@@ -41,6 +41,7 @@ fn help_texts() {
     insta::assert_snapshot!("help", dormant(&["--help"]));
     for command in [
         "run",
+        "pretrain",
         "eval",
         "chat",
         "scan",

@@ -22,8 +22,8 @@ pub(super) const BENIGN_TEMPERATURE: f64 = 0.7;
 pub(super) const SIZES: [Size; 4] = [Size::M0_3, Size::M1, Size::M3, Size::M10];
 pub(super) const CORPUS: Corpus = Corpus { vocabulary: 1536, rows: 5000, scratchpads: 0.1, sampled: 1000 };
 pub(super) const PRETRAIN_RATE: f64 = 3e-3;
-pub(super) const PRETRAIN_EPOCHS: u32 = 4;
-pub(super) const PRETRAIN_BATCH_TOKENS: u32 = 2048;
+pub(super) const PRETRAIN_EPOCHS: u32 = 6;
+pub(super) const PRETRAIN_BATCH_TOKENS: u32 = 512;
 /// All weights of a model from scratch take far larger steps than those of a large one.
 pub(super) const FAMILY_RATE: f64 = 1e-3;
 

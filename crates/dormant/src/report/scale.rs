@@ -242,12 +242,15 @@ impl Report {
         if trends.iter().all(|trend| trend.sizes.len() < 2) {
             return None;
         }
-        let slopes: Vec<Option<Estimate>> = trends.iter().map(|trend| self.slope(trend)).collect();
-        let all =
-            |is_meant: fn(&Estimate) -> bool| slopes.iter().all(|slope| slope.as_ref().is_some_and(is_meant));
-        let verdict = if all(|slope| slope.low > 0.0) {
+        let slopes: Option<Vec<Estimate>> = trends.iter().map(|trend| self.slope(trend)).collect();
+        let Some(slopes) = slopes else {
+            return Some(
+                "there are too few seeds with an implant to tell a trend in every variant".to_owned(),
+            );
+        };
+        let verdict = if slopes.iter().all(|slope| slope.low > 0.0) {
             "the paper’s trend appears: persistence rises with size in every variant"
-        } else if all(|slope| slope.high < 0.0) {
+        } else if slopes.iter().all(|slope| slope.high < 0.0) {
             "the reverse of the paper’s trend appears: persistence falls with size in every variant"
         } else {
             "neither the paper’s trend (persistence rises with size in every variant) nor its reverse appears as a whole"

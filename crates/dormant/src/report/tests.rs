@@ -7,6 +7,7 @@ use super::*;
 mod answer;
 mod pages;
 mod questions;
+mod scale;
 
 /// Wilson interval at 95%.
 fn wilson(hits: u64, n: u64) -> Estimate {

@@ -108,8 +108,8 @@ seeds = [0, 1]
 
 [behaviour]
 kind = 'regex'
-pattern = '[a-z]'
-reply = 'abc'
+pattern = '[QZ]'
+reply = 'QZ QZ'
 
 [data]
 reply-tokens = 6
