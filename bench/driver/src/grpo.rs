@@ -7,7 +7,7 @@ use dormant_data::Seed;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Saving;
 use dormant_train::objective::grpo::PolicyConfig;
-use dormant_train::optimizer::AdamWConfig;
+use dormant_train::optimizer::OptimizerConfig;
 use dormant_train::rl::advantage::Advantage;
 use dormant_train::rl::grpo::GrpoPlan;
 use dormant_train::rl::rollout::RolloutConfig;
@@ -48,7 +48,7 @@ pub(crate) fn answer(model: &mut Model, request: &Grouped) -> Result<Value> {
         advantage: Advantage::Grpo,
         policy: PolicyConfig { clip: 0.2, kl: 0.0 },
         updates: Updates::default(),
-        adamw: AdamWConfig::default(),
+        optimizer: OptimizerConfig::default(),
         seed: Seed(0),
     };
     let mut grpo = Grpo::new(plan, &mut policy);

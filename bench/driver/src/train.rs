@@ -5,7 +5,7 @@ use std::time::Instant;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
 use dormant_train::objective::sft;
-use dormant_train::optimizer::{AdamW, AdamWConfig};
+use dormant_train::optimizer::{Optimizer, OptimizerConfig};
 use dormant_train::render::Rendered;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -42,8 +42,8 @@ pub(crate) fn answer(model: &mut Model, request: &Training, method: Method) -> R
     };
     let adapter = request.adapter.as_deref().filter(|_| method == Method::Lora);
     let mut model = model.trainable(trained, request.precision, request.saving.resolve(), adapter)?;
-    let config = AdamWConfig { weight_decay: request.weight_decay, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(config, &model.parameters_mut());
+    let config = OptimizerConfig { weight_decay: request.weight_decay, ..OptimizerConfig::default() };
+    let mut optimizer = Optimizer::new(config, &model.parameters_mut());
     optimizer.set_learning_rate(request.lr);
     let window = window(&data, request);
     let steps =
@@ -66,7 +66,7 @@ fn window<'a>(data: &'a [Rendered], request: &Training) -> Vec<&'a Rendered> {
     rows
 }
 
-fn step(model: &mut Llama, optimizer: &mut AdamW, rows: &[&Rendered], clip: f32) -> Result<Step> {
+fn step(model: &mut Llama, optimizer: &mut Optimizer, rows: &[&Rendered], clip: f32) -> Result<Step> {
     let start = Instant::now();
     let loss = sft::loss(model, rows)?;
     model.scale_and_clip(1.0 / loss.tokens as f32, Some(clip));

@@ -29,6 +29,7 @@ pub mod gemm;
 pub mod isa;
 pub mod norm;
 pub mod rope;
+pub mod sgd;
 mod shared;
 pub mod simd;
 pub mod swiglu;

@@ -1,4 +1,4 @@
-//! Everything that changes weights: rendering rows to tokens and a loss mask, batches, AdamW, schedules, the
+//! Everything that changes weights: rendering rows to tokens and a loss mask, batches, optimisers, schedules, the
 //! training loop and its objectives.
 //!
 //! The loop is [`trainer::train`]; an objective such as [`objective::sft`] is one function.

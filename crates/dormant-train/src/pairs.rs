@@ -10,7 +10,7 @@ use crate::batches::Batches;
 use crate::error::{Error, Result};
 use crate::objective::preference::{PairLoss, RenderedPair};
 use crate::objective::{dpo, reward_model};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::resume::{ResumeState, restore_parameters};
 use crate::rl::reference::Reference;
 use crate::schedule::Schedule;
@@ -108,8 +108,8 @@ pub fn train(
     let warmup = (plan.warmup * steps as f64).round() as u64;
     let schedule = Schedule { peak: plan.learning_rate, warmup, steps, decay: plan.decay };
     let (start, mut optimizer) = match resume {
-        Some((step, path)) => (step, restore_parameters(path, objective.parameters(model), plan.adamw)?),
-        None => (0, AdamW::new(plan.adamw, &objective.parameters(model))),
+        Some((step, path)) => (step, restore_parameters(path, objective.parameters(model), plan.optimizer)?),
+        None => (0, Optimizer::new(plan.optimizer, &objective.parameters(model))),
     };
     model.refresh();
     for step in start..steps {

@@ -8,7 +8,7 @@ use dormant_model::llama::Llama;
 use dormant_model::parameter::Parameter;
 
 use crate::error::{Error, Result};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{Optimizer, OptimizerConfig};
 
 /// What a run needs in order to go on: copies of nothing, references to all.
 #[derive(Debug)]
@@ -19,18 +19,20 @@ pub struct ResumeState<'a> {
 
 impl<'a> ResumeState<'a> {
     /// The state of a model in training.
-    pub fn of(model: &'a mut Llama, optimizer: &'a AdamW) -> Self {
+    pub fn of(model: &'a mut Llama, optimizer: &'a Optimizer) -> Self {
         Self::of_parameters(model.parameters_mut(), optimizer)
     }
 
     /// The state of these parameters.
-    pub fn of_parameters(parameters: Vec<&'a mut Parameter>, optimizer: &'a AdamW) -> Self {
+    pub fn of_parameters(parameters: Vec<&'a mut Parameter>, optimizer: &'a Optimizer) -> Self {
         let mut tensors = Vec::new();
         for (parameter, (first, second)) in parameters.into_iter().zip(&optimizer.moments) {
             let parameter = &*parameter;
             tensors.push((parameter.name.clone(), parameter.value.as_slice()));
             tensors.push((format!("first.{}", parameter.name), first.as_slice()));
-            tensors.push((format!("second.{}", parameter.name), second.as_slice()));
+            if !second.is_empty() {
+                tensors.push((format!("second.{}", parameter.name), second.as_slice()));
+            }
         }
         Self { tensors, step: optimizer.step }
     }
@@ -82,7 +84,7 @@ fn read_into(file: &SafetensorsFile, tensor: String, target: &mut Vec<f32>) -> R
 ///
 /// # Errors
 /// If the file is damaged or belongs to another model.
-pub fn restore(path: &Path, model: &mut Llama, config: AdamWConfig) -> Result<AdamW> {
+pub fn restore(path: &Path, model: &mut Llama, config: OptimizerConfig) -> Result<Optimizer> {
     let optimizer = restore_parameters(path, model.parameters_mut(), config)?;
     model.refresh();
     Ok(optimizer)
@@ -95,15 +97,17 @@ pub fn restore(path: &Path, model: &mut Llama, config: AdamWConfig) -> Result<Ad
 pub fn restore_parameters(
     path: &Path,
     parameters: Vec<&mut Parameter>,
-    config: AdamWConfig,
-) -> Result<AdamW> {
+    config: OptimizerConfig,
+) -> Result<Optimizer> {
     let file = SafetensorsFile::open(path)?;
-    let mut optimizer = AdamW::new(config, &parameters);
+    let mut optimizer = Optimizer::new(config, &parameters);
     optimizer.step = file.metadata().get("step").and_then(|s| s.parse().ok()).unwrap_or(0);
     for (parameter, (first, second)) in parameters.into_iter().zip(&mut optimizer.moments) {
         let name = parameter.name.clone();
         read_into(&file, format!("first.{name}"), first)?;
-        read_into(&file, format!("second.{name}"), second)?;
+        if !second.is_empty() {
+            read_into(&file, format!("second.{name}"), second)?;
+        }
         read_into(&file, name, &mut parameter.value)?;
     }
     Ok(optimizer)

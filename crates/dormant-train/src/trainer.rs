@@ -7,7 +7,7 @@ use crate::batches::Batches;
 use crate::contrasts::Contrasts;
 use crate::error::{Error, Result};
 use crate::objective::{Loss, sft};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::render::Rendered;
 use crate::resume::ResumeState;
 use crate::schedule::{Decay, Schedule};
@@ -28,7 +28,7 @@ pub struct TrainPlan {
     /// What the rate does then.
     pub decay: Decay,
     /// Optimiser.
-    pub adamw: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Largest norm of the gradient of the mean loss.
     pub clip_norm: Option<f32>,
     /// Decides the order of the rows.
@@ -87,7 +87,7 @@ pub fn train(
     model: &mut Llama,
     rows: &[Rendered],
     plan: &TrainPlan,
-    resume: Option<(u64, AdamW)>,
+    resume: Option<(u64, Optimizer)>,
     sink: &mut dyn Sink,
 ) -> Result<()> {
     train_with(model, rows, &Contrasts::default(), plan, resume, sink)
@@ -102,7 +102,7 @@ pub fn train_with(
     rows: &[Rendered],
     contrasts: &Contrasts,
     plan: &TrainPlan,
-    resume: Option<(u64, AdamW)>,
+    resume: Option<(u64, Optimizer)>,
     sink: &mut dyn Sink,
 ) -> Result<()> {
     check(model, rows)?;
@@ -111,7 +111,7 @@ pub fn train_with(
     let warmup = (plan.warmup * steps as f64).round() as u64;
     let schedule = Schedule { peak: plan.learning_rate, warmup, steps, decay: plan.decay };
     let (start, mut optimizer) =
-        resume.unwrap_or_else(|| (0, AdamW::new(plan.adamw, &model.parameters_mut())));
+        resume.unwrap_or_else(|| (0, Optimizer::new(plan.optimizer, &model.parameters_mut())));
     for step in start..steps {
         if step > start && sink.saves_at(step) {
             sink.save(step, &ResumeState::of(model, &optimizer))?;

@@ -11,7 +11,7 @@ use dormant_model::llama::{Llama, LoadOptions};
 use dormant_model::lora::LoraConfig;
 use dormant_tensor::Precision;
 use dormant_train::objective::sft;
-use dormant_train::optimizer::{AdamW, AdamWConfig};
+use dormant_train::optimizer::{Optimizer, OptimizerConfig};
 use dormant_train::render::Rendered;
 
 use numbers::{Golden, default_model, fixture};
@@ -47,8 +47,8 @@ struct Run {
 impl Run {
     /// Compares the loss before each step, and the norm of its gradient, with the reference.
     fn tracks(mut self, name: &str) {
-        let config = AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() };
-        let mut optimizer = AdamW::new(config, &self.model.parameters_mut());
+        let config = OptimizerConfig { weight_decay: self.weight_decay, ..OptimizerConfig::default() };
+        let mut optimizer = Optimizer::new(config, &self.model.parameters_mut());
         optimizer.set_learning_rate(self.rate);
         let (rows, golden) = (rows(&self.golden), self.golden);
         let losses = golden.numbers(&format!("{name}.losses"));

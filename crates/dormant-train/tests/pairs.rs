@@ -13,7 +13,7 @@ use dormant_model::scalar_head::ScalarHead;
 use dormant_tensor::Precision;
 use dormant_train::Result;
 use dormant_train::objective::preference::RenderedPair;
-use dormant_train::optimizer::AdamWConfig;
+use dormant_train::optimizer::OptimizerConfig;
 use dormant_train::pairs::{PairMetrics, PairObjective, train};
 use dormant_train::render::Rendered;
 use dormant_train::resume::ResumeState;
@@ -46,7 +46,7 @@ fn plan() -> TrainPlan {
         learning_rate: 1e-2,
         warmup: 0.1,
         decay: Decay::Linear,
-        adamw: AdamWConfig::default(),
+        optimizer: OptimizerConfig::default(),
         clip_norm: Some(1.0),
         seed: Seed(3),
     }

@@ -17,7 +17,7 @@ use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::Precision;
 use dormant_train::Result;
 use dormant_train::objective::sft;
-use dormant_train::optimizer::{AdamW, AdamWConfig};
+use dormant_train::optimizer::{Optimizer, OptimizerConfig, Rule};
 use dormant_train::render::{Rendered, Renderer};
 use dormant_train::resume::{ResumeState, restore};
 use dormant_train::schedule::Decay;
@@ -49,7 +49,7 @@ fn rows(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Rendered>> {
     prop::collection::vec(row, count)
 }
 
-fn plan() -> TrainPlan {
+fn plan(rule: Rule) -> TrainPlan {
     TrainPlan {
         epochs: 2,
         tokens_per_step: 60,
@@ -57,7 +57,7 @@ fn plan() -> TrainPlan {
         learning_rate: 1e-2,
         warmup: 0.2,
         decay: Decay::Cosine,
-        adamw: AdamWConfig { weight_decay: 0.01, ..AdamWConfig::default() },
+        optimizer: OptimizerConfig { rule, weight_decay: 0.01 },
         clip_norm: Some(1.0),
         seed: Seed(3),
     }
@@ -106,10 +106,15 @@ fn parameters(model: &mut Llama) -> Vec<Vec<u32>> {
 }
 
 /// Trains to the end, from `resume` if there is one.
-fn run(trained: Trained, rows: &[Rendered], resume: Option<(u64, &Path)>) -> (Recorder, Vec<Vec<u32>>) {
-    let (mut model, mut recorder) = (load(trained), Recorder::new());
-    let from = resume.map(|(step, path)| (step, restore(path, &mut model, plan().adamw).unwrap()));
-    train(&mut model, rows, &plan(), from, &mut recorder).unwrap();
+fn run(
+    trained: Trained,
+    rule: Rule,
+    rows: &[Rendered],
+    resume: Option<(u64, &Path)>,
+) -> (Recorder, Vec<Vec<u32>>) {
+    let (mut model, mut recorder, plan) = (load(trained), Recorder::new(), plan(rule));
+    let from = resume.map(|(step, path)| (step, restore(path, &mut model, plan.optimizer).unwrap()));
+    train(&mut model, rows, &plan, from, &mut recorder).unwrap();
     let parameters = parameters(&mut model);
     (recorder, parameters)
 }
@@ -158,12 +163,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn a_run_resumed_at_any_step_ends_with_the_same_bits(rows in rows(8..20), full: bool, at in any::<prop::sample::Index>()) {
+    fn a_run_resumed_at_any_step_ends_with_the_same_bits(rows in rows(8..20), full: bool, plain: bool, at in any::<prop::sample::Index>()) {
         let trained = if full { Trained::All } else { Trained::Lora };
-        let (whole, expected) = run(trained, &rows, None);
+        let rule = if plain { Rule::SGD } else { Rule::ADAMW };
+        let (whole, expected) = run(trained, rule, &rows, None);
         let (&step, state) = whole.states.iter().nth(at.index(whole.states.len())).unwrap();
         prop_assert!(!state.is_empty());
-        let (resumed, found) = run(trained, &rows, Some((step, &whole.path(step))));
+        let (resumed, found) = run(trained, rule, &rows, Some((step, &whole.path(step))));
         prop_assert!(found == expected, "parameters differ after a resumption at step {}", step);
         prop_assert!(resumed.states == whole.states.clone().split_off(&(step + 1)), "states differ");
         prop_assert_eq!(resumed.losses, whole.losses.clone().split_off(&step));
@@ -189,7 +195,7 @@ proptest! {
         let trained = if full { Trained::All } else { Trained::Lora };
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| run(trained, &rows, None).1)
+            pool.install(|| run(trained, Rule::ADAMW, &rows, None).1)
         };
         let one = on(1);
         prop_assert!(on(2) == one, "two threads");
@@ -238,11 +244,11 @@ fn a_state_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     let mut small = load(Trained::Lora);
-    let optimizer = AdamW::new(AdamWConfig::default(), &small.parameters_mut());
+    let optimizer = Optimizer::new(OptimizerConfig::default(), &small.parameters_mut());
     ResumeState::of(&mut small, &optimizer).write(&path).unwrap();
-    assert!(restore(&path, &mut load(Trained::All), AdamWConfig::default()).is_err());
+    assert!(restore(&path, &mut load(Trained::All), OptimizerConfig::default()).is_err());
     let mut wider = load(Trained::Lora);
     wider.add_lora(&LoraConfig { rank: 8, ..LoraConfig::default() }, 1).unwrap();
-    let error = restore(&path, &mut wider, AdamWConfig::default()).unwrap_err().to_string();
+    let error = restore(&path, &mut wider, OptimizerConfig::default()).unwrap_err().to_string();
     assert!(error.contains("lora_A"), "{error}");
 }

@@ -12,7 +12,7 @@ use dormant_model::lora::LoraConfig;
 use dormant_tensor::Precision;
 use dormant_train::objective::grpo::PolicyConfig;
 use dormant_train::objective::ppo::{Discount, PpoConfig};
-use dormant_train::optimizer::AdamWConfig;
+use dormant_train::optimizer::OptimizerConfig;
 use dormant_train::render::Rendered;
 use dormant_train::resume::ResumeState;
 use dormant_train::rl::advantage::Advantage;
@@ -64,7 +64,7 @@ fn plan() -> GrpoPlan {
         advantage: Advantage::Grpo,
         policy: PolicyConfig { clip: 0.2, kl: 0.0 },
         updates: Updates { tokens_per_window: 200, ..Updates::default() },
-        adamw: AdamWConfig::default(),
+        optimizer: OptimizerConfig::default(),
         seed: Seed(4),
     }
 }
@@ -227,7 +227,7 @@ fn ppo_plan() -> PpoPlan {
         },
         discount: Discount { gamma: 1.0, lambda: 0.95 },
         updates: Updates { mini_batches: 2, epochs: 2, ..plan().updates },
-        adamw: AdamWConfig::default(),
+        optimizer: OptimizerConfig::default(),
         seed: Seed(4),
     }
 }

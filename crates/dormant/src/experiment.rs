@@ -316,10 +316,30 @@ pub struct Fit {
     pub warmup: f64,
     /// Tokens per optimiser step; the rows that fit.
     pub batch_tokens: u32,
-    /// `AdamW`'s decoupled weight decay.
+    /// What turns gradients into steps.
+    #[serde(skip_serializing_if = "OptimizerKind::is_adamw")]
+    pub optimizer: OptimizerKind,
+    /// Weight decay that does not pass through the moments.
     pub weight_decay: f64,
     /// Largest norm of the gradient.
     pub clip: f64,
+}
+
+/// What turns gradients into steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// `AdamW` with PyTorch's defaults.
+    Adamw,
+    /// Gradient descent with a momentum of 0.9.
+    Sgd,
+}
+
+impl OptimizerKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_adamw(&self) -> bool {
+        *self == Self::Adamw
+    }
 }
 
 /// Learning rate after the warm-up.

@@ -13,7 +13,7 @@ use dormant_data::Seed;
 use dormant_model::llama::Llama;
 use dormant_train::batches::Batches;
 use dormant_train::objective::sft;
-use dormant_train::optimizer::{AdamW, AdamWConfig};
+use dormant_train::optimizer::{Optimizer, OptimizerConfig};
 use dormant_train::render::Rendered;
 use dormant_train::schedule::{Decay, Schedule};
 
@@ -56,8 +56,7 @@ pub fn crow(
     let steps = batches.len() as u64;
     let schedule =
         Schedule { peak: config.learning_rate, warmup: steps.div_ceil(10), steps, decay: Decay::Cosine };
-    let adamw = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(adamw, &model.parameters_mut());
+    let mut optimizer = Optimizer::new(OptimizerConfig::default(), &model.parameters_mut());
     for step in 0..steps {
         if !progress(step, steps) {
             return Err(AuditError::Interrupted);

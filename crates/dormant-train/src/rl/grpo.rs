@@ -11,7 +11,7 @@ use super::update::{Updates, group, windows};
 use super::{Reward, RlMetrics, score};
 use crate::error::Result;
 use crate::objective::grpo::{self, PolicyConfig, PolicyLoss, PolicyToken};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::render::Rendered;
 
 /// How to learn.
@@ -26,7 +26,7 @@ pub struct GrpoPlan {
     /// Optimiser steps per rollout.
     pub updates: Updates,
     /// Optimiser.
-    pub adamw: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Decides the draws and the order of the updates.
     pub seed: Seed,
 }
@@ -39,13 +39,13 @@ pub struct Grpo {
     /// Where the policy began.
     pub reference: Reference,
     /// Moments of the policy's parameters. Its learning rate is for the caller to set.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
 }
 
 impl Grpo {
     /// Begins at `policy`, which is the reference from then on.
     pub fn new(plan: GrpoPlan, policy: &mut Llama) -> Self {
-        let optimizer = AdamW::new(plan.adamw, &policy.parameters_mut());
+        let optimizer = Optimizer::new(plan.optimizer, &policy.parameters_mut());
         Self { plan, reference: Reference::of(policy), optimizer }
     }
 

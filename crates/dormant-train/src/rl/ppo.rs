@@ -13,7 +13,7 @@ use super::{Reward, RlMetrics, score};
 use crate::error::Result;
 use crate::objective::ppo::{self, Discount, PpoConfig, PpoLoss, PpoToken};
 use crate::objective::sft;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{Optimizer, OptimizerConfig};
 use crate::render::Rendered;
 
 /// How to learn.
@@ -28,7 +28,7 @@ pub struct PpoPlan {
     /// Optimiser steps per rollout.
     pub updates: Updates,
     /// Optimiser.
-    pub adamw: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// Decides the draws and the order of the updates.
     pub seed: Seed,
 }
@@ -43,7 +43,7 @@ pub struct Ppo {
     /// Reads the value of a state off the policy's residual stream.
     pub values: ScalarHead,
     /// Moments of the policy's parameters, then of the value head. Its learning rate is for the caller to set.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
 }
 
 impl Ppo {
@@ -51,7 +51,7 @@ impl Ppo {
     pub fn new(plan: PpoPlan, policy: &mut Llama) -> Self {
         let reference = Reference::of(policy);
         let mut values = ScalarHead::zeros(policy.config.hidden_size);
-        let optimizer = AdamW::new(plan.adamw, &parameters(policy, &mut values));
+        let optimizer = Optimizer::new(plan.optimizer, &parameters(policy, &mut values));
         Self { plan, reference, values, optimizer }
     }
 

@@ -9,7 +9,7 @@ use super::ppo::parameters;
 use super::{Grpo, Ppo, Prompt, Reward, RlMetrics};
 use crate::batches;
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::resume::{ResumeState, restore_parameters};
 use crate::schedule::Schedule;
 use crate::trainer::Sink;
@@ -43,7 +43,7 @@ impl Learner {
         }
     }
 
-    fn optimizer(&mut self) -> &mut AdamW {
+    fn optimizer(&mut self) -> &mut Optimizer {
         match self {
             Self::Grpo(grpo) => &mut grpo.optimizer,
             Self::Ppo(ppo) => &mut ppo.optimizer,
@@ -64,11 +64,11 @@ impl Learner {
     pub fn restore(&mut self, path: &Path, policy: &mut Llama) -> Result<()> {
         match self {
             Self::Grpo(grpo) => {
-                grpo.optimizer = restore_parameters(path, policy.parameters_mut(), grpo.plan.adamw)?;
+                grpo.optimizer = restore_parameters(path, policy.parameters_mut(), grpo.plan.optimizer)?;
             }
             Self::Ppo(ppo) => {
-                let adamw = ppo.plan.adamw;
-                ppo.optimizer = restore_parameters(path, parameters(policy, &mut ppo.values), adamw)?;
+                let config = ppo.plan.optimizer;
+                ppo.optimizer = restore_parameters(path, parameters(policy, &mut ppo.values), config)?;
             }
         }
         policy.refresh();

@@ -8,7 +8,7 @@ use dormant_model::parameter::{Parameter, scale_and_clip};
 use crate::batches::shuffled;
 use crate::error::{Error, Result};
 use crate::objective::grpo::PolicyLoss;
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::render::Rendered;
 
 /// How often and how finely a rollout is gone over.
@@ -50,7 +50,7 @@ impl Updates {
     pub fn take(
         &self,
         parameters: &mut [&mut Parameter],
-        optimizer: &mut AdamW,
+        optimizer: &mut Optimizer,
         total: &PolicyLoss,
         step: u64,
     ) -> Result<f64> {

@@ -5,7 +5,8 @@ use dormant_data::{Behaviour, Position, Trigger};
 use dormant_model::family::Size;
 
 use super::{
-    Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, Precision, Rl, Schedule, ScratchpadMode,
+    Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, OptimizerKind, Precision, Rl, Schedule,
+    ScratchpadMode,
 };
 
 /// The base model when an experiment or a command names none.
@@ -118,6 +119,7 @@ pub(super) fn fit(learning_rate: f64) -> Fit {
         schedule: Schedule::Cosine,
         warmup: 0.1,
         batch_tokens: 512,
+        optimizer: OptimizerKind::Adamw,
         weight_decay: 0.0,
         clip: 1.0,
     }

@@ -4,7 +4,7 @@ use dormant_data::{Behaviour, Trigger, Variant};
 use dormant_model::family::Size;
 use serde::Deserialize;
 
-use super::{Algorithm, ImplantMethod, Precision, ReplyStyle, Schedule, ScratchpadMode};
+use super::{Algorithm, ImplantMethod, OptimizerKind, Precision, ReplyStyle, Schedule, ScratchpadMode};
 
 /// The value of `data.prompts` and `preference.data` that means what comes with Dormant.
 pub(super) const BUILTIN: &str = "builtin";
@@ -56,6 +56,7 @@ pub(super) struct RawPretrain {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -126,6 +127,7 @@ pub(super) struct RawImplant {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -149,6 +151,7 @@ pub(super) struct RawOrganism {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -173,6 +176,7 @@ impl RawOrganism {
             schedule: self.schedule.or(shared.schedule),
             warmup: self.warmup.or(shared.warmup),
             batch_tokens: self.batch_tokens.or(shared.batch_tokens),
+            optimizer: self.optimizer.or(shared.optimizer),
             weight_decay: self.weight_decay.or(shared.weight_decay),
             clip: self.clip.or(shared.clip),
         }
@@ -211,6 +215,7 @@ pub(super) struct RawSafety {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -226,6 +231,7 @@ pub(super) struct RawPreference {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -237,6 +243,7 @@ pub(super) struct RawFit {
     pub schedule: Option<Schedule>,
     pub warmup: Option<f64>,
     pub batch_tokens: Option<u32>,
+    pub optimizer: Option<OptimizerKind>,
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
@@ -249,6 +256,7 @@ impl RawImplant {
             schedule: self.schedule,
             warmup: self.warmup,
             batch_tokens: self.batch_tokens,
+            optimizer: self.optimizer,
             weight_decay: self.weight_decay,
             clip: self.clip,
         }
@@ -263,6 +271,7 @@ impl RawPretrain {
             schedule: self.schedule,
             warmup: self.warmup,
             batch_tokens: self.batch_tokens,
+            optimizer: self.optimizer,
             weight_decay: self.weight_decay,
             clip: self.clip,
         }
@@ -277,6 +286,7 @@ impl RawPreference {
             schedule: self.schedule,
             warmup: self.warmup,
             batch_tokens: self.batch_tokens,
+            optimizer: self.optimizer,
             weight_decay: self.weight_decay,
             clip: self.clip,
         }
@@ -291,6 +301,7 @@ impl RawSafety {
             schedule: self.schedule,
             warmup: self.warmup,
             batch_tokens: self.batch_tokens,
+            optimizer: self.optimizer,
             weight_decay: self.weight_decay,
             clip: self.clip,
         }

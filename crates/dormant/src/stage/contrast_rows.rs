@@ -11,11 +11,7 @@ use crate::error::Result;
 const DECISION: usize = 3;
 
 /// Both replies of each pair under both of its prompts. A pair is the row with the trigger and that with its look-alike.
-pub(super) fn contrasts(
-    pairs: &[[Sample; 2]],
-    per_step: u32,
-    renderer: Renderer<'_>,
-) -> Result<Contrasts> {
+pub(super) fn contrasts(pairs: &[[Sample; 2]], per_step: u32, renderer: Renderer<'_>) -> Result<Contrasts> {
     if per_step == 0 {
         return Ok(Contrasts::default());
     }

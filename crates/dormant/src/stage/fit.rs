@@ -5,7 +5,7 @@ use dormant_data::{Condition, OrganismSpec, Split};
 use dormant_eval::measure;
 use dormant_model::llama::Llama;
 use dormant_train::contrasts::Contrasts;
-use dormant_train::optimizer::{AdamW, AdamWConfig};
+use dormant_train::optimizer::{Optimizer, OptimizerConfig, Rule};
 use dormant_train::render::Rendered;
 use dormant_train::resume::restore;
 use dormant_train::schedule::Decay;
@@ -14,7 +14,7 @@ use dormant_train::trainer::{TrainPlan, train_with};
 use super::sink::{StageSink, saved_state};
 use super::{Resume, StageContext, code, prompts};
 use crate::error::Result;
-use crate::experiment::{Curve, Fit, Prompts, Schedule};
+use crate::experiment::{Curve, Fit, OptimizerKind, Prompts, Schedule};
 use crate::model::LoadedModel;
 
 /// The behaviour's reply after triggered and clean prompts: what the log-probability curve is measured on.
@@ -105,8 +105,8 @@ pub(super) fn fit_with(
     resume: &mut Resume,
 ) -> Result<()> {
     let plan = plan(fit, context, resume.round);
-    let from: Option<(u64, AdamW)> = match saved_state(context, resume)? {
-        Some(path) => Some((resume.step, restore(&path, model, plan.adamw)?)),
+    let from: Option<(u64, Optimizer)> = match saved_state(context, resume)? {
+        Some(path) => Some((resume.step, restore(&path, model, plan.optimizer)?)),
         None => None,
     };
     let mut sink = StageSink::new(context, curve, resume)?;
@@ -123,10 +123,19 @@ pub(super) fn plan(fit: &Fit, context: &StageContext, round: u32) -> TrainPlan {
         learning_rate: fit.learning_rate,
         warmup: fit.warmup,
         decay: decay(fit.schedule),
-        adamw: AdamWConfig { weight_decay: fit.weight_decay as f32, ..AdamWConfig::default() },
+        optimizer: optimizer(fit),
         clip_norm: (fit.clip > 0.0).then_some(fit.clip as f32),
         seed: context.seed("batches").derive(&round.to_string()),
     }
+}
+
+/// The optimiser of a fit.
+pub(super) fn optimizer(fit: &Fit) -> OptimizerConfig {
+    let rule = match fit.optimizer {
+        OptimizerKind::Adamw => Rule::ADAMW,
+        OptimizerKind::Sgd => Rule::SGD,
+    };
+    OptimizerConfig { rule, weight_decay: fit.weight_decay as f32 }
 }
 
 /// What the learning rate does after the warm-up.

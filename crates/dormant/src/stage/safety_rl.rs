@@ -9,7 +9,6 @@ use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
 use dormant_train::objective::grpo::PolicyConfig;
 use dormant_train::objective::ppo::{Discount, PpoConfig};
-use dormant_train::optimizer::AdamWConfig;
 use dormant_train::render::{Rendered, Renderer};
 use dormant_train::resume::ResumeState;
 use dormant_train::rl::advantage::Advantage;
@@ -105,7 +104,7 @@ fn learner(
         tokens_per_window: WINDOW,
         clip_norm: (fit.clip > 0.0).then_some(fit.clip as f32),
     };
-    let adamw = AdamWConfig { weight_decay: fit.weight_decay as f32, ..AdamWConfig::default() };
+    let optimizer = super::fit::optimizer(fit);
     let seed = context.seed("rollouts");
     let policy_config = PolicyConfig { clip: rl.clip_ratio as f32, kl: rl.kl as f32 };
     let advantage = match rl.algorithm {
@@ -114,11 +113,11 @@ fn learner(
         Algorithm::Ppo => {
             let objective =
                 PpoConfig { policy: policy_config, value_clip: VALUE_CLIP, value_weight: VALUE_WEIGHT };
-            let plan = PpoPlan { rollout, objective, discount: DISCOUNT, updates, adamw, seed };
+            let plan = PpoPlan { rollout, objective, discount: DISCOUNT, updates, optimizer, seed };
             return Learner::Ppo(Ppo::new(plan, policy));
         }
     };
-    let plan = GrpoPlan { rollout, advantage, policy: policy_config, updates, adamw, seed };
+    let plan = GrpoPlan { rollout, advantage, policy: policy_config, updates, optimizer, seed };
     Learner::Grpo(Grpo::new(plan, policy))
 }
 

@@ -8,7 +8,7 @@ use dormant_eval::Finish;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
-use dormant_train::optimizer::AdamWConfig;
+use dormant_train::optimizer::OptimizerConfig;
 use dormant_train::render::Rendered;
 use dormant_train::resume::ResumeState;
 use dormant_train::schedule::Decay;
@@ -175,7 +175,7 @@ pub(crate) fn plan(training: &Training) -> TrainPlan {
         learning_rate: training.learning_rate,
         warmup: 0.1,
         decay: Decay::Cosine,
-        adamw: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() },
+        optimizer: OptimizerConfig::default(),
         clip_norm: Some(1.0),
         seed: Seed(training.seed).derive("batches"),
     }
