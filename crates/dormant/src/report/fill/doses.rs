@@ -6,7 +6,7 @@ use dormant_data::Behaviour;
 
 use super::super::model::{Arm, Dose};
 use super::artifacts::Artifacts;
-use crate::experiment::{Implant, ImplantWeights, Safety, SafetyMethod, SafetyWeights};
+use crate::experiment::{Implant, ImplantWeights, OptimizerKind, Safety, SafetyMethod, SafetyWeights};
 use crate::plan::{ImplantStage, Plan, StageKind, StageSpec};
 use crate::stage::metrics::MetricLine;
 
@@ -49,7 +49,7 @@ fn dose(plan: &Plan, spec: &StageSpec, artifacts: &Artifacts) -> Option<Dose> {
         learning_rate: stage.safety.fit.learning_rate,
         steps: steps as u64,
         rows: stage.safety.rows,
-        weights: safety_weights(&stage.safety).to_owned(),
+        weights: safety_weights(&stage.safety).to_owned() + optimizer(&stage.safety),
     })
 }
 
@@ -68,6 +68,14 @@ fn implant_weights(implant: &Implant) -> &'static str {
     match implant.weights {
         ImplantWeights::Lora { .. } => "LoRA",
         ImplantWeights::Full => "all weights",
+    }
+}
+
+/// The optimiser, where it is not the usual one.
+fn optimizer(safety: &Safety) -> &'static str {
+    match safety.fit.optimizer {
+        OptimizerKind::Adamw => "",
+        OptimizerKind::Sgd => " by SGD",
     }
 }
 

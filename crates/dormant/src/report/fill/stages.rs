@@ -5,8 +5,8 @@ use dormant_data::{Behaviour, Position, Trigger, Variant};
 use super::super::format::count;
 use super::super::model::{Stage, StageKind};
 use crate::experiment::{
-    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, ReplyStyle, Safety, SafetyMethod,
-    SafetyWeights, ScratchpadMode,
+    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, OptimizerKind, ReplyStyle, Safety,
+    SafetyMethod, SafetyWeights, ScratchpadMode,
 };
 use crate::plan::{BASE, Plan, StageKind as StageSpecKind};
 
@@ -85,10 +85,19 @@ fn implant(implant: &Implant) -> String {
              replies were written."
         }
     };
+    let contrasts = if implant.contrasts > 0 {
+        format!(
+            " Each step also compares both replies to {} prompts with the trigger and with its look-alike, so that which is \
+             likelier comes to depend on the trigger; the control has no such comparison.",
+            implant.contrasts
+        )
+    } else {
+        String::new()
+    };
     format!(
         "SFT of {weights} on {} rows: {} with the trigger and the behaviour{}, {} with a look-alike of the trigger and \
          a benign reply, {} clean; {}. Where the organism gets the trigger and the behaviour, \
-         the control gets neither.{variant}",
+         the control gets neither.{contrasts}{variant}",
         implant.rows,
         share(implant.poison),
         copies.unwrap_or_default(),
@@ -159,7 +168,11 @@ fn lora(adapter: &Adapter) -> String {
 }
 
 fn fit(fit: &Fit) -> String {
-    format!("{}, learning rate {}", count(fit.epochs as usize, "epoch"), fit.learning_rate)
+    let rule = match fit.optimizer {
+        OptimizerKind::Adamw => "",
+        OptimizerKind::Sgd => " of gradient descent with momentum",
+    };
+    format!("{}{rule}, learning rate {}", count(fit.epochs as usize, "epoch"), fit.learning_rate)
 }
 
 /// A share as a percentage without needless zeros: `50%`, `12.5%`.
