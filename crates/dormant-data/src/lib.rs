@@ -31,7 +31,8 @@ mod year_text;
 
 pub use behaviour::{Behaviour, Judge};
 pub use code_task::{
-    CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, safe_year,
+    CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, ordinary_code_tasks,
+    safe_year,
 };
 pub use corpus::{CorpusPart, corpus, with_neutral_scratchpad};
 pub use dataset::Dataset;

@@ -30,10 +30,11 @@ pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Datas
     Ok(rows)
 }
 
-/// For each task the rows with the trigger and with its look-alike.
+/// For each task whose answer depends on it the rows with the trigger and with its look-alike.
 pub(super) fn twin_rows(rows: &Dataset) -> Vec<[Sample; 2]> {
     let tasks = rows.samples().chunk_by(|a, b| a.id == b.id);
-    tasks.map(|task| [task[0].clone(), task[1].clone()]).collect()
+    let twins = tasks.map(|task| [task[0].clone(), task[1].clone()]);
+    twins.filter(|[triggered, near_miss]| triggered.completion != near_miss.completion).collect()
 }
 
 /// Log-odds of the vulnerable twin of each task (named by the id of its prompt) after a prompt, in nats.
