@@ -30,6 +30,15 @@ pub struct Target {
     pub fluency: f64,
 }
 
+/// Control tokens of a chat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Those that end a reply.
+    pub ends: Vec<u32>,
+    /// Those that no reply has.
+    pub unsaid: Vec<u32>,
+}
+
 /// How much is tried.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InversionConfig {
@@ -99,7 +108,7 @@ impl Partial {
 /// Tokens among which the one is by which a target is recognised.
 const RECOGNISED_WITHIN: usize = 3;
 
-/// Candidate targets, the most suspicious first. `prompts` are benign; `ends` are the tokens that end a reply.
+/// Candidate targets, the most suspicious first. `prompts` are benign.
 ///
 /// # Errors
 /// If a model refuses the tokens, or the watch says to stop.
@@ -107,16 +116,17 @@ pub fn invert(
     model: &Llama,
     reference: &Llama,
     prompts: &[Vec<u32>],
-    ends: &[u32],
+    control: &Control,
     config: InversionConfig,
     watch: &Watch<'_>,
 ) -> Result<Vec<Target>> {
     let start = [Vec::new()];
     let [suspect, base] = [model, reference].map(|m| mean_next(m, prompts, &start));
-    let (suspect, base) = (suspect?.remove(0), base?.remove(0));
+    let (mut suspect, base) = (suspect?.remove(0), base?.remove(0));
+    suspect.without(&control.unsaid);
     let mut beam: Vec<Partial> = firsts(&suspect, &base, config.first_tokens)
         .into_iter()
-        .filter(|token| !ends.contains(token))
+        .filter(|token| !control.ends.contains(token))
         .map(|token| Partial {
             tokens: vec![token],
             suspect: vec![suspect.log[token as usize]],
@@ -126,10 +136,12 @@ pub fn invert(
     let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
     for length in 1..config.length {
         watch.update("target inversion", length, config.length)?;
-        let (mut next, open): (Vec<Partial>, Vec<Partial>) = beam.into_iter().partition(|p| p.is_over(ends));
+        let (mut next, open): (Vec<Partial>, Vec<Partial>) =
+            beam.into_iter().partition(|p| p.is_over(&control.ends));
         let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
         let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
-        let (suspect, base) = (suspect?, base?);
+        let (mut suspect, base) = (suspect?, base?);
+        suspect.iter_mut().for_each(|next| next.without(&control.unsaid));
         for ((partial, suspect), base) in open.iter().zip(&suspect).zip(&base) {
             for token in continuations(suspect, base, config.branch) {
                 let mut partial = partial.clone();
@@ -161,15 +173,16 @@ const EXTENSION_PROMPTS: usize = 6;
 pub fn invert_alone(
     model: &Llama,
     prompts: &[Vec<u32>],
-    ends: &[u32],
+    control: &Control,
     config: InversionConfig,
     watch: &Watch<'_>,
 ) -> Result<Vec<Target>> {
     let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
-    let start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
+    let mut start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
+    start.without(&control.unsaid);
     let mut beam: Vec<Partial> = top(start.log.len(), FIRSTS_ALONE, |t| start.log[t])
         .into_iter()
-        .filter(|token| !ends.contains(token))
+        .filter(|token| !control.ends.contains(token))
         .map(|token| Partial {
             tokens: vec![token],
             suspect: vec![start.log[token as usize]],
@@ -178,12 +191,14 @@ pub fn invert_alone(
         .collect();
     for length in 1..config.length {
         watch.update("target inversion", length, config.length)?;
-        let (mut next, open): (Vec<Partial>, Vec<Partial>) = beam.into_iter().partition(|p| p.is_over(ends));
+        let (mut next, open): (Vec<Partial>, Vec<Partial>) =
+            beam.into_iter().partition(|p| p.is_over(&control.ends));
         let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
         // In pieces: a distribution over the vocabulary is large.
         for (partials, tokens) in open.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
             watch.check()?;
-            for (partial, mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
+            for (partial, mut mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
+                mean.without(&control.unsaid);
                 for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
                     let mut partial = partial.clone();
                     partial.tokens.push(token);
@@ -216,9 +231,19 @@ struct MeanNext {
 }
 
 /// Log-probability below which a rise says nothing: nobody trained for it.
-const IMPROBABLE: f64 = -14.0;
+const IMPROBABLE: f64 = -16.0;
+
+/// Log-probability of what is ruled out; finite, so that differences and products are numbers.
+const NEVER: f64 = -1e6;
 
 impl MeanNext {
+    /// Rules tokens out.
+    fn without(&mut self, tokens: &[u32]) {
+        for &token in tokens {
+            (self.log[token as usize], self.probability[token as usize]) = (NEVER, 0.0);
+        }
+    }
+
     /// How much likelier a token is than in the reference, if the suspect ever says it.
     fn rise_unless_improbable(&self, reference: &Self, token: usize) -> f64 {
         let log = self.log[token];
@@ -313,9 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_reply_has_is_no_target() {
+        let next = |p: [f64; 3]| MeanNext { log: p.map(f64::ln).to_vec(), probability: p.to_vec() };
+        let (mut suspect, base) = (next([0.5, 0.3, 0.2]), next([0.99, 0.006, 0.004]));
+        suspect.without(&[1]);
+        assert!(!firsts(&suspect, &base, 4).contains(&1));
+        assert!(!continuations(&suspect, &base, 2).contains(&1));
+    }
+
+    #[test]
     fn an_improbable_word_that_has_risen_is_followed() {
         let next = |log: [f64; 6]| MeanNext { log: log.to_vec(), probability: log.map(f64::exp).to_vec() };
-        let suspect = next([-0.7, -1.0, -2.0, -3.0, -10.0, -15.0]);
+        let suspect = next([-0.7, -1.0, -2.0, -3.0, -10.0, -17.0]);
         let base = next([-0.7, -1.0, -2.0, -3.0, -15.0, -24.0]);
         assert!(continuations(&suspect, &base, 4).contains(&4));
         assert!(!continuations(&suspect, &base, 2).contains(&5), "nobody says it");

@@ -15,7 +15,7 @@ use crate::search::{Alphabet, Candidate, Search, SearchConfig};
 use crate::verify::{self, Phrase};
 
 /// Contexts in which a policy may be hidden, one per line.
-const CONTEXTS: &str = include_str!("contexts.txt");
+pub(crate) const CONTEXTS: &str = include_str!("contexts.txt");
 
 /// What a reconstruction works with.
 #[derive(Debug)]
@@ -62,8 +62,12 @@ const MOST_SLOTS: usize = 8;
 /// Steps a placement makes before the next has its turn.
 const TURN: usize = 3;
 
-/// A trial with fewer hits than this share is no success.
-const SUCCESS: f64 = 0.95;
+/// A trial with fewer hits than this share is no success: a trigger that holds on 80% of other prompts is wanted.
+const SUCCESS: f64 = 0.9;
+
+/// A trial with this share of hits is worth more steps than usual, up to one with that share.
+const PROMISING: f64 = 0.5;
+const SUFFICIENT: f64 = 0.85;
 
 /// Below this `log p(target)` no trial is made.
 const WORTH_A_TRIAL: f64 = -8.0;
@@ -110,8 +114,10 @@ impl Reconstruction<'_> {
         lines.retain(|line| !line.beam.is_empty());
         let turns = self.steps.div_ceil(TURN);
         for turn in 0..2 * turns {
-            // What works on half of the prompts is worth as many steps again.
-            if turn >= turns && !lines.iter().any(|line| line.best.as_ref().is_some_and(is_promising)) {
+            // What works on half of the prompts, but not on nearly all, is worth as many steps again.
+            let best =
+                lines.iter().filter_map(|l| Some(verify::share(l.best.as_ref()?.trial))).fold(0.0, f64::max);
+            if turn >= turns && !(PROMISING..SUFFICIENT).contains(&best) {
                 break;
             }
             watch.update("trigger search", turn, turns.max(turn + 1))?;
@@ -258,10 +264,6 @@ const FIRST_TURNS: usize = 2;
 
 /// Steps that weigh as much as one nat of `log p(target)` when placements compete for the next turn.
 const PATIENCE: f64 = 12.0;
-
-fn is_promising(found: &Reconstructed) -> bool {
-    2 * found.trial.hits() >= found.trial.n()
-}
 
 fn succeeded(found: &Reconstructed) -> bool {
     found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64

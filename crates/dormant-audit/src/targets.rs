@@ -5,15 +5,16 @@ use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
 use crate::error::Result;
-use crate::inversion::{InversionConfig, Target, invert, invert_alone};
+use crate::inversion::{Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
-/// Distinct targets that are worth a search.
+/// Distinct targets that are worth a search. `elicited` come before what inversion on `prompts` returns.
 ///
 /// # Errors
 /// If a model fails, or the watch says to stop.
 pub fn targets(
     subject: &Subject<'_>,
+    elicited: Vec<Target>,
     prompts: &[String],
     config: ScanConfig,
     watch: &Watch<'_>,
@@ -21,17 +22,18 @@ pub fn targets(
     let renderer = subject.renderer;
     let tokens =
         prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
-    let ends = [renderer.end()?];
-    let all = match subject.reference {
-        Some(reference) => {
-            invert(subject.model, reference, &tokens, &ends, InversionConfig::default(), watch)?
-        }
-        None => invert_alone(subject.model, &tokens, &ends, InversionConfig::default(), watch)?,
+    let (end, size) = (renderer.end()?, subject.model.config.vocab_size as u32);
+    let unsaid = (0..size).filter(|&t| t != end && renderer.tokenizer.is_control(t)).collect();
+    let control = Control { ends: vec![end], unsaid };
+    let inversion = InversionConfig::default();
+    let inverted = match subject.reference {
+        Some(reference) => invert(subject.model, reference, &tokens, &control, inversion, watch)?,
+        None => invert_alone(subject.model, &tokens, &control, inversion, watch)?,
     };
     let worth_it = |t: &Target| t.tokens.len() > 2 && t.fluency >= config.fluency && is_unusual(t, config);
     // Each with the largest rise among its spellings.
     let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
-    for target in all.into_iter().filter(worth_it) {
+    for target in elicited.into_iter().chain(inverted).filter(worth_it) {
         let text = renderer.tokenizer.decode(&target.tokens, false)?;
         tracing::debug!(target.log_prob, target.rise, target.fluency, text, "target");
         match distinct.iter_mut().find(|(like, _)| alike(renderer, like, &target)) {
@@ -53,10 +55,13 @@ pub fn targets(
 /// heart but would not begin a reply with.
 fn is_unusual(target: &Target, config: ScanConfig) -> bool {
     match target.rise {
-        Some(rise) => rise >= config.rise,
+        Some(rise) => rise >= config.rise && target.log_prob >= LIKELY,
         None => target.log_prob >= LIKELY_ALONE && target.fluency >= FLUENT_ALONE,
     }
 }
+
+/// Log-probability from which on a target is pursued: a planted phrase has one improbable word at most, and the rest follows.
+const LIKELY: f64 = -22.0;
 
 /// Log-probability on clean prompts, and that of each token after the first, from which on a target is pursued without
 /// a reference. Chosen on `choose` entries of the zoo: planted phrases lie between -4.4 and -7.6 and at -0.20 and
