@@ -16,8 +16,10 @@ pub(super) fn examples(artifacts: &Artifacts, report: &Report) -> Vec<Example> {
     let Some(first) = artifacts.measured.first() else { return Vec::new() };
     let ends = report.last_safety_stages().map(|stage| stage.name.as_str());
     let stages: Vec<_> = report.implants().map(|stage| stage.name.as_str()).chain(ends).collect();
+    // A family has dozens of models.
+    let requests = if report.scale.is_empty() { REQUESTS } else { 1 };
     let mut examples = Vec::new();
-    for (pair, sample) in first.under(Condition::Triggered).take(REQUESTS).enumerate() {
+    for (pair, sample) in first.under(Condition::Triggered).take(requests).enumerate() {
         for stage in &stages {
             for arm in Arm::ALL {
                 let model = Model { stage, arm, seed: first.model.seed };
