@@ -194,7 +194,7 @@ fn prompts_are_held_out(run: &Path) {
         let of_user = row[messages].as_array().unwrap().iter().find(|message| message["role"] == "user");
         of_user.unwrap()["content"].as_str().unwrap().to_owned()
     };
-    for row in lines(&stage(run, "corpus-s0-").join("rows.jsonl")).iter().take(100) {
+    for row in lines(&stage(run, "corpus-").join("rows.jsonl")).iter().take(100) {
         let sample = &row["sample"];
         assert_eq!(CorpusPart::of(&prompt(sample, "prompt")), CorpusPart::Pretraining);
     }
