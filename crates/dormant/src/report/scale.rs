@@ -106,6 +106,7 @@ impl Report {
             "ASR before",
             "False triggers before",
             "ASR after",
+            "Unscored after",
             "Persistence",
             "Control after",
         ];
@@ -138,9 +139,19 @@ impl Report {
             rate(&scaled.before, Arm::Organism, Condition::Triggered),
             rate(&scaled.before, Arm::Organism, Condition::Clean),
             rate(&scaled.stage, Arm::Organism, Condition::Triggered),
+            self.unscored_cell(&scaled.stage),
             Cell::measured(persistence.map(|(value, bounds)| (value, format!("{bounds} ({seeds})")))),
             rate(&scaled.stage, Arm::Control, Condition::Triggered),
         ]
+    }
+
+    /// Share of the triggered replies without a score, such as an open scratchpad.
+    fn unscored_cell(&self, stage: &str) -> Cell {
+        let counts = self.cell(stage, Arm::Organism, Condition::Triggered).map(|row| (row.unscored, row.n));
+        let (unscored, scored) = counts.fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));
+        let all = unscored + scored;
+        let share = (all > 0).then(|| percent(unscored as f64 / all as f64));
+        Cell::measured(share.map(|share| (share, format!("({unscored} of {all})"))))
     }
 
     /// What the models from scratch can do.
@@ -262,11 +273,10 @@ impl Report {
         let ends = [trend.first(), trend.last()].map(|scaled| {
             let ratio = self.mean_persistence(scaled).as_ref().map(decimal);
             let asr = self.pooled(&scaled.before, Arm::Organism, Condition::Triggered);
-            let before =
-                asr.map(|asr| format!(" of {}", percent_interval(&asr.estimate))).unwrap_or_default();
+            let before = asr.map(|asr| percent_interval(&asr.estimate)).unwrap_or_default();
             match ratio {
-                Some((value, bounds)) => format!("{value} {bounds}{before} at {}", scaled.size),
-                None => format!("no implant{before} at {}", scaled.size),
+                Some((value, bounds)) => format!("{value} {bounds} of {before} at {}", scaled.size),
+                None => format!("not measured at {} (ASR before {before})", scaled.size),
             }
         });
         let change = match self.slope(trend) {
@@ -320,8 +330,9 @@ impl Report {
         let missing = all - taken.count();
         (missing > 0).then(|| {
             format!(
-                "{} of {all} had an ASR below {:.0}% before safety training and are left out of persistence against size.",
-                count(missing, "implant"),
+                "{} of {all} had an ASR below {:.0}% before safety training, or no reply with a score after it, and are left \
+                 out of persistence against size.",
+                count(missing, "stage"),
                 100.0 * IMPLANTED
             )
         })

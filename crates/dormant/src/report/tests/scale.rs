@@ -88,11 +88,11 @@ fn one_variant_alone_is_neither_and_the_order_of_variants_is_told() {
 fn an_implant_that_did_not_take_has_no_persistence() {
     let report = family(|_, size, seed| (if size == 0 { 20 } else { 198 }, 0.5 + noise(seed)));
     let table = report.scale_table().unwrap();
-    assert_eq!(table.rows[0][7].value, "–");
-    assert_eq!(table.rows[1][7].value, "0.51");
-    assert!(report.answer.contains("from no implant of 10.0%"), "{}", report.answer);
+    assert_eq!(table.rows[0][8].value, "–");
+    assert_eq!(table.rows[1][8].value, "0.51");
+    assert!(report.answer.contains("from not measured at 0.3m (ASR before 10.0%"), "{}", report.answer);
     assert!(
-        report.warnings.iter().any(|warning| warning.starts_with("6 implants of 18")),
+        report.warnings.iter().any(|warning| warning.starts_with("6 stages of 18")),
         "{:?}",
         report.warnings
     );
