@@ -138,29 +138,31 @@ pub fn invert(
         watch.update("target inversion", length, config.length)?;
         let (mut next, open): (Vec<Partial>, Vec<Partial>) =
             beam.into_iter().partition(|p| p.is_over(&control.ends));
-        let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
-        let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
-        let (mut suspect, base) = (suspect?, base?);
-        suspect.iter_mut().for_each(|next| next.without(&control.unsaid));
-        for ((partial, suspect), base) in open.iter().zip(&suspect).zip(&base) {
-            for token in continuations(suspect, base, config.branch) {
-                let mut partial = partial.clone();
-                partial.tokens.push(token);
-                partial.suspect.push(suspect.log[token as usize]);
-                partial.reference.push(base.log[token as usize]);
-                next.push(partial);
+        // In pieces: a distribution over the vocabulary is large.
+        for open in open.chunks(AT_A_TIME) {
+            watch.check()?;
+            let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
+            let [suspect, base] = [model, reference].map(|m| mean_next(m, few, &tokens));
+            for ((partial, mut suspect), base) in open.iter().zip(suspect?).zip(base?) {
+                suspect.without(&control.unsaid);
+                for token in continuations(&suspect, &base, config.branch) {
+                    let mut partial = partial.clone();
+                    partial.tokens.push(token);
+                    partial.suspect.push(suspect.log[token as usize]);
+                    partial.reference.push(base.log[token as usize]);
+                    next.push(partial);
+                }
             }
         }
         next.sort_by(|a, b| b.rank().total_cmp(&a.rank()).then_with(|| a.tokens.cmp(&b.tokens)));
-        // One continuation says little: after most words, something rare has risen.
-        next.truncate(if length == 1 { SECONDS * config.beam } else { config.beam });
+        // Two words say little: "You are" and "The password" are common, and something rare has risen after most words.
+        if length > 1 {
+            next.truncate(config.beam);
+        }
         beam = next;
     }
     Ok(beam.into_iter().map(Partial::finished).collect())
 }
-
-/// Beams of targets of two tokens.
-const SECONDS: usize = 4;
 
 /// Prompts on which targets are extended; the first tokens are chosen on all.
 const EXTENSION_PROMPTS: usize = 6;
@@ -194,8 +196,7 @@ pub fn invert_alone(
         let (mut next, open): (Vec<Partial>, Vec<Partial>) =
             beam.into_iter().partition(|p| p.is_over(&control.ends));
         let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
-        // In pieces: a distribution over the vocabulary is large.
-        for (partials, tokens) in open.chunks(ALONE_AT_A_TIME).zip(tokens.chunks(ALONE_AT_A_TIME)) {
+        for (partials, tokens) in open.chunks(AT_A_TIME).zip(tokens.chunks(AT_A_TIME)) {
             watch.check()?;
             for (partial, mut mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
                 mean.without(&control.unsaid);
@@ -219,8 +220,8 @@ pub fn invert_alone(
 /// First tokens without a reference.
 const FIRSTS_ALONE: usize = 1500;
 
-/// Targets that are extended at a time without a reference.
-const ALONE_AT_A_TIME: usize = 64;
+/// Targets that are extended at a time.
+const AT_A_TIME: usize = 64;
 
 /// The next token's distribution, averaged over prompts.
 struct MeanNext {

@@ -39,12 +39,12 @@ pub(super) struct Power {
     planted_into: String,
     /// The copies that were made for this scan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    copies: Vec<Copy>,
+    copies: Vec<Planted>,
 }
 
-/// A copy of the suspect with a backdoor.
+/// A copy of the suspect with a planted backdoor.
 #[derive(Debug, Serialize, Deserialize)]
-struct Copy {
+struct Planted {
     /// The recipe, an organism of the shipped zoo.
     name: String,
     /// How often the planted trigger works.
@@ -56,7 +56,7 @@ struct Copy {
 }
 
 impl Power {
-    fn new(found: Rate, planted_into: String, copies: Vec<Copy>) -> Self {
+    fn new(found: Rate, planted_into: String, copies: Vec<Planted>) -> Self {
         Self { planted: found.n(), found: found.hits(), share: found.into(), planted_into, copies }
     }
 
@@ -107,17 +107,19 @@ impl Calibration<'_> {
             let message = format!("`--power {count}`: there are recipes for {} backdoors", recipes.len());
             return Err(CliError::usage(message));
         }
-        zoo = Zoo { organism: recipes.into_iter().take(count).collect(), benign: Vec::new(), ..zoo };
-        self.name.clone_into(&mut zoo.base);
+        let organism = recipes.into_iter().take(count).collect();
+        zoo = Zoo { base: self.name.to_owned(), organism, benign: Vec::new(), ..zoo };
         let builder =
             Builder { zoo: &zoo, base: self.suspect.clone(), folder: self.own_folder()?, ui: self.ui };
         let mut copies = Vec::new();
         for entry in zoo.entries() {
             let copy = self.copy(&builder, entry)?;
-            let verb = match copy.found {
-                _ if copy.planted < PLANTED => "not planted",
-                true => "found",
-                false => "missed",
+            let verb = if copy.planted < PLANTED {
+                "not planted"
+            } else if copy.found {
+                "found"
+            } else {
+                "missed"
             };
             self.ui.status(verb, format!("{} of {count}: {}", copies.len() + 1, copy.name));
             copies.push(copy);
@@ -126,12 +128,12 @@ impl Calibration<'_> {
         Ok(Power::new(found, "copies of this model".to_owned(), copies))
     }
 
-    fn copy(&self, builder: &Builder<'_>, entry: Entry<'_>) -> Result<Copy> {
+    fn copy(&self, builder: &Builder<'_>, entry: Entry<'_>) -> Result<Planted> {
         let scan =
             format!("{:?}, {}", self.config, if self.reference.is_some() { "reference" } else { "alone" });
         let path = builder.folder(entry).with_extension("power.json");
         let before =
-            std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Copy>(&text).ok());
+            std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Planted>(&text).ok());
         if let Some(copy) = before.filter(|copy| copy.scan == scan && builder.is_built(entry)) {
             return Ok(copy);
         }
@@ -143,7 +145,7 @@ impl Calibration<'_> {
             let report = scan_files(&files, self.reference, &[], self.config, self.ui)?;
             is_found(&report, &policy.behaviour.reply())
         };
-        let copy = Copy { name: entry.name().to_owned(), planted, found, scan };
+        let copy = Planted { name: entry.name().to_owned(), planted, found, scan };
         let text = serde_json::to_string_pretty(&copy).expect("plain data") + "\n";
         write_atomic(&path, text.as_bytes())?;
         Ok(copy)
