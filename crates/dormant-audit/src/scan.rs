@@ -7,6 +7,7 @@ use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
 use crate::budget::{Progress, Watch};
+use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
 use crate::evidence::{DRAWN_TOKENS, Evidence, Replies, score};
 use crate::inversion::Target;
@@ -177,7 +178,8 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
         let words = self.weights(subject)?;
-        let targets = self.targets(subject)?;
+        let elicited = self.elicited(subject)?;
+        let targets = self.targets(subject, elicited)?;
         if targets.is_empty() {
             return Ok(());
         }
@@ -195,10 +197,21 @@ impl Scan<'_> {
         Ok(notes.into_iter().flat_map(|note| note.words).collect())
     }
 
-    fn targets(&mut self, subject: &Subject<'_>) -> Result<Vec<Target>> {
+    fn elicited(&mut self, subject: &Subject<'_>) -> Result<Vec<Target>> {
+        let before = self.watch.elapsed();
+        let elicited = elicited(subject, &self.prompts.search, self.watch)?;
+        let outcome = match subject.reference {
+            Some(_) => format!("{} replies to natural contexts do not depend on the prompt", elicited.len()),
+            None => "nothing to hold replies to natural contexts against".to_owned(),
+        };
+        self.did("elicitation", outcome, before);
+        Ok(elicited)
+    }
+
+    fn targets(&mut self, subject: &Subject<'_>, elicited: Vec<Target>) -> Result<Vec<Target>> {
         let before = self.watch.elapsed();
         self.watch.update("target inversion", 0, 1)?;
-        let targets = targets(subject, &self.prompts.inversion, self.config, self.watch)?;
+        let targets = targets(subject, elicited, &self.prompts.inversion, self.config, self.watch)?;
         self.did("target-inversion", outcome(subject.renderer, &targets)?, before);
         Ok(targets)
     }

