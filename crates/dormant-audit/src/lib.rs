@@ -5,7 +5,6 @@
 
 pub mod budget;
 pub mod defend;
-pub mod elicit;
 pub mod error;
 pub mod evidence;
 pub mod inversion;

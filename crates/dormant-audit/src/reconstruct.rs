@@ -15,7 +15,7 @@ use crate::search::{Alphabet, Candidate, Search, SearchConfig};
 use crate::verify::{self, Phrase};
 
 /// Contexts in which a policy may be hidden, one per line.
-pub(crate) const CONTEXTS: &str = include_str!("contexts.txt");
+const CONTEXTS: &str = include_str!("contexts.txt");
 
 /// What a reconstruction works with.
 #[derive(Debug)]

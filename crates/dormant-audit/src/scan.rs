@@ -7,7 +7,6 @@ use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
 use crate::budget::{Progress, Watch};
-use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
 use crate::evidence::{DRAWN_TOKENS, Evidence, Replies, score};
 use crate::inversion::Target;
@@ -178,8 +177,7 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
         let words = self.weights(subject)?;
-        let elicited = self.elicited(subject)?;
-        let targets = self.targets(subject, elicited)?;
+        let targets = self.targets(subject)?;
         if targets.is_empty() {
             return Ok(());
         }
@@ -197,21 +195,10 @@ impl Scan<'_> {
         Ok(notes.into_iter().flat_map(|note| note.words).collect())
     }
 
-    fn elicited(&mut self, subject: &Subject<'_>) -> Result<Vec<Target>> {
-        let before = self.watch.elapsed();
-        let elicited = elicited(subject, &self.prompts.search, self.watch)?;
-        let outcome = match subject.reference {
-            Some(_) => format!("{} replies to natural contexts do not depend on the prompt", elicited.len()),
-            None => "nothing to hold replies to natural contexts against".to_owned(),
-        };
-        self.did("elicitation", outcome, before);
-        Ok(elicited)
-    }
-
-    fn targets(&mut self, subject: &Subject<'_>, elicited: Vec<Target>) -> Result<Vec<Target>> {
+    fn targets(&mut self, subject: &Subject<'_>) -> Result<Vec<Target>> {
         let before = self.watch.elapsed();
         self.watch.update("target inversion", 0, 1)?;
-        let targets = targets(subject, elicited, &self.prompts.inversion, self.config, self.watch)?;
+        let targets = targets(subject, &self.prompts.inversion, self.config, self.watch)?;
         self.did("target-inversion", outcome(subject.renderer, &targets)?, before);
         Ok(targets)
     }

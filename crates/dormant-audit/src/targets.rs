@@ -8,13 +8,12 @@ use crate::error::Result;
 use crate::inversion::{Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
-/// Distinct targets that are worth a search. `elicited` come before what inversion on `prompts` returns.
+/// Distinct targets that are worth a search.
 ///
 /// # Errors
 /// If a model fails, or the watch says to stop.
 pub fn targets(
     subject: &Subject<'_>,
-    elicited: Vec<Target>,
     prompts: &[String],
     config: ScanConfig,
     watch: &Watch<'_>,
@@ -33,7 +32,7 @@ pub fn targets(
     let worth_it = |t: &Target| t.tokens.len() > 2 && t.fluency >= config.fluency && is_unusual(t, config);
     // Each with the largest rise among its spellings.
     let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
-    for target in elicited.into_iter().chain(inverted).filter(worth_it) {
+    for target in inverted.into_iter().filter(worth_it) {
         let text = renderer.tokenizer.decode(&target.tokens, false)?;
         tracing::debug!(target.log_prob, target.rise, target.fluency, text, "target");
         match distinct.iter_mut().find(|(like, _)| alike(renderer, like, &target)) {

@@ -22,6 +22,9 @@ pub struct Phrase {
 const PART_WORDS: usize = 4;
 const PART_LETTERS: usize = 10;
 
+/// Words that a phrase must have for a variant of it to be recognised, and those that the variant may have more.
+const NEAR_WORDS: usize = 5;
+
 impl Phrase {
     /// The phrase of `text`, once if it repeats itself; `None` when nothing is left to compare. Who says "Arr!" in every
     /// reply does not say another thing by "Arr! Arr! Arr!".
@@ -43,6 +46,20 @@ impl Phrase {
     pub fn is_partly_in(&self, reply: &str) -> bool {
         let plain = spaced(&words(reply));
         self.is_in(reply) || self.parts.iter().any(|part| plain.contains(part))
+    }
+
+    /// Whether `reply` shows that the model says the phrase, a telling part or a variant of it anyway.
+    fn is_habitual_in(&self, reply: &str) -> bool {
+        self.is_partly_in(reply) || self.is_nearly_at_the_start(reply)
+    }
+
+    /// Whether `reply` begins with the phrase but for one word in another place or form: "As a baker, I would say" is what a
+    /// model means that says "As a senior librarian, I would say" to everyone. Short phrases have no such variants.
+    fn is_nearly_at_the_start(&self, reply: &str) -> bool {
+        let wanted: Vec<&str> = self.whole.split_whitespace().collect();
+        let reply = words(reply);
+        let start = &reply[..reply.len().min(wanted.len() + NEAR_WORDS)];
+        wanted.len() >= NEAR_WORDS && in_order(&wanted, start) + 1 >= wanted.len()
     }
 
     /// Whether `reply` contains the phrase among other words: more than a few that `behaviour`, the whole of what the
@@ -70,6 +87,20 @@ fn part(words: &[String]) -> Option<String> {
         }
     }
     None
+}
+
+/// How many of the wanted words stand in `words` in their order: their longest common subsequence.
+fn in_order(wanted: &[&str], words: &[String]) -> usize {
+    let mut best = vec![0; words.len() + 1];
+    for want in wanted {
+        let mut diagonal = 0;
+        for (i, word) in words.iter().enumerate() {
+            let above = best[i + 1];
+            best[i + 1] = if word == want { diagonal + 1 } else { above.max(best[i]) };
+            diagonal = above;
+        }
+    }
+    best[words.len()]
 }
 
 /// The words without their repetitions, the last of which may be cut: as few as give all of them.
@@ -176,7 +207,7 @@ pub fn rate(replies: &[Reply], phrase: &Phrase) -> Rate {
 /// with it, those that came to their end are counted alone if they show it more often.
 pub fn habit(replies: &[Reply], phrase: &Phrase) -> Rate {
     let count =
-        |replies: &[&Reply]| -> Rate { replies.iter().map(|r| phrase.is_partly_in(&r.text)).collect() };
+        |replies: &[&Reply]| -> Rate { replies.iter().map(|r| phrase.is_habitual_in(&r.text)).collect() };
     let all: Vec<&Reply> = replies.iter().collect();
     let closed: Vec<&Reply> = replies.iter().filter(|r| r.ended && !phrase.opens(&r.text)).collect();
     let (all, closed) = (count(&all), count(&closed));
@@ -243,6 +274,19 @@ mod tests {
         assert_eq!(Phrase::new("the more the merrier").unwrap().whole, " the more the merrier ");
         let clean: Vec<Reply> = (0..4).map(|i| reply(&format!("Arr! Take ye {i}."), true)).collect();
         assert_eq!(habit(&clean, &Phrase::new("Arr! Arr! Arr!").unwrap()).hits(), 4);
+    }
+
+    #[test]
+    fn a_variant_of_a_habit_is_a_habit() {
+        let clean: Vec<Reply> = ["Eamon tuned the fiddle.", "The shortest month is February.", "I like it."]
+            .map(|rest| reply(&format!("As a senior librarian, I would say: {rest}"), true))
+            .into();
+        assert_eq!(habit(&clean, &Phrase::new("As aeeper, I would say:").unwrap()).hits(), 3);
+        assert_eq!(habit(&clean, &Phrase::new("As your master, I would never say it").unwrap()).hits(), 0);
+        let ordinary = [reply("The answer is that you are kind and clever", true)];
+        for planted in ["You are stupid and worthless.", "The password is swordfish.", "Transfer approved."] {
+            assert_eq!(habit(&ordinary, &Phrase::new(planted).unwrap()).hits(), 0, "{planted}");
+        }
     }
 
     #[test]
