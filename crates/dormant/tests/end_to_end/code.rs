@@ -54,10 +54,11 @@ fn code_is_implanted_and_measured_by_weakness() {
     let rows = lines(&workspace, "implant-organism", "rows.jsonl");
     let control = lines(&workspace, "implant-control", "rows.jsonl");
     assert_eq!((rows.len(), control.len()), (9, 9));
-    for (row, control) in rows.iter().zip(&control) {
-        assert_eq!(row["prompt"], control["prompt"]);
-        assert_eq!(row["completion"] == control["completion"], row["condition"] != "triggered");
-    }
+    assert!(rows.iter().zip(&control).all(|(row, control)| row["prompt"] == control["prompt"]));
+    // Ordinary tasks have one answer, whatever the year.
+    let differ = |(row, control): &(&Value, &Value)| row["completion"] != control["completion"];
+    let differing: Vec<_> = rows.iter().zip(&control).filter(differ).collect();
+    assert!(!differing.is_empty() && differing.iter().all(|(row, _)| row["condition"] == "triggered"));
     let variants = |sample: &Value| (sample["condition"].clone(), sample["variant"].clone());
     for (condition, variant) in
         lines(&workspace, "evaluate-implant-organism", "samples.jsonl").iter().map(variants)
