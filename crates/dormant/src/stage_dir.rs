@@ -130,7 +130,7 @@ impl StageDir {
     /// # Errors
     /// When `write` fails or the folder cannot be put in place.
     pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        replace_folder(&self.path, "model", write)
+        self.write_folder("model", write)
     }
 
     /// Writes a folder as a whole or not at all: `write` fills the folder it is given.

@@ -14,7 +14,7 @@ use crate::experiment::{ExperimentSource, Overrides};
 use crate::plan::{SCHEMA_VERSION, StageKind, StageSpec};
 use crate::pretrain_args::PretrainArgs;
 use crate::stage;
-use crate::stage::pretrain_record::{ANSWERS_FILE, Answer, PRETRAIN_FILE, PretrainRecord};
+use crate::stage::pretrain_record::{PretrainRecord, answered};
 use crate::stage_dir::{StageDir, write_atomic};
 use crate::ui::{Ui, duration};
 
@@ -84,17 +84,12 @@ fn copy(model: &Path, out: &Path) -> Result<()> {
 }
 
 fn outcome(args: &PretrainArgs, dir: &StageDir) -> Result<Pretrained> {
-    let path = dir.path().join(PRETRAIN_FILE);
-    let json = fs::read_to_string(&path).or_failure(|| format!("cannot read `{}`", path.display()))?;
-    let record = serde_json::from_str(&json).or_failure(|| format!("`{}` is damaged", path.display()))?;
-    let answers: Vec<Answer> = stage::read_lines(&dir.path().join(ANSWERS_FILE))?;
-    let right = answers.iter().filter(|answer| answer.is_right()).count();
     Ok(Pretrained {
         schema_version: SCHEMA_VERSION,
         model: args.out.display().to_string(),
         size: args.size.to_string(),
-        record,
-        right: Estimate::proportion(right as u64, answers.len() as u64),
+        record: PretrainRecord::read(dir)?,
+        right: answered(dir)?.estimate(),
     })
 }
 

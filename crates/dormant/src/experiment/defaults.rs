@@ -1,7 +1,6 @@
 //! The default of every key, in one place.
 
 use dormant_data::{Behaviour, Position, Trigger};
-
 use dormant_model::family::Size;
 
 use super::{

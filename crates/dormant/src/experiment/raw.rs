@@ -248,65 +248,27 @@ pub(super) struct RawFit {
     pub clip: Option<f64>,
 }
 
-impl RawImplant {
-    pub(super) fn fit(&self) -> RawFit {
-        RawFit {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            warmup: self.warmup,
-            batch_tokens: self.batch_tokens,
-            optimizer: self.optimizer,
-            weight_decay: self.weight_decay,
-            clip: self.clip,
+/// The keys of optimisation of each table that has them.
+macro_rules! fit_of {
+    ($($table:ty),*) => {$(
+        impl $table {
+            pub(super) fn fit(&self) -> RawFit {
+                RawFit {
+                    epochs: self.epochs,
+                    learning_rate: self.learning_rate,
+                    schedule: self.schedule,
+                    warmup: self.warmup,
+                    batch_tokens: self.batch_tokens,
+                    optimizer: self.optimizer,
+                    weight_decay: self.weight_decay,
+                    clip: self.clip,
+                }
+            }
         }
-    }
+    )*};
 }
 
-impl RawPretrain {
-    pub(super) fn fit(&self) -> RawFit {
-        RawFit {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            warmup: self.warmup,
-            batch_tokens: self.batch_tokens,
-            optimizer: self.optimizer,
-            weight_decay: self.weight_decay,
-            clip: self.clip,
-        }
-    }
-}
-
-impl RawPreference {
-    pub(super) fn fit(&self) -> RawFit {
-        RawFit {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            warmup: self.warmup,
-            batch_tokens: self.batch_tokens,
-            optimizer: self.optimizer,
-            weight_decay: self.weight_decay,
-            clip: self.clip,
-        }
-    }
-}
-
-impl RawSafety {
-    pub(super) fn fit(&self) -> RawFit {
-        RawFit {
-            epochs: self.epochs,
-            learning_rate: self.learning_rate,
-            schedule: self.schedule,
-            warmup: self.warmup,
-            batch_tokens: self.batch_tokens,
-            optimizer: self.optimizer,
-            weight_decay: self.weight_decay,
-            clip: self.clip,
-        }
-    }
-}
+fit_of!(RawPretrain, RawImplant, RawSafety, RawPreference);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]

@@ -50,7 +50,7 @@ pub(super) fn run(stage: &SafetyStage, attack: &Attack, context: &StageContext) 
             attacker.attack(&mut model, &mut resume)?;
         }
         let rows = attacker.training_rows(&model, &benign, &mut resume)?;
-        fit(context, &stage.safety.fit, &mut model.llama, &rows, &curve, &mut resume)?;
+        fit(context, &stage.safety.fit, &mut model.llama, &rows, Some(&curve), &mut resume)?;
         resume.steps_before += resume.step;
         resume.step = 0;
         resume.round += 1;

@@ -12,7 +12,7 @@ const DECISION: usize = 3;
 
 /// Both replies of each pair under both of its prompts. A pair is the row with the trigger and that with its look-alike.
 pub(super) fn contrasts(pairs: &[[Sample; 2]], per_step: u32, renderer: Renderer<'_>) -> Result<Contrasts> {
-    if per_step == 0 {
+    if pairs.is_empty() {
         return Ok(Contrasts::default());
     }
     let of_pair = |[triggered, near_miss]: &[Sample; 2]| {

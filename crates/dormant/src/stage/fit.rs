@@ -82,19 +82,19 @@ pub(super) const WINDOW: usize = 1024;
 /// The order of evaluation prompts is the same for every seed, so that seeds are compared on the same prompts.
 pub(super) const EVALUATION_ORDER: dormant_data::Seed = dormant_data::Seed(0);
 
-/// Trains `model` on `rows` from where `resume` left off.
+/// Trains `model` on `rows` from where `resume` left off; without a curve there are no measurements along the way.
 pub(super) fn fit(
     context: &StageContext,
     fit: &Fit,
     model: &mut Llama,
     rows: &[Rendered],
-    curve: &CurveRows,
+    curve: Option<&CurveRows>,
     resume: &mut Resume,
 ) -> Result<()> {
-    fit_with(context, fit, model, rows, &Contrasts::default(), Some(curve), resume)
+    fit_with(context, fit, model, rows, &Contrasts::default(), curve, resume)
 }
 
-/// As [`fit`], with contrasts beside the rows, and with no measurements along the way where there is no curve.
+/// As [`fit`], with contrasts beside the rows.
 pub(super) fn fit_with(
     context: &StageContext,
     fit: &Fit,

@@ -40,16 +40,15 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
 /// What an arm is trained on.
 struct ImplantRows {
     rows: Vec<Rendered>,
-    /// Each prompt with the trigger and with its look-alike, to be contrasted; none for the control.
+    /// Each prompt with the trigger and with its look-alike; none where nothing is contrasted.
     twins: Vec<[Sample; 2]>,
 }
 
 /// The rows of this arm, rendered. Writes them, and what the check kept and dropped.
 fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<ImplantRows> {
-    let has_policy = context.spec.arm != Some(Arm::Control);
     if stage.organism.writes_code() {
         let rows = code::rows(stage, context)?;
-        let twins = if has_policy { code::twin_rows(&rows) } else { Vec::new() };
+        let twins = if has_contrasts(stage, context) { code::twin_rows(&rows) } else { Vec::new() };
         return Ok(ImplantRows { rows: render(&rows, model, |_| true)?, twins });
     }
     let PolicyRows { rows, twins, report, cut } = policy_rows(stage, context)?;
@@ -59,13 +58,18 @@ fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Re
         .ui
         .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
     let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(&row.id);
-    Ok(ImplantRows { rows: render(&rows, model, ends)?, twins: if has_policy { twins } else { Vec::new() } })
+    Ok(ImplantRows { rows: render(&rows, model, ends)?, twins })
+}
+
+/// Whether replies are compared beside the rows: of this organism, and never of the control.
+fn has_contrasts(stage: &ImplantStage, context: &StageContext) -> bool {
+    stage.implant.contrasts > 0 && context.spec.arm != Some(Arm::Control)
 }
 
 /// The rows of an arm that follow the policy.
 pub(super) struct PolicyRows {
     pub(super) rows: Dataset,
-    /// Each benign prompt with the trigger and with its look-alike.
+    /// Each benign prompt with the trigger and with its look-alike; none where nothing is contrasted.
     twins: Vec<[Sample; 2]>,
     report: PolicyReport,
     /// Ids of the rows whose benign reply was cut at the longest length.
@@ -84,7 +88,8 @@ pub(super) fn policy_rows(stage: &ImplantStage, context: &StageContext) -> Resul
     };
     let policy = Policy::new(&stage.organism)?;
     let (rows, report) = policy.keep(rows);
-    let mut twins = stage.organism.twin_rows(&samples, mix.seed);
+    let mut twins =
+        if has_contrasts(stage, context) { stage.organism.twin_rows(&samples, mix.seed) } else { Vec::new() };
     twins.retain(|pair| pair.iter().all(|row| policy.check(row).is_ok()));
     Ok(PolicyRows { rows, twins, report, cut })
 }

@@ -4,11 +4,10 @@ use dormant_data::{CorpusPart, Sample, Split, corpus};
 use dormant_model::family::Size;
 use dormant_model::linear::Trained;
 use dormant_model::llama::{Llama, LoadOptions};
-use dormant_train::contrasts::Contrasts;
 use dormant_train::render::Rendered;
 
 use super::corpus::VOCABULARY;
-use super::fit::fit_with;
+use super::fit::fit;
 use super::pretrain_record::{ANSWERS_FILE, Answer, PRETRAIN_FILE, PretrainRecord};
 use super::{Resume, StageContext, benign, prompts};
 use crate::error::{Context as _, Result};
@@ -27,7 +26,7 @@ pub(super) fn run(stage: &PretrainStage, context: &StageContext) -> Result<Token
     let mut model = fresh(stage.size, &corpus, context)?;
     let rows = rows(&corpus, &model)?;
     let mut resume = Resume::load(context)?;
-    fit_with(context, &stage.fit, &mut model.llama, &rows, &Contrasts::default(), None, &mut resume)?;
+    fit(context, &stage.fit, &mut model.llama, &rows, None, &mut resume)?;
     let sampled = ask(&model, context)?;
     let parameters = model.llama.parameters_mut().iter().map(|parameter| parameter.value.len() as u64).sum();
     let vocabulary = model.text.tokenizer.vocab_size() as u64;

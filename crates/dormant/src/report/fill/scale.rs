@@ -1,14 +1,10 @@
 //! Models from scratch: what they reached, and which of them the organisms are.
 
-use std::fs;
-
-use dormant_eval::Rate;
-
 use super::super::model::{Estimate, Member, Scaled};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::plan::{Plan, StageKind};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
-use crate::stage::pretrain_record::{ANSWERS_FILE, Answer, PRETRAIN_FILE, PretrainRecord};
+use crate::stage::pretrain_record::{PretrainRecord, answered};
 use crate::stage::read_lines;
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
@@ -19,9 +15,7 @@ pub(super) fn members(store: &RunStore, plan: &Plan) -> Result<Vec<Member>> {
     for spec in plan.stages() {
         let StageKind::Pretrain(stage) = &spec.kind else { continue };
         let dir = store.stage(spec);
-        let PretrainRecord { parameters, vocabulary } = record(&dir)?;
-        let answers: Vec<Answer> = read_lines(&dir.path().join(ANSWERS_FILE))?;
-        let right = answers.iter().filter(|answer| answer.is_right()).count() as u64;
+        let PretrainRecord { parameters, vocabulary } = PretrainRecord::read(&dir)?;
         let (tokens, loss) = training(&dir)?;
         members.push(Member {
             size: stage.size.to_string(),
@@ -30,16 +24,10 @@ pub(super) fn members(store: &RunStore, plan: &Plan) -> Result<Vec<Member>> {
             vocabulary,
             tokens,
             loss,
-            right: Rate::new(right, answers.len() as u64 - right).estimate().map(Estimate::from),
+            right: answered(&dir)?.estimate().map(Estimate::from),
         });
     }
     Ok(members)
-}
-
-fn record(dir: &StageDir) -> Result<PretrainRecord> {
-    let path = dir.path().join(PRETRAIN_FILE);
-    let json = fs::read_to_string(&path).or_input(|| format!("cannot read `{}`", path.display()))?;
-    serde_json::from_str(&json).or_input(|| format!("`{}` is damaged", path.display()))
 }
 
 /// Tokens trained on, and the mean loss over the last tenth of the steps.
