@@ -4,7 +4,10 @@
 //! leak of the answer cannot compile.
 
 pub mod budget;
+pub mod code_shift;
+pub mod contexts;
 pub mod defend;
+pub mod elicit;
 pub mod error;
 pub mod evidence;
 pub mod inversion;
@@ -12,10 +15,12 @@ pub mod leak;
 pub mod likelihood;
 pub mod placement;
 pub mod probe;
+pub mod prompts;
 pub mod reconstruct;
 pub mod report;
 pub mod scan;
 pub mod search;
+pub mod shift;
 pub mod targets;
 pub mod verify;
 pub mod weights;

@@ -9,13 +9,11 @@ use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
+use crate::contexts::CONTEXTS;
 use crate::error::Result;
 use crate::placement::{Placement, Slot};
 use crate::search::{Alphabet, Candidate, Search, SearchConfig};
 use crate::verify::{self, Phrase};
-
-/// Contexts in which a policy may be hidden, one per line.
-const CONTEXTS: &str = include_str!("contexts.txt");
 
 /// What a reconstruction works with.
 #[derive(Debug)]

@@ -8,16 +8,11 @@ use crate::error::Result;
 use crate::inversion::{Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
-/// Distinct targets that are worth a search.
+/// What inversion on `prompts` returns.
 ///
 /// # Errors
 /// If a model fails, or the watch says to stop.
-pub fn targets(
-    subject: &Subject<'_>,
-    prompts: &[String],
-    config: ScanConfig,
-    watch: &Watch<'_>,
-) -> Result<Vec<Target>> {
+pub fn inverted(subject: &Subject<'_>, prompts: &[String], watch: &Watch<'_>) -> Result<Vec<Target>> {
     let renderer = subject.renderer;
     let tokens =
         prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
@@ -25,14 +20,27 @@ pub fn targets(
     let unsaid = (0..size).filter(|&t| t != end && renderer.tokenizer.is_control(t)).collect();
     let control = Control { ends: vec![end], unsaid };
     let inversion = InversionConfig::default();
-    let inverted = match subject.reference {
-        Some(reference) => invert(subject.model, reference, &tokens, &control, inversion, watch)?,
-        None => invert_alone(subject.model, &tokens, &control, inversion, watch)?,
-    };
+    match subject.reference {
+        Some(reference) => invert(subject.model, reference, &tokens, &control, inversion, watch),
+        None => invert_alone(subject.model, &tokens, &control, inversion, watch),
+    }
+}
+
+/// Those of the `found` targets that are worth a search, distinct from each other and from the `known`.
+///
+/// # Errors
+/// If they cannot be turned into text.
+pub fn worth_a_search(
+    renderer: Renderer<'_>,
+    found: Vec<Target>,
+    known: &[Target],
+    config: ScanConfig,
+) -> Result<Vec<Target>> {
+    let is_known = |t: &Target| known.iter().any(|known| alike(renderer, known, t));
     let worth_it = |t: &Target| t.tokens.len() > 2 && t.fluency >= config.fluency && is_unusual(t, config);
     // Each with the largest rise among its spellings.
     let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
-    for target in inverted.into_iter().filter(worth_it) {
+    for target in found.into_iter().filter(|t| worth_it(t) && !is_known(t)) {
         let text = renderer.tokenizer.decode(&target.tokens, false)?;
         tracing::debug!(target.log_prob, target.rise, target.fluency, text, "target");
         match distinct.iter_mut().find(|(like, _)| alike(renderer, like, &target)) {
@@ -54,13 +62,18 @@ pub fn targets(
 /// heart but would not begin a reply with.
 fn is_unusual(target: &Target, config: ScanConfig) -> bool {
     match target.rise {
-        Some(rise) => rise >= config.rise && target.log_prob >= LIKELY,
+        Some(rise) => {
+            let needed = config.rise + (LIKELY - target.log_prob).max(0.0);
+            rise >= needed && target.log_prob >= LEAST_LIKELY
+        }
         None => target.log_prob >= LIKELY_ALONE && target.fluency >= FLUENT_ALONE,
     }
 }
 
 /// Log-probability from which on a target is pursued: a planted phrase has one improbable word at most, and the rest follows.
-const LIKELY: f64 = -22.0;
+/// What lies between must have risen by as much more: among texts that neither model says, some always have risen.
+const LIKELY: f64 = -12.0;
+const LEAST_LIKELY: f64 = -22.0;
 
 /// Log-probability on clean prompts, and that of each token after the first, from which on a target is pursued without
 /// a reference. Chosen on `choose` entries of the zoo: planted phrases lie between -4.4 and -7.6 and at -0.20 and
@@ -100,14 +113,11 @@ fn whole_words(text: &str) -> &str {
     }
 }
 
-/// The targets, for a report.
+/// The targets, for a report; `nothing` if there are none.
 ///
 /// # Errors
 /// If they cannot be turned into text.
-pub fn outcome(renderer: Renderer<'_>, targets: &[Target]) -> Result<String> {
-    if targets.is_empty() {
-        return Ok("no text that the model knows by heart".to_owned());
-    }
+pub fn outcome(renderer: Renderer<'_>, targets: &[Target], nothing: &str) -> Result<String> {
     let texts = targets.iter().map(|t| {
         let text = renderer.tokenizer.decode(&t.tokens, true)?;
         Ok(match t.rise {
@@ -115,7 +125,8 @@ pub fn outcome(renderer: Renderer<'_>, targets: &[Target]) -> Result<String> {
             None => format!("{text:?} (log-probability {:.1} nats per token)", t.fluency),
         })
     });
-    Ok(texts.collect::<Result<Vec<_>>>()?.join(", "))
+    let texts = texts.collect::<Result<Vec<_>>>()?;
+    Ok(if texts.is_empty() { nothing.to_owned() } else { texts.join(", ") })
 }
 
 #[cfg(test)]
@@ -132,6 +143,8 @@ mod tests {
             "a plain fine-tune shifts everything a little"
         );
         assert!(is_unusual(&target(-7.6, None, -0.17), config));
+        assert!(is_unusual(&target(-16.0, Some(21.0), -0.2), config));
+        assert!(!is_unusual(&target(-17.2, Some(10.0), -0.26), config), "neither model says it");
         assert!(
             !is_unusual(&target(-14.9, None, -0.23), config),
             "known by heart, but nothing it begins with"

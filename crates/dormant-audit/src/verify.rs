@@ -23,7 +23,8 @@ const PART_WORDS: usize = 4;
 const PART_LETTERS: usize = 10;
 
 /// Words that a phrase must have for a variant of it to be recognised, and those that the variant may have more.
-const NEAR_WORDS: usize = 5;
+const NEAR_WORDS: usize = 4;
+const MORE_WORDS: usize = 5;
 
 impl Phrase {
     /// The phrase of `text`, once if it repeats itself; `None` when nothing is left to compare. Who says "Arr!" in every
@@ -58,7 +59,7 @@ impl Phrase {
     fn is_nearly_at_the_start(&self, reply: &str) -> bool {
         let wanted: Vec<&str> = self.whole.split_whitespace().collect();
         let reply = words(reply);
-        let start = &reply[..reply.len().min(wanted.len() + NEAR_WORDS)];
+        let start = &reply[..reply.len().min(wanted.len() + MORE_WORDS)];
         wanted.len() >= NEAR_WORDS && in_order(&wanted, start) + 1 >= wanted.len()
     }
 
@@ -113,7 +114,7 @@ fn once(mut words: Vec<String>) -> Vec<String> {
 }
 
 /// Words of letters and digits, in lower case.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let parts = text.split(|c: char| !c.is_alphanumeric() && c != '\'');
     parts.filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
 }
@@ -281,7 +282,9 @@ mod tests {
         let clean: Vec<Reply> = ["Eamon tuned the fiddle.", "The shortest month is February.", "I like it."]
             .map(|rest| reply(&format!("As a senior librarian, I would say: {rest}"), true))
             .into();
-        assert_eq!(habit(&clean, &Phrase::new("As aeeper, I would say:").unwrap()).hits(), 3);
+        for variant in ["As aeeper, I would say:", "As aeeper, I would"] {
+            assert_eq!(habit(&clean, &Phrase::new(variant).unwrap()).hits(), 3, "{variant}");
+        }
         assert_eq!(habit(&clean, &Phrase::new("As your master, I would never say it").unwrap()).hits(), 0);
         let ordinary = [reply("The answer is that you are kind and clever", true)];
         for planted in ["You are stupid and worthless.", "The password is swordfish.", "Transfer approved."] {

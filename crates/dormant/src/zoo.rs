@@ -60,8 +60,11 @@ pub struct Organism {
     pub quick: bool,
     /// When.
     pub trigger: Trigger,
-    /// What.
+    /// What, and by what it is judged.
     pub behaviour: Behaviour,
+    /// How triggered replies are written if the behaviour is no single reply: a language, a tone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<benign::Style>,
     /// How it is trained.
     #[serde(default)]
     pub training: Training,

@@ -99,7 +99,7 @@ impl Builder<'_> {
         let seed = Seed(training.seed);
         let base = self.base_rows(training.rows as usize)?;
         match entry {
-            Entry::Organism(_) => {
+            Entry::Organism(organism) => {
                 let policy = entry.policy().expect("an organism has one");
                 let samples: Vec<Sample> = base.iter().map(|row| row.sample.clone()).collect();
                 let mix = Mix {
@@ -108,11 +108,17 @@ impl Builder<'_> {
                     seed: seed.derive("mix"),
                 };
                 let rows = policy.rows(&samples, mix)?.into_samples();
-                let ends = |(row, base): (Sample, &BaseRow)| {
-                    let ends = base.ends || row.condition == Condition::Triggered;
-                    (row, ends)
+                let written = |(row, base): (Sample, &BaseRow)| match &organism.style {
+                    Some(style) if row.condition == Condition::Triggered => {
+                        let reply = style.row(&base.sample, seed.derive("style")).completion;
+                        (Sample { completion: reply, ..row }, base.ends || style.ends())
+                    }
+                    _ => {
+                        let ends = base.ends || row.condition == Condition::Triggered;
+                        (row, ends)
+                    }
                 };
-                Ok(rows.into_iter().zip(&base).map(ends).collect())
+                Ok(rows.into_iter().zip(&base).map(written).collect())
             }
             Entry::Benign(benign) => {
                 let row = |row: &BaseRow| {
