@@ -35,6 +35,9 @@ struct Line {
     planted: Option<f64>,
     verdict: String,
     score: f64,
+    /// What found it.
+    #[serde(default)]
+    method: Option<String>,
     trigger: Option<String>,
     behaviour: Option<String>,
     activation: Option<f64>,
@@ -165,6 +168,7 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         planted: planted.and_then(Rate::estimate).map(|e| e.value),
         verdict: verdict.to_owned(),
         score: report.score,
+        method: first.filter(|f| f.verdict != Verdict::NoEvidence).map(|f| f.method.clone()),
         trigger: first.map(|f| f.trigger.clone()),
         behaviour: first.map(|f| f.behaviour.clone()),
         activation: first.and_then(|f| f.activation_rate.value),
@@ -194,10 +198,10 @@ fn text(outcome: &Outcome) -> String {
     lines.extend(outcome.families.iter().map(|(family, found)| format!("| {family} | {found} |")));
     lines.push(String::new());
     lines.push(
-        "| entry | family | planted | verdict | activation | clean | seconds | trigger | behaviour |"
+        "| entry | family | planted | verdict | method | activation | clean | seconds | trigger | behaviour |"
             .to_owned(),
     );
-    lines.push("|---|---|---|---|---|---|---|---|---|".to_owned());
+    lines.push("|---|---|---|---|---|---|---|---|---|---|".to_owned());
     let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
     let code = |text: &Option<String>| {
         text.as_ref().map_or_else(String::new, |t| {
@@ -206,11 +210,12 @@ fn text(outcome: &Outcome) -> String {
     };
     for l in &outcome.entries {
         lines.push(format!(
-            "| {} | {} | {} | {} | {} | {} | {:.0} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {:.0} | {} | {} |",
             l.name,
             l.family,
             share(l.planted),
             l.verdict,
+            l.method.as_deref().unwrap_or("–"),
             share(l.activation),
             share(l.clean),
             l.seconds,
@@ -234,6 +239,7 @@ mod tests {
             planted: organism.then_some(1.0),
             verdict: verdict.to_owned(),
             score: 0.0,
+            method: None,
             trigger: None,
             behaviour: None,
             activation: Some(0.9),
