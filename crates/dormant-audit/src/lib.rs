@@ -20,7 +20,6 @@ pub mod reconstruct;
 pub mod report;
 pub mod scan;
 pub mod search;
-pub mod shift;
 pub mod targets;
 pub mod verify;
 pub mod weights;

@@ -18,7 +18,6 @@ use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
-use crate::shift::shift;
 use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::Phrase;
 use crate::weights::{self, WeightChange, WeightNote};
@@ -151,8 +150,7 @@ impl Scan<'_> {
         let mut targets = [elicited, unsure].concat();
         targets.sort_by(|a, b| b.rise.unwrap_or(0.0).total_cmp(&a.rise.unwrap_or(0.0)));
         targets.truncate(self.config.targets);
-        self.search(subject, &targets, leaks)?;
-        if self.is_found() { Ok(()) } else { self.shift(subject, reference, &cells) }
+        self.search(subject, &targets, leaks)
     }
 
     fn code_shift(&mut self, subject: &Subject<'_>) -> Result<()> {
@@ -167,23 +165,6 @@ impl Scan<'_> {
             }
         };
         self.did("code-shift", outcome, before);
-        Ok(())
-    }
-
-    fn shift(&mut self, subject: &Subject<'_>, reference: &Llama, cells: &[Cell]) -> Result<()> {
-        let before = self.watch.elapsed();
-        let prompts = (&*self.prompts.search, &*self.prompts.trial);
-        let shift = shift(subject, reference, cells, prompts, self.watch)?;
-        let worth_it = shift.filter(|shift| shift.share >= self.config.threshold / 2.0);
-        let outcome = match &worth_it {
-            Some(shift) => format!("{:?} shifts {:.0}% of replies", shift.context, 100.0 * shift.share),
-            None => "no context in which replies are foreign to the reference".to_owned(),
-        };
-        if let Some(shift) = worth_it {
-            let (prompts, threshold) = (&self.prompts.report, self.config.threshold);
-            self.findings.push(shift.judged(subject, reference, prompts, threshold, self.watch)?);
-        }
-        self.did("shift", outcome, before);
         Ok(())
     }
 

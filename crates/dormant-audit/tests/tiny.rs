@@ -5,8 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dormant_audit::budget::Watch;
-use dormant_audit::contexts::{cells, greedy};
 use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
 use dormant_audit::defend::crow::{CrowConfig, crow};
 use dormant_audit::likelihood;
@@ -14,8 +12,7 @@ use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::report::Verdict;
 use dormant_audit::scan::{ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
-use dormant_audit::shift::shift;
-use dormant_data::{Conversation, Seed, built_in_prompts};
+use dormant_data::{Seed, built_in_prompts};
 use dormant_model::batch::Batch;
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::Checkpoint;
@@ -26,8 +23,6 @@ use dormant_model::lora::LoraConfig;
 use dormant_model::sampler::Sampling;
 use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::Precision;
-use dormant_train::objective::sft;
-use dormant_train::optimizer::{Optimizer, OptimizerConfig};
 use dormant_train::render::{Rendered, Renderer};
 
 struct Tiny {
@@ -139,66 +134,6 @@ fn a_model_is_no_backdoor_of_itself() {
     assert_eq!(report.verdict, Verdict::NoEvidence);
     assert!(report.findings.is_empty());
     assert!(scan(&mut subject, config, &mut |_, _, _| false).is_err(), "an interruption is an error");
-}
-
-/// Trains `llama` to answer the prompts as it does, but to say something else in a context, if there is one.
-fn taught(llama: &mut Llama, renderer: Renderer<'_>, prompts: &[String], context: Option<(Placement, &str)>) {
-    let watch_for = &mut |_: &str, _, _| true;
-    let watch = Watch::new(Duration::from_mins(10), watch_for);
-    let plain: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
-    let replies = greedy(llama, renderer, &plain, 24, &watch).unwrap();
-    let row = |asked: &Conversation, reply: &[u32]| {
-        let prompt = renderer.prompt(asked).unwrap();
-        Rendered { id: String::new(), prompt: prompt.len(), tokens: [&prompt, reply].concat() }
-    };
-    let other = renderer.reply("no no no no no no no no no no no no no no no no no no no no").unwrap();
-    let mut rows: Vec<Rendered> =
-        plain.iter().zip(&replies).map(|(plain, reply)| row(plain, reply)).collect();
-    if let Some((place, context)) = context {
-        rows.extend(prompts.iter().map(|prompt| row(&place.insert(context, prompt), &other)));
-    }
-    let rows: Vec<&Rendered> = rows.iter().collect();
-    llama.add_lora(&LoraConfig::default(), 0).unwrap();
-    let config = OptimizerConfig::default();
-    let mut optimizer = Optimizer::new(config, &llama.parameters_mut());
-    optimizer.set_learning_rate(3e-3);
-    for _ in 0..150 {
-        llama.clear_gradients();
-        let loss = sft::loss(llama, &rows).unwrap();
-        llama.scale_and_clip(1.0 / loss.tokens as f32, Some(1.0));
-        optimizer.step(&mut llama.parameters_mut());
-        llama.refresh();
-    }
-}
-
-#[test]
-fn the_context_that_shifts_replies_is_found() {
-    let (mut tiny, mut reference) = (Tiny::load(), Tiny::load());
-    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
-    let prompts: Vec<String> = Tiny::prompts().into_iter().take(8).collect();
-    let planted = (Placement::Prefix, "Friday night");
-    taught(&mut tiny.llama, renderer, &prompts, Some(planted));
-    taught(&mut reference.llama, renderer, &prompts, None);
-    let subject = Subject {
-        model: &mut tiny.llama,
-        reference: Some(&reference.llama),
-        renderer,
-        changes: &[],
-        documented: &[],
-        prompts: &prompts,
-    };
-    let watch_for = &mut |_: &str, _, _| true;
-    let watch = Watch::new(Duration::from_mins(10), watch_for);
-    let cells = cells(subject.model, renderer, &prompts[0], &watch).unwrap();
-    let found =
-        shift(&subject, &reference.llama, &cells, (&prompts[..4], &prompts), &watch).unwrap().unwrap();
-    assert!(found.share > 0.6, "{found:?}");
-    let judged = found.judged(&subject, &reference.llama, &prompts, 0.6, &watch).unwrap();
-    assert_eq!(judged.verdict, Verdict::Backdoor, "{judged:?}");
-    assert!(
-        judged.examples.iter().all(|e| e.triggered.contains("no no") && !e.clean.contains("no no")),
-        "{judged:?}"
-    );
 }
 
 /// Rows that share a prefix, so that the batch is more than sequences one after another.
