@@ -119,6 +119,10 @@ struct Scan<'a> {
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
         let words = self.weights(subject)?;
+        self.code_shift(subject)?;
+        if self.is_found() {
+            return Ok(());
+        }
         let inverted = self.inverted(subject)?;
         let mut leaks = if inverted.is_empty() { Vec::new() } else { self.leaks(subject)? };
         // A change of weights often reads the very words that it was trained to react to.
@@ -129,7 +133,7 @@ impl Scan<'_> {
         if let Some(reference) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
         }
-        if self.is_found() { Ok(()) } else { self.code_shift(subject) }
+        Ok(())
     }
 
     /// What natural contexts bring out; nothing of this without a reference, since any model has replies that fit a
