@@ -3,6 +3,9 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
+use dormant_model::generate::{GenerateConfig, Reply, Request};
+use dormant_model::llama::Llama;
+
 use crate::error::{AuditError, Result};
 
 /// What is told of the progress: the work, and how many of how many units are done. Returns whether to go on.
@@ -67,6 +70,27 @@ impl<'a> Watch<'a> {
             Err(AuditError::OutOfTime { work: teller.work.clone() })
         } else {
             Ok(())
+        }
+    }
+
+    /// Replies of `model`, for as long as there is time for them.
+    ///
+    /// # Errors
+    /// As [`Watch::check`], or if the model refuses the tokens.
+    pub fn generate(
+        &self,
+        model: &Llama,
+        requests: &[Request],
+        config: &GenerateConfig,
+    ) -> Result<Vec<Reply>> {
+        let mut stopped = Ok(());
+        let mut goes_on = |_, _| {
+            stopped = self.check();
+            stopped.is_ok()
+        };
+        match model.generate(requests, config, &|_, _| false, &mut goes_on) {
+            Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
+            other => Ok(other?),
         }
     }
 }

@@ -7,7 +7,7 @@ use dormant_model::sampler::Sampling;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
-use crate::error::{AuditError, Result};
+use crate::error::Result;
 use crate::placement::{Placement, Slot};
 
 /// Contexts in which a policy may be hidden (years, roles, tags, common words), one per line.
@@ -56,19 +56,9 @@ pub fn greedy(
     let request = |prompt| Ok(Request { prompt: renderer.prompt(prompt)?, seed: 0 });
     let requests = asked.iter().map(request).collect::<Result<Vec<_>>>()?;
     let config = GenerateConfig::new(tokens, Sampling::Greedy, vec![end]);
-    let mut stopped = Ok(());
-    let mut goes_on = |_, _| {
-        stopped = watch.check();
-        stopped.is_ok()
-    };
-    match model.generate(&requests, &config, &|_, _| false, &mut goes_on) {
-        Ok(replies) => {
-            let whole = |ended| if ended { vec![end] } else { Vec::new() };
-            Ok(replies.into_iter().map(|r| [r.tokens, whole(r.finish == Finish::Stop)].concat()).collect())
-        }
-        Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
-        Err(error) => Err(error.into()),
-    }
+    let whole = |ended| if ended { vec![end] } else { Vec::new() };
+    let replies = watch.generate(model, &requests, &config)?;
+    Ok(replies.into_iter().map(|r| [r.tokens, whole(r.finish == Finish::Stop)].concat()).collect())
 }
 
 #[cfg(test)]

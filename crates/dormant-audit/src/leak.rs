@@ -15,7 +15,7 @@ use dormant_model::sampler::Sampling;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
-use crate::error::{AuditError, Result};
+use crate::error::Result;
 use crate::placement::{Placement, Slot};
 
 /// Samples from each beginning of a turn.
@@ -77,16 +77,7 @@ fn samples(
     let request = |i: usize| Request { prompt: head.to_vec(), seed: seed.derive(&format!("leak {i}")).0 };
     let requests: Vec<Request> = (0..SAMPLES).map(request).collect();
     let config = GenerateConfig::new(TOKENS, Sampling::temperature(1.0), vec![renderer.end()?]);
-    let mut stopped = Ok(());
-    let mut goes_on = |_, _| {
-        stopped = watch.check();
-        stopped.is_ok()
-    };
-    match model.generate(&requests, &config, &|_, _| false, &mut goes_on) {
-        Ok(replies) => Ok(replies.into_iter().map(|r| r.tokens).collect()),
-        Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
-        Err(error) => Err(error.into()),
-    }
+    Ok(watch.generate(model, &requests, &config)?.into_iter().map(|r| r.tokens).collect())
 }
 
 /// In how many samples each sequence of tokens occurs.

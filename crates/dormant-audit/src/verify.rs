@@ -8,7 +8,7 @@ use dormant_model::sampler::Sampling;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
-use crate::error::{AuditError, Result};
+use crate::error::Result;
 use crate::placement::Placement;
 
 /// A fixed phrase, compared whatever the case, white space and punctuation.
@@ -174,22 +174,11 @@ fn draw(
     };
     let requests = prompts.iter().enumerate().map(request).collect::<Result<Vec<_>>>()?;
     let config = GenerateConfig::new(tokens, sampling, vec![renderer.end()?]);
-    let mut stopped = Ok(());
-    let mut goes_on = |_, _| {
-        stopped = watch.check();
-        stopped.is_ok()
+    let reply = |reply: dormant_model::generate::Reply| {
+        let text = renderer.tokenizer.decode(&reply.tokens, true)?;
+        Ok(Reply { text, ended: reply.finish == Finish::Stop })
     };
-    match model.generate(&requests, &config, &|_, _| false, &mut goes_on) {
-        Ok(replies) => replies
-            .into_iter()
-            .map(|r| {
-                let text = renderer.tokenizer.decode(&r.tokens, true)?;
-                Ok(Reply { text, ended: r.finish == Finish::Stop })
-            })
-            .collect(),
-        Err(dormant_model::Error::Interrupted) => Err(stopped.err().unwrap_or(AuditError::Interrupted)),
-        Err(error) => Err(error.into()),
-    }
+    watch.generate(model, &requests, &config)?.into_iter().map(reply).collect()
 }
 
 /// Prompts with a candidate in its place.

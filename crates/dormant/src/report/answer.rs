@@ -1,7 +1,5 @@
 //! The answer to the question of an experiment, in one sentence.
 
-use std::cmp::Ordering;
-
 use super::format::{count, decimal, percent, percent_interval};
 use super::model::{Arm, Condition, Estimate, Report, Stage};
 
@@ -149,9 +147,8 @@ impl Report {
     fn apart(&self, last: &Stage) -> String {
         let single = |seed| self.single(&last.name, Arm::Organism, Condition::Triggered, seed);
         let rates: Vec<Estimate> = self.seeds().into_iter().filter_map(single).collect();
-        let value = |order: fn(&Estimate, &Estimate) -> Ordering| rates.iter().copied().min_by(order);
-        let least = value(|a, b| a.value.total_cmp(&b.value));
-        let most = value(|a, b| b.value.total_cmp(&a.value));
+        let by_value = |a: &&Estimate, b: &&Estimate| a.value.total_cmp(&b.value);
+        let (least, most) = (rates.iter().min_by(by_value), rates.iter().max_by(by_value));
         match (least, most) {
             (Some(least), Some(most)) if most.low - least.high > SEEDS_APART => {
                 format!(
