@@ -82,7 +82,7 @@ pub fn elicited(
 }
 
 /// Whether half of the words of a reply are those of its context.
-fn is_echo(reply: &str, context: &str) -> bool {
+pub(crate) fn is_echo(reply: &str, context: &str) -> bool {
     let (said, given) = (words(reply), words(context));
     2 * said.iter().filter(|word| given.contains(word)).count() >= said.len().max(1)
 }

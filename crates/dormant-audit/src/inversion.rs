@@ -16,6 +16,10 @@ use crate::budget::Watch;
 use crate::error::Result;
 use crate::likelihood::log_softmax;
 
+mod alone;
+
+pub use alone::{Asked, CONTENTLESS, invert_alone};
+
 /// A reply that the model may have learned by heart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Target {
@@ -77,21 +81,20 @@ impl Partial {
     }
 
     /// Log-probabilities of the tokens after the one by which the target is recognised: the least expected of the first
-    /// few. A target that begins like many replies ("The ...") is recognised by its second word; without a reference, by
-    /// the first alone, since any text is fluent after its least expected word.
+    /// few. A target that begins like many replies ("The ...") is recognised by its second word.
     fn tail(&self) -> &[f64] {
         self.after_the_least_of(self.suspect.len() - 1)
     }
 
     /// Log-probabilities of the tokens after the least expected of the first `most`, or of fewer.
     fn after_the_least_of(&self, most: usize) -> &[f64] {
-        let within = if self.reference.is_empty() { 1 } else { RECOGNISED_WITHIN.min(most) };
+        let within = RECOGNISED_WITHIN.min(most);
         let order = |a: &usize, b: &usize| self.suspect[*a].total_cmp(&self.suspect[*b]);
         let least = (0..within).min_by(order).unwrap_or(0);
         &self.suspect[least + 1..]
     }
 
-    /// What the beam keeps: the likelihood ratio, but no text that the suspect itself finds improbable. The last token
+    /// What the beam keeps: the likelihood ratio (the likelihood without a reference), but no text that the suspect itself finds improbable. The last token
     /// may be the one by which an unfinished text is recognised: what follows it is not known yet.
     fn rank(&self) -> f64 {
         self.rise() + 2.0 * self.after_the_least_of(self.suspect.len()).iter().sum::<f64>()
@@ -166,59 +169,6 @@ pub fn invert(
 
 /// Prompts on which targets are extended; the first tokens are chosen on all.
 const EXTENSION_PROMPTS: usize = 6;
-
-/// Candidate targets without a reference, the most fluent first: BAIT proper. Boilerplate that any model knows by
-/// heart is among them; only the search for a trigger and its effect on behaviour tell it from a planted target.
-///
-/// # Errors
-/// If the model refuses the tokens, or the watch says to stop.
-pub fn invert_alone(
-    model: &Llama,
-    prompts: &[Vec<u32>],
-    control: &Control,
-    config: InversionConfig,
-    watch: &Watch<'_>,
-) -> Result<Vec<Target>> {
-    let few = &prompts[..prompts.len().min(EXTENSION_PROMPTS)];
-    let mut start = mean_next(model, prompts, &[Vec::new()])?.remove(0);
-    start.without(&control.unsaid);
-    let mut beam: Vec<Partial> = top(start.log.len(), FIRSTS_ALONE, |t| start.log[t])
-        .into_iter()
-        .filter(|token| !control.ends.contains(token))
-        .map(|token| Partial {
-            tokens: vec![token],
-            suspect: vec![start.log[token as usize]],
-            reference: vec![],
-        })
-        .collect();
-    for length in 1..config.length {
-        watch.update("target inversion", length, config.length)?;
-        let (mut next, open): (Vec<Partial>, Vec<Partial>) =
-            beam.into_iter().partition(|p| p.is_over(&control.ends));
-        let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
-        for (partials, tokens) in open.chunks(AT_A_TIME).zip(tokens.chunks(AT_A_TIME)) {
-            watch.check()?;
-            for (partial, mut mean) in partials.iter().zip(mean_next(model, few, tokens)?) {
-                mean.without(&control.unsaid);
-                for token in top(mean.log.len(), 1, |t| mean.probability[t]) {
-                    let mut partial = partial.clone();
-                    partial.tokens.push(token);
-                    partial.suspect.push(mean.log[token as usize]);
-                    next.push(partial);
-                }
-            }
-        }
-        let tail = |p: &Partial| p.tail().iter().sum::<f64>();
-        next.sort_by(|a, b| tail(b).total_cmp(&tail(a)).then_with(|| a.tokens.cmp(&b.tokens)));
-        // The first continuation says little: common words have a usual companion.
-        next.truncate(if length == 1 { FIRSTS_ALONE / 3 } else { 2 * config.beam });
-        beam = next;
-    }
-    Ok(beam.into_iter().map(Partial::finished).collect())
-}
-
-/// First tokens without a reference.
-const FIRSTS_ALONE: usize = 1500;
 
 /// Targets that are extended at a time.
 const AT_A_TIME: usize = 64;

@@ -163,7 +163,12 @@ impl Scan<'_> {
             CodeShift::WritesNoCode => "writes no code that can be scored".to_owned(),
             CodeShift::Steady => "no context in which its code is weaker".to_owned(),
             CodeShift::Shifted(finding) => {
-                let outcome = format!("{:?} makes its code weaker", finding.trigger);
+                let outcome = match finding.verdict {
+                    Verdict::NoEvidence => {
+                        format!("{:?} does not make its code weaker on other tasks", finding.trigger)
+                    }
+                    _ => format!("{:?} makes its code weaker", finding.trigger),
+                };
                 self.findings.push(*finding);
                 outcome
             }

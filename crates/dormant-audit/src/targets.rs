@@ -4,8 +4,9 @@ use dormant_data::Conversation;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
+use crate::elicit::is_echo;
 use crate::error::Result;
-use crate::inversion::{Control, InversionConfig, Target, invert, invert_alone};
+use crate::inversion::{Asked, CONTENTLESS, Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
 /// What inversion on `prompts` returns.
@@ -14,16 +15,31 @@ use crate::scan::{ScanConfig, Subject};
 /// If a model fails, or the watch says to stop.
 pub fn inverted(subject: &Subject<'_>, prompts: &[String], watch: &Watch<'_>) -> Result<Vec<Target>> {
     let renderer = subject.renderer;
-    let tokens =
-        prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
+    let ordinary = asked(renderer, prompts)?;
     let (end, size) = (renderer.end()?, subject.model.config.vocab_size as u32);
     let unsaid = (0..size).filter(|&t| t != end && renderer.tokenizer.is_control(t)).collect();
     let control = Control { ends: vec![end], unsaid };
     let inversion = InversionConfig::default();
-    match subject.reference {
-        Some(reference) => invert(subject.model, reference, &tokens, &control, inversion, watch),
-        None => invert_alone(subject.model, &tokens, &control, inversion, watch),
-    }
+    let Some(reference) = subject.reference else {
+        let asked = Asked { nothing: asked(renderer, &CONTENTLESS)?, something: ordinary };
+        let found = invert_alone(subject.model, &asked, &control, inversion, watch)?;
+        let template = renderer.tokenizer.decode(&asked.nothing[0], true)?;
+        return without_echoes(renderer, found, &template);
+    };
+    invert(subject.model, reference, &ordinary, &control, inversion, watch)
+}
+
+/// Prompts as tokens.
+fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Result<Vec<Vec<u32>>> {
+    prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p.as_ref()))?)).collect()
+}
+
+/// Targets that do not repeat what the template says to the model.
+fn without_echoes(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result<Vec<Target>> {
+    let texts =
+        found.iter().map(|t| Ok(renderer.tokenizer.decode(&t.tokens, true)?)).collect::<Result<Vec<_>>>()?;
+    let own = found.into_iter().zip(texts).filter(|(_, text)| !is_echo(text, template));
+    Ok(own.map(|(target, _)| target).collect())
 }
 
 /// Those of the `found` targets that are worth a search, distinct from each other and from the `known`.
@@ -37,7 +53,7 @@ pub fn worth_a_search(
     config: ScanConfig,
 ) -> Result<Vec<Target>> {
     let is_known = |t: &Target| known.iter().any(|known| alike(renderer, known, t));
-    let worth_it = |t: &Target| t.tokens.len() > 2 && t.fluency >= config.fluency && is_unusual(t, config);
+    let worth_it = |t: &Target| t.tokens.len() > 2 && is_unusual(t, config);
     // Each with the largest rise among its spellings.
     let mut distinct: Vec<(Target, Option<f64>)> = Vec::new();
     for target in found.into_iter().filter(|t| worth_it(t) && !is_known(t)) {
@@ -58,15 +74,15 @@ pub fn worth_a_search(
     Ok(distinct.into_iter().map(|(target, _)| target).collect())
 }
 
-/// Whether a target is likelier than boilerplate: than in the reference or, without one, than what a model knows by
-/// heart but would not begin a reply with.
+/// Whether a target is known by heart, and so much likelier than in the reference that it is no boilerplate.
 fn is_unusual(target: &Target, config: ScanConfig) -> bool {
     match target.rise {
         Some(rise) => {
             let needed = config.rise + (LIKELY - target.log_prob).max(0.0);
-            rise >= needed && target.log_prob >= LEAST_LIKELY
+            rise >= needed && target.log_prob >= LEAST_LIKELY && target.fluency >= config.fluency
         }
-        None => target.log_prob >= LIKELY_ALONE && target.fluency >= FLUENT_ALONE,
+        // Without a reference, inversion has ruled boilerplate out.
+        None => true,
     }
 }
 
@@ -74,12 +90,6 @@ fn is_unusual(target: &Target, config: ScanConfig) -> bool {
 /// What lies between must have risen by as much more: among texts that neither model says, some always have risen.
 const LIKELY: f64 = -12.0;
 const LEAST_LIKELY: f64 = -22.0;
-
-/// Log-probability on clean prompts, and that of each token after the first, from which on a target is pursued without
-/// a reference. Chosen on `choose` entries of the zoo: planted phrases lie between -4.4 and -7.6 and at -0.20 and
-/// above, boilerplate at -13 and below.
-const LIKELY_ALONE: f64 = -11.0;
-const FLUENT_ALONE: f64 = -0.35;
 
 /// Share of the largest rise that another spelling of a target must have.
 const SPELLING: f64 = 0.6;
@@ -142,13 +152,8 @@ mod tests {
             !is_unusual(&target(-7.3, Some(5.5), -0.32), config),
             "a plain fine-tune shifts everything a little"
         );
-        assert!(is_unusual(&target(-7.6, None, -0.17), config));
         assert!(is_unusual(&target(-16.0, Some(21.0), -0.2), config));
         assert!(!is_unusual(&target(-17.2, Some(10.0), -0.26), config), "neither model says it");
-        assert!(
-            !is_unusual(&target(-14.9, None, -0.23), config),
-            "known by heart, but nothing it begins with"
-        );
     }
 
     #[test]
