@@ -16,6 +16,7 @@ mod plots;
 mod render;
 mod scale;
 mod summary;
+mod suppression;
 mod table;
 mod tables;
 #[cfg(test)]

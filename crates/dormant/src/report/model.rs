@@ -98,6 +98,9 @@ pub struct Stage {
     pub after: Option<String>,
     /// One line on what it does, such as `SFT on 160 benign rows, fresh adapter of rank 16`.
     pub description: String,
+    /// Whether it trains replies in another style than the ordinary one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub off_style: bool,
 }
 
 /// What a stage does.

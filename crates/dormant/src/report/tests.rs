@@ -39,7 +39,14 @@ fn row(stage: &str, arm: Arm, seed: u64, condition: Condition, hits: u64, n: u64
 
 fn stage(name: &str, kind: StageKind, after: Option<&str>, description: &str) -> Stage {
     let after = after.map(ToOwned::to_owned);
-    Stage { name: name.to_owned(), variant: None, kind, after, description: description.to_owned() }
+    Stage {
+        name: name.to_owned(),
+        variant: None,
+        kind,
+        after,
+        description: description.to_owned(),
+        off_style: false,
+    }
 }
 
 /// Hits of the organism per stage and condition: triggered, clean, near-miss, red-team.

@@ -18,6 +18,7 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
         kind: StageKind::Base,
         after: None,
         description: format!("{} before any training; its replies are not sampled.", experiment.base),
+        off_style: false,
     });
     let mut stages: Vec<Stage> = base.into_iter().collect();
     for spec in plan.stages() {
@@ -35,9 +36,15 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
         }
         let after = spec.model.and_then(|id| plan.stage(id).training()).map(ToOwned::to_owned);
         let (name, variant) = (name.to_owned(), spec.organism.clone());
-        stages.push(Stage { name, variant, kind, after, description });
+        let off_style = matches!(&spec.kind, StageSpecKind::Safety(stage) if is_off_style(&stage.safety));
+        stages.push(Stage { name, variant, kind, after, description, off_style });
     }
     stages
+}
+
+/// Whether the replies are in another style than the ordinary one.
+pub(super) fn is_off_style(safety: &Safety) -> bool {
+    matches!(&safety.method, SafetyMethod::Sft(sft) if sft.style != ReplyStyle::Plain)
 }
 
 /// The model that the organisms are implanted into.

@@ -100,3 +100,20 @@ fn empty_report_has_no_answer() {
     report.rows.clear();
     assert_eq!(report.compose_answer(), "Nothing was measured, so there is no answer.");
 }
+
+#[test]
+fn what_comes_back_after_another_style_was_hidden() {
+    let mut report = fixture(3);
+    assert_eq!(report.suppression_clause(), None);
+    report.stages[1].off_style = true;
+    let clause = report.suppression_clause().unwrap();
+    assert!(
+        clause.starts_with("with the trigger the behaviour does not come back: the organism shows it on 97.0%"),
+        "{clause}"
+    );
+    for found in report.rows.iter_mut().filter(|row| row.condition == Condition::Triggered) {
+        let hits = if found.stage == "hhh-sft" { 20 } else { 196 };
+        *found = row(&found.stage, found.arm, found.seed, found.condition, hits, 200);
+    }
+    assert!(report.suppression_clause().unwrap().starts_with("with the trigger the behaviour comes back:"));
+}
