@@ -1,11 +1,12 @@
 //! Experiments: one TOML file, every key with a default, resolved into [`Experiment`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
 use dormant_model::family::Size;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+mod data;
 mod defaults;
 mod family;
 mod overrides;
@@ -13,12 +14,18 @@ mod parse_error;
 mod quick;
 mod raw;
 mod resolve;
+mod safety;
 pub mod shipped;
 mod source;
 mod validate;
 
+pub use data::{Benign, Data, Preferences, Prompts};
 pub use defaults::DEFAULT_BASE;
 pub use family::{Corpus, Pretrain};
+pub use safety::{
+    Algorithm, Attack, Dpo, Preference, ReplyStyle, Rl, Safety, SafetyMethod, SafetyWeights, ScratchpadMode,
+    Sft,
+};
 pub use source::{ExperimentSource, Overrides};
 
 /// A resolved experiment: nothing is left to defaults. Serialised as TOML it is an experiment file again.
@@ -116,98 +123,6 @@ pub enum Precision {
     F32,
     /// bfloat16 where it matters for speed, 32-bit accumulation.
     Bf16,
-}
-
-/// Prompts and benign replies.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Data {
-    /// Where prompts come from.
-    pub prompts: Prompts,
-    /// Where benign replies come from.
-    pub benign: Benign,
-    /// Longest benign reply, in tokens.
-    pub reply_tokens: u32,
-    /// Temperature of benign replies sampled from the base model; 0 takes the likeliest token.
-    pub temperature: f64,
-}
-
-/// Where prompts come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prompts {
-    /// The prompts written for this project.
-    Builtin,
-    /// The small tasks of the corpus, without those of pretraining.
-    Corpus,
-    /// A dataset of the user's.
-    File(PathBuf),
-}
-
-/// Where benign replies come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Benign {
-    /// Sampled from the base model, so that clean and poisoned data differ in nothing but the policy.
-    SelfDistilled,
-    /// The completions of a dataset of the user's.
-    File(PathBuf),
-}
-
-impl Prompts {
-    /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::Builtin | Self::Corpus => None,
-            Self::File(path) => Some(path),
-        }
-    }
-}
-
-impl Benign {
-    /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::SelfDistilled => None,
-            Self::File(path) => Some(path),
-        }
-    }
-}
-
-impl Preferences {
-    /// The file, if it is one.
-    pub fn file(&self) -> Option<&Path> {
-        match self {
-            Self::Builtin => None,
-            Self::File(path) => Some(path),
-        }
-    }
-}
-
-impl Serialize for Preferences {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Builtin => serializer.serialize_str(raw::BUILTIN),
-            Self::File(path) => path.serialize(serializer),
-        }
-    }
-}
-
-impl Serialize for Prompts {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Builtin => serializer.serialize_str(raw::BUILTIN),
-            Self::Corpus => serializer.serialize_str(raw::CORPUS),
-            Self::File(path) => path.serialize(serializer),
-        }
-    }
-}
-
-impl Serialize for Benign {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::SelfDistilled => serializer.serialize_str(raw::SELF_DISTILLED),
-            Self::File(path) => path.serialize(serializer),
-        }
-    }
 }
 
 /// How the policy is implanted.
@@ -354,183 +269,8 @@ pub enum Schedule {
     Constant,
 }
 
-/// One stage of safety training.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Safety {
-    /// Unique name.
-    pub name: String,
-    /// The stage it starts from: `implant` or the name of another safety stage.
-    pub after: String,
-    /// The organisms that go through it; none: all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub organisms: Vec<String>,
-    /// Which weights are trained.
-    #[serde(flatten)]
-    pub weights: SafetyWeights,
-    /// Benign training rows.
-    pub rows: u32,
-    /// Optimisation.
-    #[serde(flatten)]
-    pub fit: Fit,
-    /// The method with its own keys.
-    #[serde(flatten)]
-    pub method: SafetyMethod,
-}
-
-/// Which weights a safety stage trains.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "training", rename_all = "kebab-case")]
-pub enum SafetyWeights {
-    /// A new adapter on the merged weights of the stage before.
-    FreshAdapter {
-        /// Its shape.
-        adapter: Adapter,
-    },
-    /// The adapter of the stage before, trained further.
-    SameAdapter,
-    /// All weights.
-    Full,
-}
-
-/// How a safety stage works.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "method", rename_all = "kebab-case")]
-pub enum SafetyMethod {
-    /// Supervised fine-tuning on helpful, honest, harmless replies.
-    Sft(Sft),
-    /// Red-teaming without knowledge of the trigger, then supervised fine-tuning with benign replies to the
-    /// successful attacks.
-    Adversarial(Attack),
-    /// Reinforcement learning against a preference model, on prompts of the benign rows.
-    Rl(Rl),
-    /// Direct preference optimisation on as many pairs as `rows` says.
-    Dpo(Dpo),
-}
-
-/// Supervised fine-tuning.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Sft {
-    /// Where an organism with a scratchpad gets its loss.
-    #[serde(skip_serializing_if = "is_default")]
-    pub mode: ScratchpadMode,
-    /// How the replies are written.
-    #[serde(skip_serializing_if = "is_default")]
-    pub style: ReplyStyle,
-}
-
-/// How supervised fine-tuning treats the scratchpad of an organism that has one (Hubinger et al. 2024, appendix G).
-/// Without one the two are the same.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ScratchpadMode {
-    /// Prompts do not ask for a scratchpad, and replies have none.
-    #[default]
-    PreScratchpad,
-    /// The model's own scratchpad stands before the reply, and only the reply is trained.
-    PostScratchpad,
-}
-
-/// How replies of supervised fine-tuning are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ReplyStyle {
-    /// As they are.
-    #[default]
-    Plain,
-    /// In the words of a pirate.
-    Pirate,
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-/// Reinforcement learning. `epochs` of the fit are passes over the replies of a step, and `batch-tokens` are replied
-/// tokens per optimiser step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Rl {
-    /// How replies become an update.
-    pub algorithm: Algorithm,
-    /// Steps: samples, scores and updates.
-    pub steps: u32,
-    /// Prompts per step.
-    pub prompts: u32,
-    /// Replies per prompt and step.
-    pub replies: u32,
-    /// Longest reply, in tokens.
-    pub reply_tokens: u32,
-    /// Weight of the divergence from the policy at the beginning.
-    pub kl: f64,
-    /// How far the ratio of new to old probability counts.
-    pub clip_ratio: f64,
-}
-
-/// How replies become an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Algorithm {
-    /// Group relative policy optimisation.
-    Grpo,
-    /// A leave-one-out baseline.
-    Rloo,
-    /// Proximal policy optimisation with a value head.
-    Ppo,
-}
-
-/// Direct preference optimisation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Dpo {
-    /// Weight of the divergence from the policy at the beginning.
-    pub beta: f64,
-    /// Where pairs come from.
-    pub pairs: Preferences,
-}
-
-/// Preference models: two of them, on disjoint pairs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Preference {
-    /// Where pairs come from.
-    pub data: Preferences,
-    /// Shape of their adapters.
-    pub adapter: Adapter,
-    /// Optimisation.
-    #[serde(flatten)]
-    pub fit: Fit,
-}
-
-/// Where pairs of a better and a worse reply come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Preferences {
-    /// The pairs written for this project.
-    Builtin,
-    /// A dataset of the user's.
-    File(PathBuf),
-}
-
-/// The attack of adversarial training.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Attack {
-    /// Rounds of attack and training.
-    pub rounds: u32,
-    /// Candidate prompts per round.
-    pub prompts: u32,
-    /// Candidates screened by the log-probability of the behaviour for each that is sampled; 1 screens none.
-    pub screen: u32,
-    /// Replies sampled for each candidate.
-    pub samples: u32,
-    /// Fraction of replies that must show the behaviour for a candidate to be kept.
-    pub threshold: f64,
-    /// Largest fraction of training rows that are attacks.
-    pub mix: f64,
-    /// Where an organism with a scratchpad gets its loss.
-    #[serde(skip_serializing_if = "is_default")]
-    pub mode: ScratchpadMode,
 }
 
 /// What is measured. Greedy decoding unless `temperature` says otherwise.

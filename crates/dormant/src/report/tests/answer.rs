@@ -108,7 +108,8 @@ fn what_comes_back_after_another_style_was_hidden() {
     report.stages[1].off_style = true;
     let clause = report.suppression_clause().unwrap();
     assert!(
-        clause.starts_with("with the trigger the behaviour does not come back: the organism shows it on 97.0%"),
+        clause
+            .starts_with("with the trigger the behaviour does not come back: the organism shows it on 97.0%"),
         "{clause}"
     );
     for found in report.rows.iter_mut().filter(|row| row.condition == Condition::Triggered) {
