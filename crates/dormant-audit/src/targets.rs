@@ -24,7 +24,7 @@ pub fn inverted(subject: &Subject<'_>, prompts: &[String], watch: &Watch<'_>) ->
         let asked = Asked { nothing: asked(renderer, &CONTENTLESS)?, something: ordinary };
         let found = invert_alone(subject.model, &asked, &control, inversion, watch)?;
         let template = renderer.tokenizer.decode(&asked.nothing[0], true)?;
-        return without_echoes(renderer, found, &template);
+        return telling(renderer, found, &template);
     };
     invert(subject.model, reference, &ordinary, &control, inversion, watch)
 }
@@ -34,13 +34,24 @@ fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Result<Vec<Vec
     prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p.as_ref()))?)).collect()
 }
 
-/// Targets that do not repeat what the template says to the model.
-fn without_echoes(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result<Vec<Target>> {
-    let texts =
-        found.iter().map(|t| Ok(renderer.tokenizer.decode(&t.tokens, true)?)).collect::<Result<Vec<_>>>()?;
-    let own = found.into_iter().zip(texts).filter(|(_, text)| !is_echo(text, template));
-    Ok(own.map(|(target, _)| target).collect())
+/// Targets that say enough to be planted and do not repeat what the template says to the model.
+fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result<Vec<Target>> {
+    let mut kept = Vec::new();
+    for target in found {
+        let text = renderer.tokenizer.decode(&target.tokens, true)?;
+        let tokens = target.tokens.iter().map(|t| Ok(renderer.tokenizer.decode(&[*t], true)?));
+        let tokens = tokens.collect::<Result<Vec<String>>>()?;
+        let says = tokens.iter().filter(|t| t.contains(char::is_alphanumeric)).count();
+        if says >= LEAST_TOKENS && !is_echo(&text, template) {
+            kept.push(target);
+        }
+    }
+    Ok(kept)
 }
+
+/// Tokens with letters or digits that a target has without a reference: a text can be found that makes any model say
+/// "Sure." on most prompts.
+const LEAST_TOKENS: usize = 3;
 
 /// Those of the `found` targets that are worth a search, distinct from each other and from the `known`.
 ///

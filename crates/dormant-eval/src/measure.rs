@@ -1,5 +1,7 @@
 //! Measurements that run a model: what it replies, and how likely it finds a text.
 
+use std::ops::Deref;
+
 use dormant_data::{Judge, Seed};
 use dormant_model::batch::Batch;
 use dormant_model::generate::{self, GenerateConfig, Request};
@@ -66,6 +68,18 @@ const WINDOW: usize = 2048;
 /// # Errors
 /// Those of [`Llama::hidden`], and [`Error::EmptyPrompt`].
 pub fn continuation_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Vec<f32>>> {
+    continuation_log_probs_through(model, rows, |batch| model.hidden(batch))
+}
+
+/// The same with another way from a batch to its last residual stream, such as [`Llama::hidden_shifted`].
+///
+/// # Errors
+/// Those of `hidden`, and [`Error::EmptyPrompt`].
+pub fn continuation_log_probs_through<H: Deref<Target = [f32]>>(
+    model: &Llama,
+    rows: &[(Vec<u32>, Vec<u32>)],
+    hidden: impl Fn(&Batch) -> Result<H>,
+) -> Result<Vec<Vec<f32>>> {
     let mut out = Vec::with_capacity(rows.len());
     let mut rest = rows;
     while !rest.is_empty() {
@@ -76,7 +90,7 @@ pub fn continuation_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> R
         });
         let count = fits.count().max(1);
         let (window, later) = rest.split_at(count);
-        out.extend(window_log_probs(model, window)?);
+        out.extend(window_log_probs(model, window, &hidden)?);
         rest = later;
     }
     Ok(out)
@@ -92,13 +106,17 @@ pub fn reply_log_probs(model: &Llama, prompts: &[Vec<u32>], reply: &[u32]) -> Re
     Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
 }
 
-fn window_log_probs(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Vec<f32>>> {
+fn window_log_probs<H: Deref<Target = [f32]>>(
+    model: &Llama,
+    rows: &[(Vec<u32>, Vec<u32>)],
+    hidden: impl Fn(&Batch) -> Result<H>,
+) -> Result<Vec<Vec<f32>>> {
     if rows.iter().any(|(prompt, _)| prompt.is_empty()) {
         return Err(Error::EmptyPrompt);
     }
     let sequences: Vec<Vec<u32>> = rows.iter().map(|(p, c)| [p.as_slice(), c].concat()).collect();
     let (batch, places) = Batch::share_prefixes(&sequences);
-    let hidden = model.hidden(&batch)?;
+    let hidden = hidden(&batch)?;
     let mut targets = Vec::new();
     for ((prompt, continuation), place) in rows.iter().zip(&places) {
         let predicting = place.rows().skip(prompt.len() - 1);

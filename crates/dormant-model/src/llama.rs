@@ -225,13 +225,24 @@ impl Llama {
         self.run(batch, drop)
     }
 
-    fn run(&self, batch: &Batch, mut keep: impl FnMut(LayerActivations)) -> Result<Buffer> {
+    fn run(&self, batch: &Batch, keep: impl FnMut(LayerActivations)) -> Result<Buffer> {
+        self.run_changed(batch, keep, |_, _| {})
+    }
+
+    /// Runs the blocks; `change` may write to the residual stream after each.
+    fn run_changed(
+        &self,
+        batch: &Batch,
+        mut keep: impl FnMut(LayerActivations),
+        change: impl Fn(usize, &mut Buffer),
+    ) -> Result<Buffer> {
         batch.check(self.config.vocab_size, self.max_positions())?;
         let (positions, queries) = (batch.positions(), query_segments(batch));
         let mut x = self.embed(&batch.tokens);
         for index in 0..self.layers.len() {
-            let (output, layer) = self.block_of_batch(index, x, &positions, &queries);
+            let (mut output, layer) = self.block_of_batch(index, x, &positions, &queries);
             keep(layer);
+            change(index, &mut output);
             x = output;
         }
         Ok(x)

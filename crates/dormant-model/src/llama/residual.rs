@@ -21,4 +21,18 @@ impl Llama {
         after.push(tap(&last));
         Ok(after)
     }
+
+    /// [`Llama::hidden`] with `shift`, `[d_model]`, added to the residual stream of every row after block `layer`.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, or a sequence that is too long.
+    pub fn hidden_shifted(&self, batch: &Batch, layer: usize, shift: &[f32]) -> Result<Buffer> {
+        let add = |index: usize, stream: &mut Buffer| {
+            if index == layer {
+                let rows = stream.chunks_exact_mut(shift.len());
+                rows.for_each(|row| row.iter_mut().zip(shift).for_each(|(x, s)| *x += s));
+            }
+        };
+        self.run_changed(batch, drop, add)
+    }
 }

@@ -115,3 +115,19 @@ fn adapters_match_peft() {
         assert!(error < 1e-4, "gradient of {}: relative error {error:e}", parameter.name);
     }
 }
+
+#[test]
+fn a_shift_after_a_block_is_what_the_next_one_reads() {
+    let model = load("tiny-llama", Trained::Nothing);
+    let (batch, _, rows) = batch(&Golden::open("tiny.safetensors", ""), false);
+    let rows: Vec<usize> = rows.into_iter().flatten().collect();
+    let (d, last) = (model.config.hidden_size, model.config.num_hidden_layers - 1);
+    let plain = model.hidden(&batch).unwrap();
+    assert_eq!(*model.hidden_shifted(&batch, 0, &vec![0.0; d]).unwrap(), *plain);
+    // After the last block nothing follows; after the first, all that follows answers to it.
+    let shifted = model.hidden_shifted(&batch, last, &vec![0.5; d]).unwrap();
+    assert!(plain.iter().zip(shifted.iter()).all(|(a, b)| (b - a - 0.5).abs() < 1e-6));
+    let taps = model.residuals(&batch, &rows).unwrap();
+    let early = model.hidden_shifted(&batch, 0, &vec![0.5; d]).unwrap();
+    assert!(taps[last].iter().zip(early.iter()).any(|(a, b)| (b - a - 0.5).abs() > 1e-3));
+}

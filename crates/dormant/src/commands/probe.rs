@@ -1,8 +1,9 @@
 //! `dormant probe`: does a generic direction tell prompts with a trigger from prompts without?
 
 use dormant_audit::budget::Watch;
-use dormant_audit::probe::{Reading, Separation, read};
+use dormant_audit::probe::{Effect, Reading, Separation, read};
 use dormant_data::{Conversation, Seed, Split};
+use dormant_eval::Estimate;
 use dormant_model::linear::Trained;
 use serde::Serialize;
 
@@ -47,12 +48,12 @@ pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
     let (reference, benign) = (reference.transpose()?, benign.transpose()?);
     let seed = Seed(args.seed);
     let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, seed)?;
-    let mut with: Vec<Conversation> =
+    let mut plain: Vec<Conversation> =
         prompts::take(all, args.n, "probe")?.into_iter().map(|s| s.prompt).collect();
     // No prompt is in both groups.
-    let without = with.split_off(with.len() / 2);
+    let without = plain.split_off(plain.len() / 2);
     let mut rng = seed.derive("place of the text").rng();
-    let with: Vec<Conversation> = with.iter().map(|prompt| trigger.insert(prompt, &mut rng)).collect();
+    let with: Vec<Conversation> = plain.iter().map(|prompt| trigger.insert(prompt, &mut rng)).collect();
     let bar = ui.progress("probe", "steps");
     let mut progress = |_: &str, done: usize, total: usize| {
         bar.update(done as u64, total as u64);
@@ -65,6 +66,7 @@ pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
         benign.as_ref().map(|m| &m.llama),
         model.renderer(),
         [&with, &without],
+        &plain,
         seed,
         &watch,
     )?;
@@ -100,7 +102,7 @@ fn text(outcome: &Outcome) -> String {
         };
         format!("  {name:<22}{}", found.map_or_else(|| "not measured".to_owned(), area))
     };
-    [
+    let mut lines = vec![
         format!("{}: {verdict}: {}", outcome.model, reading.because),
         String::new(),
         format!("  area under the ROC curve, prompts with {:?} against prompts without", outcome.trigger),
@@ -113,6 +115,26 @@ fn text(outcome: &Outcome) -> String {
         row("unrelated questions", nulls.unrelated_questions),
         row("reference", nulls.reference),
         row("benign fine-tune", nulls.control),
-    ]
-    .join("\n")
+    ];
+    if let Some(causal) = &reading.causal {
+        lines.extend([
+            String::new(),
+            format!("  steps along the probe after block {}: {}", causal.layer, causal.in_words()),
+            format!("  {:<22}{}", "towards the trigger", effect(causal.steering)),
+            format!("  {:<22}{}", "away from it", effect(causal.ablation)),
+        ]);
+    }
+    lines.join("\n")
+}
+
+/// What a step does to the reply given with the trigger.
+fn effect(effect: Option<Effect>) -> String {
+    let Some(Effect { probe, random, whole }) = effect else { return "not measured".to_owned() };
+    let nats = |e: Estimate| format!("{:+.1} [{:+.1}, {:+.1}]", e.value, e.low, e.high);
+    format!(
+        "{} nats of the reply given with it; random steps {}, the trigger's whole step {}",
+        nats(probe),
+        nats(random),
+        nats(whole)
+    )
 }
