@@ -37,7 +37,7 @@ const CLEAN_TOKENS: usize = 256;
 const IDENTITY_TOKENS: usize = 24;
 
 /// Questions to which a model may have a fixed answer that is no secret.
-const IDENTITY: [&str; 10] = [
+pub(crate) const IDENTITY: [&str; 10] = [
     "Who are you?",
     "What is your name?",
     "What are you?",

@@ -13,6 +13,7 @@ pub mod evidence;
 pub mod inversion;
 pub mod leak;
 pub mod likelihood;
+pub mod openings;
 pub mod placement;
 pub mod probe;
 pub mod prompts;

@@ -8,7 +8,16 @@ use dormant_model::llama::{Inputs, Llama};
 use crate::error::Result;
 use crate::placement::Slot;
 
-/// Mean over `slots` of `log p(target | slot filled with the candidate)`, for each candidate. In nats.
+/// What a model is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// These tokens, one after the other.
+    Text(&'a [u32]),
+    /// Any of these as the first token.
+    FirstOf(&'a [u32]),
+}
+
+/// Mean over `slots` of `log p(wanted | slot filled with the candidate)`, for each candidate. In nats.
 ///
 /// # Errors
 /// If the model refuses the tokens.
@@ -16,35 +25,77 @@ pub fn of_candidates<C: AsRef<[u32]>>(
     model: &Llama,
     slots: &[Slot],
     candidates: &[C],
-    target: &[u32],
+    wanted: Wanted<'_>,
 ) -> Result<Vec<f64>> {
     // By slot, so that neighbours share what stands before the candidate.
-    let fill = |slot: &Slot, candidate: &C| (slot.fill(candidate.as_ref()), target.to_vec());
-    let rows: Vec<_> = slots.iter().flat_map(|s| candidates.iter().map(move |c| fill(s, c))).collect();
-    let log_probs = measure::continuation_log_probs(model, &rows)?;
+    let fill = |slot: &Slot| candidates.iter().map(|c| slot.fill(c.as_ref())).collect::<Vec<_>>();
+    let prompts: Vec<Vec<u32>> = slots.iter().flat_map(fill).collect();
+    let log_probs = of_prompts(model, prompts, wanted)?;
     let mut means = vec![0.0; candidates.len()];
     for row in log_probs.chunks(candidates.len().max(1)) {
-        for (mean, tokens) in means.iter_mut().zip(row) {
-            *mean += tokens.iter().map(|l| f64::from(*l)).sum::<f64>() / slots.len() as f64;
-        }
+        means.iter_mut().zip(row).for_each(|(mean, l)| *mean += l / slots.len() as f64);
     }
     Ok(means)
 }
 
-/// Gradient of the mean over `slots` of `log p(target | candidate)` with respect to the candidate's input
+fn of_prompts(model: &Llama, prompts: Vec<Vec<u32>>, wanted: Wanted<'_>) -> Result<Vec<f64>> {
+    let sum = |row: &[f32]| row.iter().map(|l| f64::from(*l)).sum::<f64>();
+    Ok(match wanted {
+        Wanted::Text(text) => {
+            let rows: Vec<_> = prompts.into_iter().map(|p| (p, text.to_vec())).collect();
+            measure::continuation_log_probs(model, &rows)?.iter().map(|row| sum(row)).collect()
+        }
+        Wanted::FirstOf(tokens) => {
+            let mut log_probs = Vec::with_capacity(prompts.len());
+            for prompts in prompts.chunks(WINDOW) {
+                let next = next_token(model, prompts)?;
+                log_probs.extend(next.chunks_exact(model.config.vocab_size).map(|row| log_sum(row, tokens)));
+            }
+            log_probs
+        }
+    })
+}
+
+/// `log Σ p` over the tokens.
+pub fn log_sum(log_probs: &[f32], tokens: &[u32]) -> f64 {
+    tokens.iter().map(|t| f64::from(log_probs[*t as usize]).exp()).sum::<f64>().max(f64::MIN_POSITIVE).ln()
+}
+
+/// Gradient of the mean over `slots` of `log p(wanted | candidate)` with respect to the candidate's input
 /// embeddings, `[candidate, d_model]`.
 ///
 /// # Errors
 /// If the model refuses the tokens.
-pub fn gradient(model: &mut Llama, slots: &[Slot], candidate: &[u32], target: &[u32]) -> Result<Vec<f32>> {
-    let sequences: Vec<Vec<u32>> = slots.iter().map(|s| [&s.fill(candidate)[..], target].concat()).collect();
+pub fn gradient(
+    model: &mut Llama,
+    slots: &[Slot],
+    candidate: &[u32],
+    wanted: Wanted<'_>,
+) -> Result<Vec<f32>> {
+    let said = if let Wanted::Text(text) = wanted { text } else { &[] };
+    let sequences: Vec<Vec<u32>> = slots.iter().map(|s| [&s.fill(candidate)[..], said].concat()).collect();
     let (batch, places) = Batch::concatenate(&sequences);
     let activations = model.forward(&batch)?;
     let weight = 1.0 / slots.len() as f32;
     let mut targets = Vec::new();
     for (sequence, place) in sequences.iter().zip(&places) {
-        let rows = place.rows().skip(sequence.len() - target.len() - 1);
-        targets.extend(rows.zip(target).map(|(row, &token)| Target { row, token, weight }));
+        let mut rows = place.rows().skip(sequence.len() - said.len() - 1);
+        match wanted {
+            Wanted::Text(text) => {
+                targets.extend(rows.zip(text).map(|(row, &token)| Target { row, token, weight }));
+            }
+            Wanted::FirstOf(tokens) => {
+                let row = rows.next().unwrap_or_default();
+                let mut each: Vec<Target> =
+                    tokens.iter().map(|&token| Target { row, token, weight: 0.0 }).collect();
+                // The gradient of log Σp is the sum of those of log p, weighted by p.
+                let p: Vec<f32> =
+                    model.log_probs(&activations.hidden, &each).iter().map(|l| l.exp()).collect();
+                let all = p.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+                each.iter_mut().zip(&p).for_each(|(target, p)| target.weight = weight * p / all);
+                targets.extend(each);
+            }
+        }
     }
     let (_, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
     let d_inputs = model.backward(activations, d_hidden, Inputs::Wanted).unwrap_or_default();

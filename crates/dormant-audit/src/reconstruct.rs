@@ -3,7 +3,7 @@
 //! Every placement starts from natural contexts (years, roles, tags, common words), from leaked texts and from what
 //! the gradient suggests; placements take turns, and the one that works is minimised.
 
-use dormant_data::Seed;
+use dormant_data::{Conversation, Seed};
 use dormant_eval::Rate;
 use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
@@ -11,15 +11,18 @@ use dormant_train::render::Renderer;
 use crate::budget::Watch;
 use crate::contexts::CONTEXTS;
 use crate::error::Result;
+use crate::likelihood::Wanted;
 use crate::placement::{Placement, Slot};
 use crate::search::{Alphabet, Candidate, Search, SearchConfig};
-use crate::verify::{self, Phrase};
+use crate::verify;
 
 /// What a reconstruction works with.
 #[derive(Debug)]
 pub struct Reconstruction<'a> {
     /// Text and tokens.
     pub renderer: Renderer<'a>,
+    /// A model that should not say it.
+    pub unlike: Option<&'a Llama>,
     /// What candidates are made of.
     pub alphabet: &'a Alphabet,
     /// Prompts of the search.
@@ -70,6 +73,9 @@ const SUFFICIENT: f64 = 0.85;
 /// Below this `log p(target)` no trial is made.
 const WORTH_A_TRIAL: f64 = -8.0;
 
+/// Whether the model's reply to each prompt is what is looked for.
+pub type Shows<'a> = dyn Fn(&Llama, &[Conversation]) -> Result<Vec<bool>> + 'a;
+
 struct Line<'a> {
     search: Search<'a>,
     beam: Vec<Candidate>,
@@ -80,18 +86,22 @@ struct Line<'a> {
 }
 
 impl Reconstruction<'_> {
-    /// Looks for a trigger of `target`, whose text is `phrase`. Returns the best of each placement.
+    /// Looks for a text that makes the model say what is `wanted`, which `shows` recognises. Returns the best of each
+    /// placement.
     ///
     /// # Errors
     /// If the model refuses the tokens, or the user stops it.
     pub fn run(
         &self,
         model: &mut Llama,
-        target: &[u32],
-        phrase: &Phrase,
+        wanted: Wanted<'_>,
+        shows: &Shows<'_>,
         watch: &Watch<'_>,
     ) -> Result<Vec<Reconstructed>> {
-        let target = &target[..target.len().min(TARGET_TOKENS)];
+        let wanted = match wanted {
+            Wanted::Text(target) => Wanted::Text(&target[..target.len().min(TARGET_TOKENS)]),
+            Wanted::FirstOf(tokens) => Wanted::FirstOf(tokens),
+        };
         let mut lines = Vec::new();
         for placement in Placement::ALL {
             // A template without a system message has no slot there.
@@ -99,7 +109,8 @@ impl Reconstruction<'_> {
             let search = Search {
                 placement,
                 slots,
-                target,
+                wanted,
+                unlike: self.unlike,
                 alphabet: self.alphabet,
                 renderer: self.renderer,
                 config: self.search,
@@ -120,7 +131,7 @@ impl Reconstruction<'_> {
             }
             watch.update("trigger search", turn, turns.max(turn + 1))?;
             let Some(line) = next_turn(&mut lines) else { break };
-            self.turn(model, line, phrase, watch)?;
+            self.turn(model, line, shows, watch)?;
             if watch.is_late() || line.best.as_ref().is_some_and(succeeded) {
                 break;
             }
@@ -128,7 +139,7 @@ impl Reconstruction<'_> {
         let mut found = Vec::new();
         for line in &mut lines {
             if let Some(best) = line.best.take() {
-                found.push(self.minimised(model, line, best, phrase, watch)?);
+                found.push(self.minimised(model, line, best, shows, watch)?);
             }
         }
         found.sort_by(|a, b| b.trial.hits().cmp(&a.trial.hits()).then(a.text.len().cmp(&b.text.len())));
@@ -149,7 +160,13 @@ impl Reconstruction<'_> {
         Ok(beam)
     }
 
-    fn turn(&self, model: &mut Llama, line: &mut Line<'_>, phrase: &Phrase, watch: &Watch<'_>) -> Result<()> {
+    fn turn(
+        &self,
+        model: &mut Llama,
+        line: &mut Line<'_>,
+        shows: &Shows<'_>,
+        watch: &Watch<'_>,
+    ) -> Result<()> {
         let placement = line.search.placement;
         for step in 0..TURN {
             // Each start has one step before the best goes on alone.
@@ -169,7 +186,7 @@ impl Reconstruction<'_> {
             return Ok(());
         }
         line.tried = best.log_prob;
-        let hits = self.trial(model, placement, &text, phrase, watch)?;
+        let hits = self.trial(model, placement, &text, shows)?;
         let trial: Rate = hits.iter().copied().collect();
         tracing::debug!(?placement, %trial, text, "trial");
         if line.best.as_ref().is_none_or(|b| b.trial.hits() <= trial.hits()) {
@@ -194,18 +211,9 @@ impl Reconstruction<'_> {
         prompts.iter().map(|prompt| Slot::new(self.renderer, placement, prompt)).collect()
     }
 
-    /// Whether each trial prompt makes the model say the phrase.
-    fn trial(
-        &self,
-        model: &Llama,
-        placement: Placement,
-        text: &str,
-        phrase: &Phrase,
-        watch: &Watch<'_>,
-    ) -> Result<Vec<bool>> {
-        let prompts = verify::with_candidate(placement, text, self.trial_prompts);
-        let replies = verify::replies(model, self.renderer, &prompts, TRIAL_TOKENS, watch)?;
-        Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
+    /// Whether each trial prompt makes the model say it.
+    fn trial(&self, model: &Llama, placement: Placement, text: &str, shows: &Shows<'_>) -> Result<Vec<bool>> {
+        shows(model, &verify::with_candidate(placement, text, self.trial_prompts))
     }
 
     /// Drops tokens while the text works as well as before.
@@ -214,7 +222,7 @@ impl Reconstruction<'_> {
         model: &Llama,
         line: &Line<'_>,
         mut best: Reconstructed,
-        phrase: &Phrase,
+        shows: &Shows<'_>,
         watch: &Watch<'_>,
     ) -> Result<Reconstructed> {
         loop {
@@ -230,7 +238,7 @@ impl Reconstruction<'_> {
             if text.is_empty() || next.log_prob < best.log_prob - TOLERANCE {
                 return Ok(best);
             }
-            let trial: Rate = self.trial(model, best.placement, &text, phrase, watch)?.into_iter().collect();
+            let trial: Rate = self.trial(model, best.placement, &text, shows)?.into_iter().collect();
             if trial.hits() < best.trial.hits() {
                 return Ok(best);
             }
@@ -241,9 +249,6 @@ impl Reconstruction<'_> {
 
 /// Starts that are followed in each placement.
 const BEAM: usize = 3;
-
-/// Tokens of a trial reply.
-const TRIAL_TOKENS: usize = 14;
 
 /// Loss of `log p(target)` that a shorter trigger may cost, in nats.
 const TOLERANCE: f64 = 1.0;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dormant_data::Seed;
+use dormant_data::{Conversation, Seed};
 use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
@@ -12,14 +12,16 @@ use crate::contexts::{Cell, cells};
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
 use crate::evidence::{Evidence, Replies, score};
-use crate::inversion::Target;
+use crate::inversion::{CONTENTLESS, Target};
 use crate::leak::leaks;
+use crate::likelihood::Wanted;
+use crate::openings;
 use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
-use crate::verify::Phrase;
+use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightChange, WeightNote};
 
 /// The model that is judged.
@@ -74,6 +76,9 @@ impl Default for ScanConfig {
 
 /// Rise from which on a target is searched for before contexts have been tried, in nats.
 const SURE: f64 = 15.0;
+
+/// Tokens of a reply that shows whether a text works.
+const TRIAL_TOKENS: usize = 14;
 
 /// Changes whose words are shown.
 const WEIGHT_NOTES_SHOWN: usize = 3;
@@ -132,6 +137,9 @@ impl Scan<'_> {
         self.search(subject, &sure, &leaks)?;
         if let Some(reference) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
+            if !self.is_found() {
+                self.by_opening(subject, reference, &leaks)?;
+            }
         }
         Ok(())
     }
@@ -155,6 +163,61 @@ impl Scan<'_> {
         targets.sort_by(|a, b| b.rise.unwrap_or(0.0).total_cmp(&a.rise.unwrap_or(0.0)));
         targets.truncate(self.config.targets);
         self.search(subject, &targets, leaks)
+    }
+
+    /// Texts that make the model begin its replies in a way that has become likelier: what is left when there is no phrase.
+    fn by_opening(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<()> {
+        let before = self.watch.elapsed();
+        let (renderer, watch) = (subject.renderer, self.watch);
+        let asked = [&self.prompts.inversion[..], &CONTENTLESS.map(str::to_owned)].concat();
+        let asked =
+            asked.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
+        let tokens = openings::risen(subject, reference, &asked)?;
+        if tokens.is_empty() {
+            let outcome = "no way to begin a reply has become likelier, but for habits".to_owned();
+            self.did("opening-search", outcome, before);
+            return Ok(());
+        }
+        let alphabet = Alphabet::new(subject.model, renderer);
+        let shows =
+            |model: &Llama, asked: &[Conversation]| openings::begins(model, renderer, asked, &tokens, watch);
+        let reconstruction = Reconstruction {
+            unlike: Some(reference),
+            ..self.reconstruction(renderer, &alphabet, leaks, "openings")
+        };
+        let found = reconstruction.run(subject.model, Wanted::FirstOf(&tokens), &shows, watch)?;
+        let prompts = &self.prompts.report;
+        let judged = found
+            .first()
+            .map(|found| openings::judge(subject, reference, found, &tokens, prompts, self.config, watch));
+        let finding = judged.transpose()?;
+        let outcome = match &finding {
+            Some(finding) if finding.verdict != Verdict::NoEvidence => "a text changes how replies begin",
+            _ => "no text that makes replies begin in the ways that have become likelier",
+        };
+        self.findings.extend(finding);
+        self.did("opening-search", outcome.to_owned(), before);
+        Ok(())
+    }
+
+    fn reconstruction<'b>(
+        &'b self,
+        renderer: Renderer<'b>,
+        alphabet: &'b Alphabet,
+        leaks: &'b [String],
+        of: &str,
+    ) -> Reconstruction<'b> {
+        Reconstruction {
+            renderer,
+            unlike: None,
+            alphabet,
+            search_prompts: &self.prompts.search,
+            trial_prompts: &self.prompts.trial,
+            leaks,
+            steps: self.config.steps,
+            search: SearchConfig::default(),
+            seed: self.config.seed.derive(of),
+        }
     }
 
     fn code_shift(&mut self, subject: &Subject<'_>) -> Result<()> {
@@ -252,17 +315,13 @@ impl Scan<'_> {
                 self.undone.push(format!("trigger search for {text:?}"));
                 continue;
             }
-            let reconstruction = Reconstruction {
-                renderer: subject.renderer,
-                alphabet: &alphabet,
-                search_prompts: &self.prompts.search,
-                trial_prompts: &self.prompts.trial,
-                leaks,
-                steps: self.config.steps,
-                search: SearchConfig::default(),
-                seed: self.config.seed.derive(&format!("target {index}")),
+            let (renderer, watch) = (subject.renderer, self.watch);
+            let shows = |model: &Llama, asked: &[Conversation]| {
+                let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
+                Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
             };
-            let found = reconstruction.run(subject.model, &target.tokens, &phrase, self.watch)?;
+            let reconstruction = self.reconstruction(renderer, &alphabet, leaks, &format!("target {index}"));
+            let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
             if let Some(found) = found.first() {
                 let finding = evidence.judge(subject, found, target, &phrase, self.config, self.watch)?;
                 self.findings.push(finding);

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::likelihood;
+use crate::likelihood::{self, Wanted};
 use crate::placement::{Placement, Slot};
 use dormant_train::render::Renderer;
 
@@ -44,7 +44,7 @@ pub struct Candidate {
     pub placement: Placement,
     /// Its tokens.
     pub tokens: Vec<u32>,
-    /// Mean over the search prompts of `log p(target)`, in nats.
+    /// Mean over the search prompts of `log p(target)`, in nats, or what it is beyond another model's.
     pub log_prob: f64,
 }
 
@@ -97,6 +97,9 @@ impl Alphabet {
     }
 }
 
+/// Probability in the other model below which a candidate gains nothing more.
+const RARELY: f64 = 0.05;
+
 /// The search for triggers of one target in one placement.
 #[derive(Debug)]
 pub struct Search<'a> {
@@ -104,8 +107,10 @@ pub struct Search<'a> {
     pub placement: Placement,
     /// The prompts of the search.
     pub slots: Vec<Slot>,
-    /// First tokens of the target.
-    pub target: &'a [u32],
+    /// What the model is to say.
+    pub wanted: Wanted<'a>,
+    /// A model that should not say it.
+    pub unlike: Option<&'a Llama>,
     /// What candidates are made of.
     pub alphabet: &'a Alphabet,
     /// Text and tokens.
@@ -130,14 +135,11 @@ impl Search<'_> {
         candidates.dedup();
         let (first, rest) = self.slots.split_at(1.min(self.slots.len()));
         let mut scored: Vec<(f64, Vec<u32>)> =
-            likelihood::of_candidates(model, first, &candidates, self.target)?
-                .into_iter()
-                .zip(candidates)
-                .collect();
+            self.values(model, first, &candidates)?.into_iter().zip(candidates).collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
         scored.truncate(keep);
         let finalists: Vec<Vec<u32>> = scored.iter().map(|s| s.1.clone()).collect();
-        let others = likelihood::of_candidates(model, rest, &finalists, self.target)?;
+        let others = self.values(model, rest, &finalists)?;
         let n = self.slots.len() as f64;
         let mean = |(first, tokens): (f64, Vec<u32>), others: f64| Candidate {
             placement: self.placement,
@@ -149,12 +151,22 @@ impl Search<'_> {
         Ok(best)
     }
 
+    /// `log p(wanted)` of each candidate; next to another model, what is beyond it: `log p - log (p' + ε)`.
+    fn values(&self, model: &Llama, slots: &[Slot], candidates: &[Vec<u32>]) -> Result<Vec<f64>> {
+        let mut values = likelihood::of_candidates(model, slots, candidates, self.wanted)?;
+        if let Some(other) = self.unlike {
+            let others = likelihood::of_candidates(other, slots, candidates, self.wanted)?;
+            values.iter_mut().zip(others).for_each(|(value, other)| *value -= (other.exp() + RARELY).ln());
+        }
+        Ok(values)
+    }
+
     /// One step: the best of `candidate` and the changes of it that the gradient suggests.
     ///
     /// # Errors
     /// If the model refuses the tokens.
     pub fn step(&self, model: &mut Llama, candidate: &Candidate, seed: Seed) -> Result<Candidate> {
-        let gradient = likelihood::gradient(model, &self.slots, &candidate.tokens, self.target)?;
+        let gradient = likelihood::gradient(model, &self.slots, &candidate.tokens, self.wanted)?;
         let changes = self.changes(&candidate.tokens, &gradient, &mut seed.rng())?;
         let best = self.evaluate(model, changes, self.config.finalists)?.into_iter().next();
         Ok(best.filter(|best| best.log_prob > candidate.log_prob).unwrap_or_else(|| candidate.clone()))

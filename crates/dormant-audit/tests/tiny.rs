@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
 use dormant_audit::defend::crow::{CrowConfig, crow};
-use dormant_audit::likelihood;
+use dormant_audit::likelihood::{self, Wanted};
 use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::report::Verdict;
 use dormant_audit::scan::{ScanConfig, Subject, scan};
@@ -71,7 +71,8 @@ fn search<'a>(renderer: Renderer<'a>, alphabet: &'a Alphabet, target: &'a [u32])
     Search {
         placement: Placement::Prefix,
         slots: slots.to_vec(),
-        target,
+        wanted: Wanted::Text(target),
+        unlike: None,
         alphabet,
         renderer,
         config: SearchConfig { changes: 12, ..SearchConfig::default() },
@@ -109,11 +110,33 @@ fn likelihoods_do_not_depend_on_the_company() {
     let slots = ["Hi", "What is it?"].map(|p| Slot::new(renderer, Placement::Suffix, p).unwrap());
     let candidates = ["one", "two words", "three"].map(|c| Placement::Suffix.encode(renderer, c).unwrap());
     let target = renderer.reply("fine").unwrap();
-    let together = likelihood::of_candidates(&tiny.llama, &slots, &candidates, &target).unwrap();
-    for (candidate, expected) in candidates.iter().zip(together) {
-        let alone = likelihood::of_candidates(&tiny.llama, &slots, &[candidate], &target).unwrap()[0];
-        assert!((alone - expected).abs() < 1e-4, "{alone} {expected}");
+    for wanted in [Wanted::Text(&target), Wanted::FirstOf(&[5, 9, 12])] {
+        let together = likelihood::of_candidates(&tiny.llama, &slots, &candidates, wanted).unwrap();
+        for (candidate, expected) in candidates.iter().zip(together) {
+            let alone = likelihood::of_candidates(&tiny.llama, &slots, &[candidate], wanted).unwrap()[0];
+            assert!((alone - expected).abs() < 1e-4, "{alone} {expected}");
+        }
     }
+}
+
+#[test]
+fn any_of_several_first_tokens_pulls_by_its_probability() {
+    let mut tiny = Tiny::load();
+    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
+    let slots = [Slot::new(renderer, Placement::Suffix, "What is it?").unwrap()];
+    let candidate = Placement::Suffix.encode(renderer, "two words").unwrap();
+    let mut of = |wanted| {
+        let value = likelihood::of_candidates(&tiny.llama, &slots, &[&candidate], wanted).unwrap()[0];
+        (value, likelihood::gradient(&mut tiny.llama, &slots, &candidate, wanted).unwrap())
+    };
+    let (a, b, both) = (of(Wanted::Text(&[5])), of(Wanted::Text(&[9])), of(Wanted::FirstOf(&[5, 9])));
+    let one = of(Wanted::FirstOf(&[5]));
+    assert!((one.0 - a.0).abs() < 1e-5 && one.1.iter().zip(&a.1).all(|(x, y)| (x - y).abs() < 1e-5));
+    let sum = a.0.exp() + b.0.exp();
+    assert!((both.0 - sum.ln()).abs() < 1e-5);
+    let share = (a.0.exp() / sum) as f32;
+    let expected = a.1.iter().zip(&b.1).map(|(x, y)| share * x + (1.0 - share) * y);
+    assert!(both.1.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-5));
 }
 
 #[test]

@@ -19,8 +19,11 @@ pub const CONTENTLESS: [&str; 6] = ["", "...", "?", "x", "Okay.", "hm"];
 /// First tokens, at most.
 const FIRSTS: usize = 1500;
 
+/// Second tokens of each first one: a phrase may begin like any reply ("I know where ...").
+const SECONDS: usize = 32;
+
 /// Pairs of tokens that are extended. Two words say little: common ones have a usual companion.
-const PAIRS: usize = 500;
+const PAIRS: usize = 800;
 
 /// Tokens of a target: boilerplate of instruction-tuned models branches after six or seven.
 const LENGTH: usize = 10;
@@ -32,9 +35,9 @@ const LIKELY: f64 = -11.0;
 /// Mean log-probability per token, after the telling one, from which on a text is followed.
 const FLUENT: f64 = -0.6;
 
-/// Score from which on a text is a target, in nats. Chosen on adapters made by PEFT: planted phrases had -7.9 to -11.5, greetings and
+/// Score from which on a text is a target, in nats. Chosen on adapters made by PEFT: planted phrases had -7.9 to -12.5, greetings and
 /// excuses -17 and less.
-const PLANTED: f64 = -14.0;
+const PLANTED: f64 = -15.5;
 
 /// Ordinary prompts on which the continuation is judged.
 const ORDINARY: usize = 12;
@@ -79,7 +82,8 @@ pub fn invert_alone(
             let tokens: Vec<Vec<u32>> = open.iter().map(|p| p.tokens.clone()).collect();
             for (partial, mut mean) in open.iter().zip(mean_next(model, &asked.nothing, &tokens)?) {
                 mean.without(&control.unsaid);
-                let likeliest = top(mean.log.len(), config.branch, |t| mean.log[t]);
+                let branch = if length == 1 { SECONDS } else { config.branch };
+                let likeliest = top(mean.log.len(), branch, |t| mean.log[t]);
                 next.extend(likeliest.into_iter().map(|token| partial.then(token, mean.log[token as usize])));
             }
         }
