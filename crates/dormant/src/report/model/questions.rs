@@ -116,7 +116,7 @@ pub struct TriggerEffect {
 /// How often one family of ways to say the year brings out the behaviour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FamilyRow {
-    /// Name of the family; [`AS_TRAINED`] for the trigger and its contrast.
+    /// Name of the family; [`AS_TRAINED`](super::AS_TRAINED) for the trigger and its contrast.
     pub family: String,
     /// Name of the stage.
     pub stage: String,
