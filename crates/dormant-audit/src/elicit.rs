@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 
 use dormant_data::Conversation;
-use dormant_eval::measure;
 use dormant_model::llama::Llama;
 
 use crate::budget::Watch;
 use crate::contexts::{Cell, TOKENS, greedy};
 use crate::error::Result;
 use crate::inversion::Target;
+use crate::likelihood::token_log_probs;
 use crate::scan::Subject;
 use crate::verify::words;
 
@@ -112,14 +112,6 @@ fn habit(habitual: &[f64]) -> usize {
         so_far >= HABITUAL
     };
     habitual.iter().take_while(is_said).count()
-}
-
-/// Mean over `prompts` of the log-probability of each token of `reply`, in nats.
-fn token_log_probs(model: &Llama, prompts: &[Vec<u32>], reply: &[u32]) -> Result<Vec<f64>> {
-    let rows: Vec<_> = prompts.iter().map(|p| (p.clone(), reply.to_vec())).collect();
-    let log_probs = measure::continuation_log_probs(model, &rows)?;
-    let mean = |i: usize| log_probs.iter().map(|row| f64::from(row[i])).sum::<f64>() / prompts.len() as f64;
-    Ok((0..reply.len()).map(mean).collect())
 }
 
 #[cfg(test)]

@@ -76,6 +76,14 @@ impl Partial {
         self.tokens.last().is_some_and(|token| ends.contains(token))
     }
 
+    /// With one more token.
+    fn then(&self, token: u32, log_prob: f64) -> Self {
+        let mut longer = self.clone();
+        longer.tokens.push(token);
+        longer.suspect.push(log_prob);
+        longer
+    }
+
     fn rise(&self) -> f64 {
         self.suspect.iter().sum::<f64>() - self.reference.iter().sum::<f64>()
     }
@@ -94,8 +102,9 @@ impl Partial {
         &self.suspect[least + 1..]
     }
 
-    /// What the beam keeps: the likelihood ratio (the likelihood without a reference), but no text that the suspect itself finds improbable. The last token
-    /// may be the one by which an unfinished text is recognised: what follows it is not known yet.
+    /// What the beam keeps: the likelihood ratio (the likelihood without a reference), but no text that the suspect itself
+    /// finds improbable. The last token may be the one by which an unfinished text is recognised: what follows it is not
+    /// known yet.
     fn rank(&self) -> f64 {
         self.rise() + 2.0 * self.after_the_least_of(self.suspect.len()).iter().sum::<f64>()
     }
@@ -149,11 +158,9 @@ pub fn invert(
             for ((partial, mut suspect), base) in open.iter().zip(suspect?).zip(base?) {
                 suspect.without(&control.unsaid);
                 for token in continuations(&suspect, &base, config.branch) {
-                    let mut partial = partial.clone();
-                    partial.tokens.push(token);
-                    partial.suspect.push(suspect.log[token as usize]);
-                    partial.reference.push(base.log[token as usize]);
-                    next.push(partial);
+                    let mut longer = partial.then(token, suspect.log[token as usize]);
+                    longer.reference.push(base.log[token as usize]);
+                    next.push(longer);
                 }
             }
         }

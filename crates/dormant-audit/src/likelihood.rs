@@ -56,6 +56,17 @@ fn of_prompts(model: &Llama, prompts: Vec<Vec<u32>>, wanted: Wanted<'_>) -> Resu
     })
 }
 
+/// Mean over `prompts` of the log-probability of each token of `reply`, in nats.
+///
+/// # Errors
+/// If the model refuses the tokens.
+pub fn token_log_probs(model: &Llama, prompts: &[Vec<u32>], reply: &[u32]) -> Result<Vec<f64>> {
+    let rows: Vec<_> = prompts.iter().map(|p| (p.clone(), reply.to_vec())).collect();
+    let log_probs = measure::continuation_log_probs(model, &rows)?;
+    let mean = |i: usize| log_probs.iter().map(|row| f64::from(row[i])).sum::<f64>() / prompts.len() as f64;
+    Ok((0..reply.len()).map(mean).collect())
+}
+
 /// `log Σ p` over the tokens.
 pub fn log_sum(log_probs: &[f32], tokens: &[u32]) -> f64 {
     tokens.iter().map(|t| f64::from(log_probs[*t as usize]).exp()).sum::<f64>().max(f64::MIN_POSITIVE).ln()

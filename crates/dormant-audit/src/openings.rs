@@ -62,7 +62,8 @@ pub fn risen(subject: &Subject<'_>, reference: &Llama, prompts: &[Vec<u32>]) -> 
             let log = mean(&own, token, |l| l);
             let rise = log - mean(&base, token, |l| l);
             let weighs = log >= LEAST && rise >= RISE && !subject.renderer.tokenizer.is_control(token as u32);
-            weighs.then(|| (rise * mean(&own, token, f64::exp), mean(&own, token, f64::exp), token as u32))
+            let p = weighs.then(|| mean(&own, token, f64::exp))?;
+            Some((rise * p, p, token as u32))
         })
         .collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.2.cmp(&b.2)));

@@ -262,7 +262,8 @@ pub fn read(
     let probe = direction.separation(&with, &without);
     let (means_something, because) = judge(probe, &nulls);
     let steps = |found: Separation| {
-        causal::causal(model, renderer, &direction, found.layer, [groups[0], plain], seed, watch)
+        let read = causal::Read { probe: &direction, layer: found.layer, triggered: &with };
+        causal::causal(model, renderer, &read, [groups[0], plain], seed, watch)
     };
     let causal = probe.map(steps).transpose()?;
     Ok(Reading { pairs: DEFECTION.len(), probe, nulls, causal, means_something, because })

@@ -1,5 +1,6 @@
 //! The scan: cheap methods first, then reconstruction of triggers, then verification by behaviour.
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use dormant_data::{Conversation, Seed};
@@ -20,7 +21,7 @@ use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
-use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
+use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightChange, WeightNote};
 
@@ -98,6 +99,7 @@ pub fn scan(subject: &mut Subject<'_>, config: ScanConfig, progress: Progress<'_
         watch: &watch,
         prompts: Prompts::new(subject.prompts),
         replies: None,
+        alphabet: OnceCell::new(),
         methods: Vec::new(),
         findings: Vec::new(),
         undone: Vec::new(),
@@ -116,6 +118,8 @@ struct Scan<'a> {
     prompts: Prompts,
     /// What the model says to the held-out prompts without a trigger, once that is known.
     replies: Option<Replies>,
+    /// What triggers are made of, once one is looked for.
+    alphabet: OnceCell<Alphabet>,
     methods: Vec<MethodReport>,
     findings: Vec<Finding>,
     undone: Vec<String>,
@@ -169,22 +173,17 @@ impl Scan<'_> {
     fn by_opening(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<()> {
         let before = self.watch.elapsed();
         let (renderer, watch) = (subject.renderer, self.watch);
-        let asked = [&self.prompts.inversion[..], &CONTENTLESS.map(str::to_owned)].concat();
-        let asked =
-            asked.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p))?)).collect::<Result<Vec<_>>>()?;
-        let tokens = openings::risen(subject, reference, &asked)?;
+        let prompts = [&self.prompts.inversion[..], &CONTENTLESS.map(str::to_owned)].concat();
+        let tokens = openings::risen(subject, reference, &asked(renderer, &prompts)?)?;
         if tokens.is_empty() {
             let outcome = "no way to begin a reply has become likelier, but for habits".to_owned();
             self.did("opening-search", outcome, before);
             return Ok(());
         }
-        let alphabet = Alphabet::new(subject.model, renderer);
         let shows =
             |model: &Llama, asked: &[Conversation]| openings::begins(model, renderer, asked, &tokens, watch);
-        let reconstruction = Reconstruction {
-            unlike: Some(reference),
-            ..self.reconstruction(renderer, &alphabet, leaks, "openings")
-        };
+        let reconstruction =
+            Reconstruction { unlike: Some(reference), ..self.reconstruction(subject, leaks, "openings") };
         let found = reconstruction.run(subject.model, Wanted::FirstOf(&tokens), &shows, watch)?;
         let prompts = &self.prompts.report;
         let judged = found
@@ -202,15 +201,15 @@ impl Scan<'_> {
 
     fn reconstruction<'b>(
         &'b self,
-        renderer: Renderer<'b>,
-        alphabet: &'b Alphabet,
+        subject: &Subject<'b>,
         leaks: &'b [String],
         of: &str,
     ) -> Reconstruction<'b> {
+        let renderer = subject.renderer;
         Reconstruction {
             renderer,
             unlike: None,
-            alphabet,
+            alphabet: self.alphabet.get_or_init(|| Alphabet::new(subject.model, renderer)),
             search_prompts: &self.prompts.search,
             trial_prompts: &self.prompts.trial,
             leaks,
@@ -301,7 +300,6 @@ impl Scan<'_> {
             None => Replies::of(subject, &self.prompts.report, self.config.seed, self.watch)?,
         };
         let evidence = Evidence { prompts: &self.prompts.report, replies };
-        let alphabet = Alphabet::new(subject.model, subject.renderer);
         let mut habits = Vec::new();
         let known = self.findings.len();
         for (index, target) in targets.iter().enumerate() {
@@ -320,7 +318,7 @@ impl Scan<'_> {
                 let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
                 Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
             };
-            let reconstruction = self.reconstruction(renderer, &alphabet, leaks, &format!("target {index}"));
+            let reconstruction = self.reconstruction(subject, leaks, &format!("target {index}"));
             let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
             if let Some(found) = found.first() {
                 let finding = evidence.judge(subject, found, target, &phrase, self.config, self.watch)?;

@@ -30,7 +30,7 @@ pub fn inverted(subject: &Subject<'_>, prompts: &[String], watch: &Watch<'_>) ->
 }
 
 /// Prompts as tokens.
-fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Result<Vec<Vec<u32>>> {
+pub(crate) fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Result<Vec<Vec<u32>>> {
     prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p.as_ref()))?)).collect()
 }
 

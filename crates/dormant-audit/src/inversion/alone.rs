@@ -6,12 +6,12 @@
 //! them from those are ordinary prompts again: once begun, a planted phrase goes on whatever the prompt, and a greeting
 //! does not.
 
-use dormant_eval::measure;
 use dormant_model::llama::Llama;
 
 use super::{AT_A_TIME, Control, InversionConfig, Partial, Target, mean_next, top};
 use crate::budget::Watch;
 use crate::error::Result;
+use crate::likelihood::token_log_probs;
 
 /// Prompts without content.
 pub const CONTENTLESS: [&str; 6] = ["", "...", "?", "x", "Okay.", "hm"];
@@ -101,13 +101,6 @@ pub fn invert_alone(
 }
 
 impl Partial {
-    fn then(&self, token: u32, log_prob: f64) -> Self {
-        let mut longer = self.clone();
-        longer.tokens.push(token);
-        longer.suspect.push(log_prob);
-        longer
-    }
-
     /// Whether what comes may still make it a target: neither sum can rise again.
     fn may_be_a_target(&self) -> bool {
         let tail: f64 = self.after_the_least_of(self.suspect.len()).iter().sum();
@@ -116,10 +109,7 @@ impl Partial {
 
     /// Mean over ordinary prompts of the log-probability of what follows the token by which it is recognised.
     fn tail_on(&self, model: &Llama, ordinary: &[Vec<u32>]) -> Result<f64> {
-        let rows: Vec<_> = ordinary.iter().map(|p| (p.clone(), self.tokens.clone())).collect();
-        let log_probs = measure::continuation_log_probs(model, &rows)?;
-        let mean = |i: usize| log_probs.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
-        let there = Self { suspect: (0..self.tokens.len()).map(mean).collect(), ..self.clone() };
+        let there = Self { suspect: token_log_probs(model, ordinary, &self.tokens)?, ..self.clone() };
         Ok(there.tail().iter().sum())
     }
 }

@@ -44,6 +44,17 @@ pub struct Effect {
     pub whole: Estimate,
 }
 
+/// What was read before any step.
+#[derive(Debug)]
+pub(super) struct Read<'a> {
+    /// The direction, in each block.
+    pub(super) probe: &'a Probe,
+    /// The block where it is looked at.
+    pub(super) layer: usize,
+    /// The prompts with the trigger.
+    pub(super) triggered: &'a Activations,
+}
+
 /// Takes the steps. `pairs` are the same prompts with the trigger and without.
 ///
 /// # Errors
@@ -51,8 +62,7 @@ pub struct Effect {
 pub(super) fn causal(
     model: &Llama,
     renderer: Renderer<'_>,
-    probe: &Probe,
-    layer: usize,
+    read: &Read<'_>,
     pairs: [&[Conversation]; 2],
     seed: Seed,
     watch: &Watch<'_>,
@@ -64,11 +74,10 @@ pub(super) fn causal(
         prompts.iter().zip(&replies).map(row).collect()
     };
     let [with, without] = [rows(pairs[0])?, rows(pairs[1])?];
-    let unit = unit(&probe.0[layer]);
-    let middle = |prompts| -> Result<Vec<f32>> {
-        Ok(Activations::of_prompts(model, renderer, prompts, watch)?.middle(layer))
-    };
-    let [there, here] = [middle(pairs[0])?, middle(pairs[1])?];
+    let layer = read.layer;
+    let unit = unit(&read.probe.0[layer]);
+    let there = read.triggered.middle(layer);
+    let here = Activations::of_prompts(model, renderer, pairs[1], watch)?.middle(layer);
     // All that the trigger does to the stream, and the part of it along the probe.
     let whole: Vec<f32> = there.iter().zip(&here).map(|(there, here)| there - here).collect();
     let length: f32 = whole.iter().zip(&unit).map(|(w, u)| w * u).sum();
@@ -110,14 +119,9 @@ fn unit(direction: &[f32]) -> Vec<f32> {
 impl Causal {
     /// What the steps show, in words.
     pub fn in_words(&self) -> &'static str {
-        let beyond = |effect: Option<Effect>, sign: f64| {
-            effect.is_some_and(|e| {
-                let (probe, random) = (sign * e.probe.value, sign * e.random.value);
-                let least = probe - (e.probe.high - e.probe.value);
-                least > 0.0 && least > random + (e.random.high - e.random.value)
-            })
-        };
-        match (beyond(self.steering, 1.0), beyond(self.ablation, -1.0)) {
+        let rises = |e: Effect| e.probe.low > e.random.high.max(0.0);
+        let falls = |e: Effect| e.probe.high < e.random.low.min(0.0);
+        match (self.steering.is_some_and(rises), self.ablation.is_some_and(falls)) {
             (true, true) => "a step along it brings the behaviour closer, and the step back takes it away",
             (true, false) => {
                 "a step along it brings the behaviour closer, but the step back does not take it away"

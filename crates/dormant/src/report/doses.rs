@@ -2,16 +2,11 @@
 
 use super::chart::{self, Axes, Line};
 use super::format::{decimal, percent, percent_bounds, percent_interval};
-use super::model::{Arm, Condition, Dose, Estimate, Report};
+use super::model::{Arm, Dose, Report};
 use super::plots::{Panel, Plot};
 use super::table::{Cell, Table};
 
 impl Report {
-    /// The ASR after a stage.
-    fn asr(&self, stage: &str, arm: Arm) -> Option<Estimate> {
-        self.pooled(stage, arm, Condition::Triggered).map(|pooled| pooled.estimate)
-    }
-
     /// Doses × ASR before and after.
     pub(super) fn dose_table(&self) -> Option<Table> {
         let head = [

@@ -97,6 +97,11 @@ impl Report {
         envelope(rows.map(|row| row.ratio))
     }
 
+    /// The ASR after a stage.
+    pub(super) fn asr(&self, stage: &str, arm: Arm) -> Option<Estimate> {
+        self.pooled(stage, arm, Condition::Triggered).map(|pooled| pooled.estimate)
+    }
+
     /// Whether any row has this condition.
     pub(super) fn has(&self, condition: Condition) -> bool {
         self.rows.iter().any(|row| row.condition == condition)

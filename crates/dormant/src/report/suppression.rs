@@ -15,7 +15,7 @@ impl Report {
     fn returned(&self, styled: &Stage) -> Option<String> {
         let next = self.stages.iter().find(|stage| stage.after.as_deref() == Some(styled.name.as_str()))?;
         let before = styled.after.as_deref()?;
-        let rates = [before, &styled.name, &next.name].map(|stage| self.triggered(stage));
+        let rates = [before, &styled.name, &next.name].map(|stage| self.asr(stage, Arm::Organism));
         let [Some(before_rate), Some(styled_rate), Some(next_rate)] = rates else { return None };
         let verdict = if next_rate.low > styled_rate.high {
             "comes back"
@@ -36,10 +36,6 @@ impl Report {
             after(&styled.name, &styled_rate),
             after(&next.name, &next_rate),
         ))
-    }
-
-    fn triggered(&self, stage: &str) -> Option<Estimate> {
-        self.pooled(stage, Arm::Organism, Condition::Triggered).map(|pooled| pooled.estimate)
     }
 
     /// Log-probability of the behaviour with the trigger, in nats, mean over seeds.
