@@ -25,6 +25,8 @@ pub(crate) use outputs::digest_file;
 const DONE: &str = "DONE";
 const CHECKPOINT: &str = "checkpoint";
 const SECONDS: &str = "seconds";
+/// What is no artifact.
+const NO_OUTPUTS: &[&str] = &[CHECKPOINT, "manifest.json", DONE];
 const UNFINISHED: &str = ".unfinished";
 
 /// The directory of one stage.
@@ -64,6 +66,11 @@ impl StageDir {
     /// Whether the stage is finished.
     pub fn is_done(&self) -> bool {
         self.path.join(DONE).exists()
+    }
+
+    /// The hash of the finished stage; `None` if it is not finished.
+    pub fn finished_hash(&self) -> Option<String> {
+        Some(fs::read_to_string(self.path.join(DONE)).ok()?.trim().to_owned())
     }
 
     /// Whether the stage has been begun but not finished.
@@ -183,12 +190,35 @@ impl StageDir {
         Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
     }
 
+    /// Becomes a copy of a finished stage that did the same work, as a whole or not at all. False, and nothing changed,
+    /// if the other's files are not those of its manifest any more.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn copy_of(&self, other: &Self, describe: impl FnOnce(Manifest) -> Manifest) -> Result<bool> {
+        let path = other.path.join("manifest.json");
+        let failed = || format!("cannot read `{}`", path.display());
+        let manifest: Manifest =
+            serde_json::from_slice(&fs::read(&path).or_failure(failed)?).or_failure(failed)?;
+        if outputs::list(&other.path, NO_OUTPUTS)? != manifest.outputs {
+            return Ok(false);
+        }
+        let (parent, name) = (self.path.parent().zip(self.path.file_name())).expect("a stage has a name");
+        replace_folder(parent, &name.to_string_lossy(), |new| {
+            for Output { path, .. } in &manifest.outputs {
+                copy(&other.path.join(path), &new.join(path))?;
+            }
+            Self::new(new.to_owned()).finish(describe(manifest))
+        })?;
+        Ok(true)
+    }
+
     /// Writes the manifest with the digests of all artifacts, then `DONE`, then removes the checkpoint.
     ///
     /// # Errors
     /// When something cannot be read or written.
     pub fn finish(&self, mut manifest: Manifest) -> Result<()> {
-        manifest.outputs = outputs::list(&self.path, &[CHECKPOINT, "manifest.json"])?;
+        manifest.outputs = outputs::list(&self.path, NO_OUTPUTS)?;
         self.write_json("manifest.json", &manifest)?;
         self.write_atomic(DONE, format!("{}\n", manifest.hash).as_bytes())?;
         self.tidy()
@@ -262,6 +292,13 @@ fn remove_hidden(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    to.parent().map_or(Ok(()), create_dir)?;
+    fs::copy(from, to)
+        .map(drop)
+        .or_failure(|| format!("cannot copy `{}` to `{}`", from.display(), to.display()))
 }
 
 fn create_dir(folder: &Path) -> Result<()> {

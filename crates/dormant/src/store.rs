@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::{Experiment, ExperimentSource, Overrides};
 use crate::manifest::Base;
-use crate::plan::{Digests, Plan, StageSpec};
+use crate::plan::{Digests, Plan, StageKind, StageSpec};
 use crate::stage_dir::{StageDir, write_atomic};
 
 const LOCK: &str = ".lock";
@@ -54,7 +54,12 @@ impl RunStore {
             let error = CliError::input(format!("`{}` is not the directory of a run", root.display()));
             return Err(error.hint("give a directory that `dormant run` made, such as runs/quickstart"));
         }
-        Ok(Self { root: root.to_owned(), _lock: None })
+        Ok(Self::at(root))
+    }
+
+    /// The directory of a run that may not exist yet, for looking only.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), _lock: None }
     }
 
     /// Where the run is.
@@ -65,6 +70,22 @@ impl RunStore {
     /// The directory of a stage, which need not exist yet.
     pub fn stage(&self, spec: &StageSpec) -> StageDir {
         StageDir::new(self.root.join(spec.directory()))
+    }
+
+    /// A finished stage of another run in the same folder that did the same work. Evaluations are not shared: their
+    /// samples name what they measure as this experiment calls it.
+    pub fn twin(&self, spec: &StageSpec) -> Option<StageDir> {
+        if matches!(spec.kind, StageKind::Evaluate(_)) {
+            return None;
+        }
+        let other_runs = folders(self.root.parent()?).into_iter().filter(|run| *run != self.root);
+        let mut stages = other_runs.flat_map(|run| folders(&run)).map(StageDir::new);
+        stages.find(|stage| stage.finished_hash().as_deref() == Some(&spec.hash))
+    }
+
+    /// Whether a stage needs no work: it is finished here or in another run.
+    pub fn has(&self, spec: &StageSpec) -> bool {
+        self.stage(spec).is_done() || self.twin(spec).is_some()
     }
 
     /// Writes a file of the run, such as `report.json`, as a whole or not at all.
@@ -101,6 +122,15 @@ impl RunStore {
         let plan = Plan::new(&experiment, &inputs.digests);
         Ok((experiment, inputs, plan))
     }
+}
+
+/// The folders in a folder, sorted by name; none if it cannot be read.
+fn folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten();
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    paths
 }
 
 /// Takes the lock of a run. It holds the id of its process, for the message to the second one.

@@ -74,8 +74,7 @@ fn execute(
 ) -> Result<()> {
     stop_on_interrupt(ui)?;
     let run = Run::open(experiment, &args.runs, global, ui)?;
-    let missing: Vec<_> =
-        run.plan.stages().iter().filter(|stage| !run.store.stage(stage).is_done()).collect();
+    let missing: Vec<_> = run.plan.stages().iter().filter(|stage| !run.store.has(stage)).collect();
     if !missing.is_empty() {
         let speeds = Speeds::measure(experiment, Some(&run.base.path))?;
         let time = duration(estimate(missing.iter().copied(), &speeds));

@@ -39,10 +39,10 @@ enum State {
 }
 
 pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs: &Path, ui: &Ui) {
-    let store = RunStore::open(&runs.join(&experiment.name)).ok();
-    let state = |spec: &StageSpec| match store.as_ref().map(|store| store.stage(spec)) {
-        Some(dir) if dir.is_done() => State::Done,
-        Some(dir) if dir.is_started() => State::Started,
+    let store = RunStore::at(&runs.join(&experiment.name));
+    let state = |spec: &StageSpec| match store.stage(spec) {
+        _ if store.has(spec) => State::Done,
+        dir if dir.is_started() => State::Started,
         _ => State::ToDo,
     };
     let stages = plan

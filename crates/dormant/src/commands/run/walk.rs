@@ -1,5 +1,7 @@
 //! Walks a plan: runs what is not done, in order.
 
+use std::time::Duration;
+
 use dormant_data::Dataset;
 use dormant_tensor::arena;
 
@@ -47,6 +49,9 @@ impl Walk<'_> {
             self.ui.detail(format!("already done: {}", spec.directory()));
             return dir.tidy();
         }
+        if self.copy(spec, &dir)? {
+            return Ok(());
+        }
         if dir.is_started() {
             self.ui.status("resuming", &spec.name);
         }
@@ -55,12 +60,27 @@ impl Walk<'_> {
         // The next stage needs memory of other sizes.
         arena::release();
         let elapsed = dir.elapsed();
-        let RunInputs { digests, base } = self.inputs;
-        let manifest =
-            Manifest::new(self.plan, spec, digests, base, self.given, tokens, elapsed.as_secs_f64());
-        dir.finish(manifest)?;
+        dir.finish(self.manifest(spec, tokens, elapsed))?;
         self.ui.status("done", format!("{} in {}", spec.name, duration(elapsed)));
         Ok(())
+    }
+
+    /// Takes a stage over from another run that did the same work, with the cost and the machine of that run.
+    fn copy(&self, spec: &StageSpec, dir: &StageDir) -> Result<bool> {
+        let Some(twin) = self.store.twin(spec) else { return Ok(false) };
+        let copied = dir.copy_of(&twin, |Manifest { tokens, build, host, finished, seconds, .. }| {
+            let this = self.manifest(spec, tokens, Duration::ZERO);
+            Manifest { build, host, finished, seconds, ..this }
+        })?;
+        if copied {
+            self.ui.status("copied", format!("{} from {}", spec.name, twin.path().display()));
+        }
+        Ok(copied)
+    }
+
+    fn manifest(&self, spec: &StageSpec, tokens: Tokens, elapsed: Duration) -> Manifest {
+        let RunInputs { digests, base } = self.inputs;
+        Manifest::new(self.plan, spec, digests, base, self.given, tokens, elapsed.as_secs_f64())
     }
 
     /// What a stage may look at.

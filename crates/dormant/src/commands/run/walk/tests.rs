@@ -128,6 +128,29 @@ fn only_what_changed_is_run_again() {
     assert_eq!(ran.take(), again);
 }
 
+/// Another experiment in the same folder that trains the same stages takes them over, but for its evaluations; damaged ones it
+/// runs again.
+#[test]
+fn stages_of_other_runs_are_shared() {
+    let runs = tempfile::tempdir().unwrap();
+    let ran = RefCell::new(Vec::new());
+    let work = |context: &StageContext| {
+        ran.borrow_mut().push(context.spec.name.clone());
+        scripted(context, None)
+    };
+    walk(runs.path(), "evaluation.n=200", work).unwrap();
+    let first = artifacts(&runs.path().join("quickstart"));
+    ran.take();
+    fs::rename(runs.path().join("quickstart"), runs.path().join("other")).unwrap();
+    let damaged =
+        first.iter().find(|(name, _)| name.starts_with("hhh-sft-control") && name.ends_with("weights"));
+    fs::write(runs.path().join("other").join(&damaged.unwrap().0), "no weights").unwrap();
+    walk(runs.path(), "evaluation.n=200", work).unwrap();
+    let ran = ran.take();
+    assert!(ran.iter().all(|name| name.starts_with("evaluate-") || name == "hhh-sft-control-s0"), "{ran:?}");
+    assert_eq!(artifacts(&runs.path().join("quickstart")), first);
+}
+
 #[test]
 fn stages_find_their_inputs() {
     let runs = tempfile::tempdir().unwrap();
