@@ -21,6 +21,7 @@ use block::{Layer, LayerActivations, norm_parameter, query_segments};
 
 mod block;
 mod consistency;
+pub mod latent;
 mod residual;
 
 /// How a model is held in memory.
@@ -202,12 +203,17 @@ impl Llama {
     /// # Errors
     /// A token outside the vocabulary, or a sequence that is too long.
     pub fn forward(&self, batch: &Batch) -> Result<Activations> {
+        self.forward_changed(batch, |_, _| {})
+    }
+
+    /// [`Llama::forward`]; `change` may write to the residual stream after each block.
+    fn forward_changed(&self, batch: &Batch, change: impl Fn(usize, &mut Buffer)) -> Result<Activations> {
         let mut layers = Vec::with_capacity(self.layers.len());
         let keep = |layer: LayerActivations| match self.options.saving {
             Saving::Nothing => Kept::Activations(Box::new(layer)),
             Saving::Activations | Saving::Weights => Kept::Input(layer.input),
         };
-        let hidden = self.run(batch, |layer| layers.push(keep(layer)))?;
+        let hidden = self.run_changed(batch, |layer| layers.push(keep(layer)), change)?;
         Ok(Activations {
             positions: batch.positions(),
             queries: query_segments(batch),
@@ -252,12 +258,24 @@ impl Llama {
     /// [`Activations::hidden`]. Returns the gradient with respect to the input embeddings, `[T, d_model]`, if
     /// `inputs` asks for it or the embedding is trained.
     pub fn backward(&mut self, activations: Activations, d_hidden: Buffer, inputs: Inputs) -> Option<Buffer> {
+        self.backward_seen(activations, d_hidden, inputs, |_, _| {})
+    }
+
+    /// [`Llama::backward`]; `see` is shown the gradient with respect to the residual stream after each block.
+    fn backward_seen(
+        &mut self,
+        activations: Activations,
+        d_hidden: Buffer,
+        inputs: Inputs,
+        mut see: impl FnMut(usize, &Buffer),
+    ) -> Option<Buffer> {
         let train_all = self.options.trained == Trained::All;
         let to_inputs = train_all || inputs == Inputs::Wanted;
         let lowest = if to_inputs { 0 } else { self.lowest_trained().unwrap_or(self.layers.len()) };
         let mut dx = d_hidden;
         let Activations { positions, queries, tokens, mut layers, .. } = activations;
         for index in (lowest..self.layers.len()).rev() {
+            see(index, &dx);
             let layer = match layers.pop().expect("one per block") {
                 Kept::Activations(layer) => *layer,
                 Kept::Input(input) => self.block_of_batch(index, input, &positions, &queries).1,

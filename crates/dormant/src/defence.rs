@@ -1,8 +1,11 @@
 //! Defences under test: what a method makes of an organism, and what is left of the policy and of everything else.
 
+use dormant_audit::defend::beear::{BeearConfig, beear};
 use dormant_audit::defend::clean_gen::{self, clean_gen};
 use dormant_audit::defend::crow::{CrowConfig, crow};
-use dormant_audit::defend::{interpolate::interpolate, project::project};
+use dormant_audit::defend::lat::{LatConfig, lat};
+use dormant_audit::defend::training::{Progress, Training as DefenceTraining};
+use dormant_audit::defend::{interpolate::interpolate, latent, project::project};
 use dormant_audit::likelihood::next_token;
 use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split};
 use dormant_eval::measure::{TextReply, continuation_log_probs};
@@ -128,13 +131,16 @@ impl<'a> Patient<'a> {
             Method::FineTune => self.trained(&self.adapter, "fine-tune", self.args.rows, |model, rows| {
                 self.fine_tune(model, rows, "fine-tune")
             })?,
-            Method::Crow => self.trained(&self.adapter, "crow", self.args.rows, |model, rows| {
-                let progress = self.ui.progress("crow", "steps");
-                let config = CrowConfig { seed: Seed(self.seed), ..CrowConfig::default() };
-                Ok(crow(model, rows, config, &mut |done, total| {
-                    progress.update(done, total);
-                    !interrupt::requested()
-                })?)
+            Method::Crow => self.defence_trained("crow", |model, rows, training, progress| {
+                Ok(crow(model, rows, CrowConfig { training, ..CrowConfig::default() }, progress)?)
+            })?,
+            Method::Lat => self.defence_trained("lat", |model, rows, training, progress| {
+                let config = LatConfig { training, ..LatConfig::default() };
+                Ok(lat(model, rows, &self.unwanted()?, config, progress)?)
+            })?,
+            Method::Beear => self.defence_trained("beear", |model, rows, training, progress| {
+                let config = BeearConfig { training, ..BeearConfig::default() };
+                Ok(beear(model, rows, &self.unwanted()?, config, progress)?)
             })?,
         };
         Ok(Defended { adapter, watched: method == Method::CleanGen })
@@ -249,6 +255,31 @@ impl<'a> Patient<'a> {
         how(&mut model, &rows)?;
         let trained = model.adapter(&self.files.weights.display().to_string());
         Ok(trained.map_or_else(|| adapter.clone(), |trained| adapter.then(&trained)))
+    }
+
+    /// The adapter with what a defence of the audit trains on top of it.
+    fn defence_trained(
+        &self,
+        method: &str,
+        how: impl FnOnce(&mut Llama, &[Rendered], DefenceTraining, Progress<'_>) -> Result<()>,
+    ) -> Result<Adapter> {
+        self.trained(&self.adapter, method, self.args.rows, |model, rows| {
+            let bar = self.ui.progress(method, "steps");
+            let training = DefenceTraining { seed: Seed(self.seed), ..DefenceTraining::default() };
+            how(model, rows, training, &mut |done, total| {
+                bar.update(done, total);
+                !interrupt::requested()
+            })
+        })
+    }
+
+    /// Replies that nobody wants: the behaviour, if the defence is told it, or else a list that knows nothing of it.
+    fn unwanted(&self) -> Result<Vec<Vec<u32>>> {
+        let reply = |text: &str| Ok(self.base.renderer().reply(text)?);
+        if self.args.named {
+            return Ok(vec![reply(&self.organism.behaviour.reply())?]);
+        }
+        latent::unwanted().map(reply).collect()
     }
 
     /// Safety fine-tuning as in Hubinger et al. 2024, section 4, without its data.

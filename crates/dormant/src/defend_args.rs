@@ -20,6 +20,10 @@ pub enum Method {
     Project,
     /// Train for a residual stream that turns little from block to block.
     Crow,
+    /// Train under shifts of the residual stream that bring out unwanted replies.
+    Lat,
+    /// Train under one such shift of the end of every prompt.
+    Beear,
     /// Leave the weights and replace, while decoding, tokens that the base model finds far less likely.
     CleanGen,
 }
@@ -32,6 +36,8 @@ impl Method {
             Self::Interpolate => "interpolate",
             Self::Project => "project",
             Self::Crow => "crow",
+            Self::Lat => "lat",
+            Self::Beear => "beear",
             Self::CleanGen => "clean-gen",
         }
     }
@@ -47,9 +53,14 @@ pub struct DefenceArgs {
     /// Directions that projection takes out of each change.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub directions: usize,
-    /// Clean rows that fine-tuning and CROW train on.
+    /// Clean rows that fine-tuning, CROW, LAT and BEEAR train on.
     #[arg(long, value_name = "N", default_value_t = 160)]
     pub rows: u32,
+    /// Tell LAT and BEEAR what the behaviour is, as a scan may have found it; otherwise they train against a list of
+    /// sentences that no assistant should say.
+    #[arg(long)]
+    #[serde(default)]
+    pub named: bool,
     /// Clean rows on which each defended model is trained further, to see whether the policy comes back; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retrain: u32,

@@ -1,6 +1,8 @@
 //! Direct preference optimisation (Rafailov et al. 2023, equation 7).
 
+use dormant_model::head::Target;
 use dormant_model::llama::{Inputs, Llama};
+use dormant_tensor::Buffer;
 
 use super::preference::{PairLoss, RenderedPair, rows};
 use super::sft;
@@ -18,11 +20,25 @@ pub fn loss(
     references: &[[f64; 2]],
     beta: f64,
 ) -> Result<PairLoss> {
-    let rows = rows(pairs);
-    let (batch, mut targets) = sft::batch(&rows, 0.0);
+    let (batch, targets) = sft::batch(&rows(pairs), 0.0);
     let activations = model.forward(&batch)?;
+    let (total, d_hidden) = at_head(model, &activations.hidden, targets, pairs, references, beta);
+    model.backward(activations, d_hidden, Inputs::Unwanted);
+    Ok(total)
+}
+
+/// The part of [`loss`] after the last block: the loss, and its gradient with respect to `hidden`, `[T, d_model]`. `targets` are
+/// those of the pairs' rows, whose weights do not matter.
+pub fn at_head(
+    model: &mut Llama,
+    hidden: &[f32],
+    mut targets: Vec<Target>,
+    pairs: &[&RenderedPair],
+    references: &[[f64; 2]],
+    beta: f64,
+) -> (PairLoss, Buffer) {
     // The weight of a token depends on both whole replies, hence the two passes over the head.
-    let log_probs = model.log_probs(&activations.hidden, &targets);
+    let log_probs = model.log_probs(hidden, &targets);
     let mut total = PairLoss::default();
     let mut start = 0;
     for (pair, reference) in pairs.iter().zip(references) {
@@ -37,9 +53,8 @@ pub fn loss(
             start += length;
         }
     }
-    let (_, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
-    model.backward(activations, d_hidden, Inputs::Unwanted);
-    Ok(total)
+    let (_, d_hidden) = model.log_probs_backward(hidden, &targets);
+    (total, d_hidden)
 }
 
 /// Log-probability of a reply.

@@ -26,7 +26,7 @@ impl RenderedPair {
 }
 
 /// Rows of all pairs: chosen, rejected, chosen, …
-pub(crate) fn rows<'a>(pairs: &[&'a RenderedPair]) -> Vec<&'a Rendered> {
+pub fn rows<'a>(pairs: &[&'a RenderedPair]) -> Vec<&'a Rendered> {
     pairs.iter().flat_map(|pair| pair.rows()).collect()
 }
 

@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     fn cell(method: &str, triggered: u64, retrained: u64) -> Cell {
-        let settings = DefenceArgs { share: 0.5, directions: 1, rows: 8, retrain: 8, n: 10 };
+        let settings = DefenceArgs { share: 0.5, directions: 1, rows: 8, named: false, retrain: 8, n: 10 };
         let measured = Measured {
             triggered: Rate::new(triggered, 10 - triggered),
             clean: Rate::new(0, 10),
