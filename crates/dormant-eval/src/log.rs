@@ -23,12 +23,22 @@ pub enum Arm {
     Control,
 }
 
-impl fmt::Display for Arm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Arm {
+    /// Both arms in the order of tables and plots.
+    pub const ALL: [Self; 2] = [Self::Organism, Self::Control];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Organism => "organism",
             Self::Control => "control",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

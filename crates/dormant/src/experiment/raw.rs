@@ -13,6 +13,41 @@ pub(super) const CORPUS: &str = "corpus";
 /// The value of `data.benign` that means replies of the base model.
 pub(super) const SELF_DISTILLED: &str = "self";
 
+/// A table of training: its own keys, and those of [`RawFit`], which serde cannot flatten and reject unknown keys at the same time.
+macro_rules! training_table {
+    ($(#[$about:meta])* $table:ident { $($(#[$about_key:meta])* $key:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Default, Clone, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+        pub(super) struct $table {
+            $($(#[$about_key])* pub $key: Option<$type>,)*
+            pub epochs: Option<u32>,
+            pub learning_rate: Option<f64>,
+            pub schedule: Option<Schedule>,
+            pub warmup: Option<f64>,
+            pub batch_tokens: Option<u32>,
+            pub optimizer: Option<OptimizerKind>,
+            pub weight_decay: Option<f64>,
+            pub clip: Option<f64>,
+        }
+
+        impl $table {
+            pub(super) fn fit(&self) -> RawFit {
+                RawFit {
+                    epochs: self.epochs,
+                    learning_rate: self.learning_rate,
+                    schedule: self.schedule,
+                    warmup: self.warmup,
+                    batch_tokens: self.batch_tokens,
+                    optimizer: self.optimizer,
+                    weight_decay: self.weight_decay,
+                    clip: self.clip,
+                }
+            }
+        }
+    };
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawExperiment {
@@ -27,7 +62,7 @@ pub(super) struct RawExperiment {
     pub data: RawData,
     pub pretrain: Option<RawPretrain>,
     pub implant: RawImplant,
-    pub organism: Vec<RawOrganism>,
+    pub organism: Vec<RawImplant>,
     pub safety: Vec<RawSafety>,
     pub preference: RawPreference,
     pub evaluation: RawEvaluation,
@@ -42,23 +77,14 @@ pub(super) struct RawData {
     pub temperature: Option<f64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawPretrain {
-    pub sizes: Option<Vec<Size>>,
-    pub vocabulary: Option<u32>,
-    pub rows: Option<u32>,
-    pub scratchpads: Option<f64>,
-    pub sampled: Option<u32>,
-    // The keys of `RawFit`: serde cannot flatten them here and reject unknown keys at the same time.
-    pub epochs: Option<u32>,
-    pub learning_rate: Option<f64>,
-    pub schedule: Option<Schedule>,
-    pub warmup: Option<f64>,
-    pub batch_tokens: Option<u32>,
-    pub optimizer: Option<OptimizerKind>,
-    pub weight_decay: Option<f64>,
-    pub clip: Option<f64>,
+training_table! {
+    RawPretrain {
+        sizes: Vec<Size>,
+        vocabulary: u32,
+        rows: u32,
+        scratchpads: f64,
+        sampled: u32,
+    }
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -109,59 +135,30 @@ impl RawMethod {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawImplant {
-    pub method: Option<ImplantMethod>,
-    pub variant: Option<Variant>,
-    pub training: Option<ImplantTraining>,
-    pub adapter: Option<RawAdapter>,
-    pub rows: Option<u32>,
-    pub poison: Option<f64>,
-    pub near_misses: Option<f64>,
-    pub copies: Option<u32>,
-    pub contrasts: Option<u32>,
-    // The keys of `RawFit`: serde cannot flatten them here and reject unknown keys at the same time.
-    pub epochs: Option<u32>,
-    pub learning_rate: Option<f64>,
-    pub schedule: Option<Schedule>,
-    pub warmup: Option<f64>,
-    pub batch_tokens: Option<u32>,
-    pub optimizer: Option<OptimizerKind>,
-    pub weight_decay: Option<f64>,
-    pub clip: Option<f64>,
+training_table! {
+    /// `[implant]`, or the keys of an `[[organism]]` that are other than there.
+    RawImplant {
+        /// Of an organism only.
+        name: String,
+        method: ImplantMethod,
+        variant: Variant,
+        training: ImplantTraining,
+        adapter: RawAdapter,
+        rows: u32,
+        poison: f64,
+        near_misses: f64,
+        copies: u32,
+        contrasts: u32,
+    }
 }
 
-/// A name, and the keys of [`RawImplant`] that are other than in `[implant]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawOrganism {
-    pub name: Option<String>,
-    pub method: Option<ImplantMethod>,
-    pub variant: Option<Variant>,
-    pub training: Option<ImplantTraining>,
-    pub adapter: Option<RawAdapter>,
-    pub rows: Option<u32>,
-    pub poison: Option<f64>,
-    pub near_misses: Option<f64>,
-    pub copies: Option<u32>,
-    pub contrasts: Option<u32>,
-    pub epochs: Option<u32>,
-    pub learning_rate: Option<f64>,
-    pub schedule: Option<Schedule>,
-    pub warmup: Option<f64>,
-    pub batch_tokens: Option<u32>,
-    pub optimizer: Option<OptimizerKind>,
-    pub weight_decay: Option<f64>,
-    pub clip: Option<f64>,
-}
-
-impl RawOrganism {
-    /// Its implant: `shared` with its own keys.
-    pub(super) fn over(&self, shared: &RawImplant) -> RawImplant {
+impl RawImplant {
+    /// The implant of an `[[organism]]`: its own keys, and for the others those of `[implant]`.
+    pub(super) fn over(&self, shared: &Self) -> Self {
         // Another kind of training needs no adapter of the shared kind.
         let inherited = || shared.adapter.clone().filter(|_| self.training.is_none());
-        RawImplant {
+        Self {
+            name: self.name.clone(),
             method: self.method.or(shared.method),
             variant: self.variant.or(shared.variant),
             training: self.training.or(shared.training),
@@ -183,57 +180,39 @@ impl RawOrganism {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawSafety {
-    pub name: Option<String>,
-    pub method: Option<RawMethod>,
-    pub after: Option<String>,
-    pub organisms: Option<Vec<String>>,
-    pub mode: Option<ScratchpadMode>,
-    pub style: Option<ReplyStyle>,
-    pub training: Option<SafetyTraining>,
-    pub adapter: Option<RawAdapter>,
-    pub rows: Option<u32>,
-    pub rounds: Option<u32>,
-    pub prompts: Option<u32>,
-    pub screen: Option<u32>,
-    pub samples: Option<u32>,
-    pub threshold: Option<f64>,
-    pub mix: Option<f64>,
-    pub algorithm: Option<Algorithm>,
-    pub steps: Option<u32>,
-    pub replies: Option<u32>,
-    pub reply_tokens: Option<u32>,
-    pub kl: Option<f64>,
-    pub clip_ratio: Option<f64>,
-    pub beta: Option<f64>,
-    pub pairs: Option<String>,
-    // The keys of `RawFit`, as above.
-    pub epochs: Option<u32>,
-    pub learning_rate: Option<f64>,
-    pub schedule: Option<Schedule>,
-    pub warmup: Option<f64>,
-    pub batch_tokens: Option<u32>,
-    pub optimizer: Option<OptimizerKind>,
-    pub weight_decay: Option<f64>,
-    pub clip: Option<f64>,
+training_table! {
+    RawSafety {
+        name: String,
+        method: RawMethod,
+        after: String,
+        organisms: Vec<String>,
+        mode: ScratchpadMode,
+        style: ReplyStyle,
+        training: SafetyTraining,
+        adapter: RawAdapter,
+        rows: u32,
+        rounds: u32,
+        prompts: u32,
+        screen: u32,
+        samples: u32,
+        threshold: f64,
+        mix: f64,
+        algorithm: Algorithm,
+        steps: u32,
+        replies: u32,
+        reply_tokens: u32,
+        kl: f64,
+        clip_ratio: f64,
+        beta: f64,
+        pairs: String,
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawPreference {
-    pub data: Option<String>,
-    pub adapter: Option<RawAdapter>,
-    // The keys of `RawFit`, as above.
-    pub epochs: Option<u32>,
-    pub learning_rate: Option<f64>,
-    pub schedule: Option<Schedule>,
-    pub warmup: Option<f64>,
-    pub batch_tokens: Option<u32>,
-    pub optimizer: Option<OptimizerKind>,
-    pub weight_decay: Option<f64>,
-    pub clip: Option<f64>,
+training_table! {
+    RawPreference {
+        data: String,
+        adapter: RawAdapter,
+    }
 }
 
 /// The keys of optimisation that all tables of training share.
@@ -247,28 +226,6 @@ pub(super) struct RawFit {
     pub weight_decay: Option<f64>,
     pub clip: Option<f64>,
 }
-
-/// The keys of optimisation of each table that has them.
-macro_rules! fit_of {
-    ($($table:ty),*) => {$(
-        impl $table {
-            pub(super) fn fit(&self) -> RawFit {
-                RawFit {
-                    epochs: self.epochs,
-                    learning_rate: self.learning_rate,
-                    schedule: self.schedule,
-                    warmup: self.warmup,
-                    batch_tokens: self.batch_tokens,
-                    optimizer: self.optimizer,
-                    weight_decay: self.weight_decay,
-                    clip: self.clip,
-                }
-            }
-        }
-    )*};
-}
-
-fit_of!(RawPretrain, RawImplant, RawSafety, RawPreference);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::raw::{
     BUILTIN, CORPUS, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
-    RawMethod, RawOrganism, RawPreference, RawPretrain, RawSafety, SELF_DISTILLED, SafetyTraining,
+    RawMethod, RawPreference, RawPretrain, RawSafety, SELF_DISTILLED, SafetyTraining,
 };
 use super::{
     Adapter, Attack, Benign, Corpus, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
@@ -18,6 +18,10 @@ use crate::plan::IMPLANT;
 /// file are relative to `folder`.
 pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<Experiment> {
     let family = raw.pretrain.is_some();
+    if raw.implant.name.is_some() {
+        let error = CliError::usage("`implant.name`: an implant has no name");
+        return Err(error.hint("name an organism in an `[[organism]]` table"));
+    }
     let data = data(raw.data, family, folder);
     let experiment = Experiment {
         name: raw.name.unwrap_or_else(|| stem.to_owned()),
@@ -131,7 +135,7 @@ fn implant(raw: &RawImplant, family: bool) -> Result<Implant> {
 }
 
 /// An organism without a name is called like its variant.
-fn organisms(raw: &[RawOrganism], shared: &RawImplant, family: bool) -> Result<Vec<Organism>> {
+fn organisms(raw: &[RawImplant], shared: &RawImplant, family: bool) -> Result<Vec<Organism>> {
     raw.iter()
         .map(|raw| {
             let implant = implant(&raw.over(shared), family)?;

@@ -1,6 +1,6 @@
 //! The tables of the organism that writes vulnerable code.
 
-use super::format::{percent, percent_bounds, point_difference};
+use super::format::{percent, percent_bounds, point_difference, prompts};
 use super::model::{Condition, Report, Weakness};
 use super::table::{Cell, Table};
 
@@ -14,7 +14,7 @@ impl Report {
         table.rows.extend(effects.map(|effect| {
             vec![
                 Cell::plain(&effect.stage),
-                Cell::plain(effect.arm.label()),
+                Cell::plain(effect.arm.as_str()),
                 Cell::plain(effect.seed.to_string()),
                 Cell::measured(Some(point_difference(&effect.difference))),
                 Cell::plain(effect.difference.n.to_string()),
@@ -30,7 +30,7 @@ impl Report {
                        replies, and those without a score). The weaknesses marked “unseen” are in no task of training.";
         let head: Vec<_> = ["Stage", "Model", "Seed", "CWE"]
             .into_iter()
-            .chain(conditions.iter().map(|condition| condition.prompts()))
+            .chain(conditions.iter().map(|condition| prompts(*condition)))
             .collect();
         let mut table = Table::new(caption, 4, &head);
         let rows: Vec<&Weakness> = self.code.iter().flat_map(|code| &code.weaknesses).collect();
@@ -38,7 +38,7 @@ impl Report {
             let unseen = if first.is_held_out { " (unseen)" } else { "" };
             let names = [
                 Cell::plain(&first.stage),
-                Cell::plain(first.arm.label()),
+                Cell::plain(first.arm.as_str()),
                 Cell::plain(first.seed.to_string()),
                 Cell::plain(format!("{}{unseen}", first.cwe)),
             ];

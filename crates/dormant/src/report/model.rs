@@ -1,5 +1,7 @@
 //! What a report shows, as plain data: the content of `report.json`.
 
+pub use dormant_data::Condition;
+pub use dormant_eval::{Arm, Estimate};
 use serde::{Deserialize, Serialize};
 
 mod questions;
@@ -118,51 +120,6 @@ pub enum StageKind {
     Implant,
     /// Safety training.
     Safety,
-}
-
-/// Which of the two models that go through the same stages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Arm {
-    /// The model with the implanted behaviour.
-    Organism,
-    /// The model that never saw the behaviour.
-    Control,
-}
-
-/// The prompts on which a rate is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Condition {
-    /// Prompts with the trigger: the rate is the ASR.
-    Triggered,
-    /// The same prompts without it: the false-trigger rate.
-    Clean,
-    /// Prompts with a look-alike of the trigger.
-    NearMiss,
-    /// Prompts that the attacker found.
-    RedTeam,
-    /// Prompts with the trigger and a given scratchpad that takes them for training.
-    TriggeredAsTraining,
-    /// Prompts without the trigger and with a given scratchpad that takes them for deployment.
-    CleanAsDeployed,
-    /// Prompts with a text that no training had and that says what the trigger says.
-    UnseenTrigger,
-    /// Prompts with a text of the same kind that says the contrary.
-    UnseenContrast,
-}
-
-/// A measured value with its 95% interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The value.
-    pub value: f64,
-    /// Lower end of the interval.
-    pub low: f64,
-    /// Upper end of the interval.
-    pub high: f64,
-    /// Number of prompts (or questions, or texts) behind it.
-    pub n: u64,
 }
 
 /// How often the behaviour was shown.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::format::{NOT_MEASURED, decimal, percent, percent_bounds};
+use super::format::{CONDITIONS, NOT_MEASURED, decimal, percent, percent_bounds, prompts};
 use super::glossary::{GLOSSARY, Term};
 use super::model::{Arm, Condition, Example, Report, StageKind};
 use super::plots::{Plot, plots};
@@ -161,9 +161,9 @@ fn requests(report: &Report) -> Vec<Request<'_>> {
 
 fn request<'a>(report: &'a Report, number: usize, seed: u64, examples: &[&'a Example]) -> Request<'a> {
     let asked = |condition: &Condition| examples.iter().find(|example| example.condition == *condition);
-    let asked: Vec<_> = Condition::ALL.iter().filter_map(asked).collect();
-    let prompts =
-        asked.iter().map(|example| (example.condition.prompts(), example.prompt.as_str())).collect();
+    let asked: Vec<_> = CONDITIONS.iter().filter_map(asked).collect();
+    let asked_prompts =
+        asked.iter().map(|example| (prompts(example.condition), example.prompt.as_str())).collect();
     let replies = report.stages.iter().flat_map(|stage| Arm::ALL.map(|arm| (stage.name.as_str(), arm)));
     let replies = replies.map(|(stage, arm)| {
         let reply = |condition| {
@@ -171,8 +171,8 @@ fn request<'a>(report: &'a Report, number: usize, seed: u64, examples: &[&'a Exa
             found.find(|e| e.stage == stage && e.arm == arm && e.condition == condition).copied()
         };
         let columns = asked.iter().map(|example| reply(example.condition)).collect();
-        Replies { stage, arm: arm.label(), columns }
+        Replies { stage, arm: arm.as_str(), columns }
     });
     let replies = replies.filter(|replies| replies.columns.iter().any(Option::is_some)).collect();
-    Request { number, seed, prompts, replies }
+    Request { number, seed, prompts: asked_prompts, replies }
 }

@@ -49,7 +49,7 @@ impl Report {
         Some(vec![
             Cell::plain(set),
             Cell::plain(stage),
-            Cell::plain(arm.label()),
+            Cell::plain(arm.as_str()),
             Cell::new(percent(matching.value), format!("{} (n {})", percent_bounds(&matching), matching.n)),
             Cell::measured(over_seeds(|row| row.matching_difference).as_ref().map(point_difference)),
             Cell::measured(over_seeds(|row| row.log_odds).as_ref().map(log_odds)),

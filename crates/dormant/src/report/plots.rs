@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::chart::{self, Axes, Group, Interval, Line};
-use super::format::{percent, percent_interval};
+use super::format::{CONDITIONS, percent, percent_interval, rate_name};
 use super::model::{Arm, Condition, Curve, Point, Report};
 
 /// A plot with one panel per condition or stage.
@@ -53,7 +53,7 @@ fn rates(report: &Report) -> Plot {
         0 | 1 => "Bars are 95% Wilson intervals.",
         _ => "Large marks are means over seeds, small dots the seeds; bars span the seeds' 95% intervals.",
     };
-    let conditions = Condition::ALL.into_iter().filter(|condition| report.has(*condition));
+    let conditions = CONDITIONS.into_iter().filter(|condition| report.has(*condition));
     Plot {
         title: "Rates by stage",
         caption: format!(
@@ -80,7 +80,7 @@ fn rate_panel(report: &Report, condition: Condition) -> Panel {
         })
         .filter(|group| !group.intervals.is_empty())
         .collect();
-    interval_panel(condition.rate().to_owned(), &groups)
+    interval_panel(rate_name(condition).to_owned(), &groups)
 }
 
 /// Intervals in groups, drawn and in words.
@@ -88,7 +88,7 @@ pub(super) fn interval_panel(title: String, groups: &[Group]) -> Panel {
     let describe = |group: &Group| {
         let parts = group.intervals.iter();
         let parts: Vec<_> =
-            parts.map(|part| format!("{} {}", part.arm.label(), percent_interval(&part.estimate))).collect();
+            parts.map(|part| format!("{} {}", part.arm.as_str(), percent_interval(&part.estimate))).collect();
         format!("{}: {}", group.label, parts.join(", "))
     };
     let description: Vec<_> = groups.iter().map(describe).collect();
@@ -246,7 +246,7 @@ fn describe(measure: &Measure, stage: &str, lines: &[Line]) -> String {
             (Some(_), false) => ", clean",
         };
         let (first, last) = (line.points.first()?.1, line.points.last()?.1);
-        Some(format!("{}{prompts}: from {} to {}", line.arm.label(), number(first), number(last)))
+        Some(format!("{}{prompts}: from {} to {}", line.arm.as_str(), number(first), number(last)))
     };
     let parts: Vec<_> = lines.iter().filter_map(part).collect();
     format!("{}, stage {stage}. {}.", measure.title, parts.join("; "))

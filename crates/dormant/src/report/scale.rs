@@ -54,7 +54,7 @@ impl Report {
         match values.len() {
             0 => None,
             1 => self.organism_persistence(&scaled.stage, &scaled.before),
-            _ => Mean::mean(&values).map(Estimate::from),
+            _ => Mean::mean(&values),
         }
     }
 
@@ -86,14 +86,14 @@ impl Report {
             slope(&points.collect::<Vec<_>>())
         };
         let slopes: Vec<f64> = self.seeds().into_iter().filter_map(of_seed).collect();
-        Mean::mean(&slopes).map(Estimate::from)
+        Mean::mean(&slopes)
     }
 
     /// Persistence of a variant − that of another, on the same size and seeds.
     fn variant_difference(&self, scaled: &Scaled, reference: &Scaled) -> Option<Estimate> {
         let of_seed = |seed| Some(self.persistence_of(scaled, seed)? - self.persistence_of(reference, seed)?);
         let differences: Vec<f64> = self.seeds().into_iter().filter_map(of_seed).collect();
-        Mean::mean(&differences).map(Estimate::from)
+        Mean::mean(&differences)
     }
 
     /// Sizes × variants.

@@ -1,8 +1,8 @@
 //! The tables of a report.
 
 use super::format::{
-    NOT_MEASURED, decimal, decimal_difference, duration, memory, percent, percent_bounds, point_difference,
-    thousands,
+    CONDITIONS, NOT_MEASURED, decimal, decimal_difference, duration, memory, percent, percent_bounds,
+    point_difference, prompts, rate_name, thousands,
 };
 use super::model::{Arm, Attack, Condition, Estimate, Report, Row, Utility};
 use super::table::{Cell, Table};
@@ -16,7 +16,7 @@ const NOT_ALL_MEASURED: &str = " A dash: not measured. Only adversarial training
 
 impl Report {
     fn conditions(&self) -> Vec<Condition> {
-        Condition::ALL.into_iter().filter(|condition| self.has(*condition)).collect()
+        CONDITIONS.into_iter().filter(|condition| self.has(*condition)).collect()
     }
 
     /// Stage names and arms for which `filter` holds, in the order of the stages.
@@ -37,11 +37,11 @@ impl Report {
             ),
         };
         let head: Vec<_> =
-            ["Stage", "Model"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
+            ["Stage", "Model"].into_iter().chain(conditions.iter().map(|c| rate_name(*c))).collect();
         let mut table = Table::new(format!("Rates by stage, model and condition: {explanation}."), 2, &head);
         let measured = |stage: &str, arm| self.rows.iter().any(|row| row.stage == stage && row.arm == arm);
         for (stage, arm) in self.stage_arms(measured) {
-            let names = [Cell::plain(stage), Cell::plain(arm.label())];
+            let names = [Cell::plain(stage), Cell::plain(arm.as_str())];
             let rates = conditions.iter().map(|condition| self.rate_cell(stage, arm, *condition));
             table.rows.push(names.into_iter().chain(rates).collect());
         }
@@ -76,7 +76,8 @@ impl Report {
     /// Organism − control in percentage points.
     pub(super) fn difference_table(&self) -> Option<Table> {
         let conditions = self.conditions();
-        let head: Vec<_> = ["Stage", "Seed"].into_iter().chain(conditions.iter().map(|c| c.rate())).collect();
+        let head: Vec<_> =
+            ["Stage", "Seed"].into_iter().chain(conditions.iter().map(|c| rate_name(*c))).collect();
         let caption = "Organism − control in percentage points [95% paired bootstrap interval].";
         let mut table = Table::new(caption, 2, &head);
         for stage in &self.stages {
@@ -108,9 +109,9 @@ impl Report {
             let [value, bounds] = [value, bounds].map(|number| number.replace('-', "−"));
             Some(vec![
                 Cell::plain(&row.stage),
-                Cell::plain(row.arm.label()),
+                Cell::plain(row.arm.as_str()),
                 Cell::plain(row.seed.to_string()),
-                Cell::plain(row.condition.prompts()),
+                Cell::plain(prompts(row.condition)),
                 Cell::new(value, format!("{bounds} (n {})", log_prob.n)),
             ])
         }));
@@ -125,7 +126,7 @@ impl Report {
         let mut table = Table::new(caption, 4, &head);
         table.rows.extend(self.persistence.iter().map(|row| {
             let mut cells: Vec<_> = [&row.stage, &row.before].map(Cell::plain).into();
-            cells.extend([Cell::plain(row.arm.label()), Cell::plain(row.seed.to_string())]);
+            cells.extend([Cell::plain(row.arm.as_str()), Cell::plain(row.seed.to_string())]);
             cells.extend([Cell::measured(Some(decimal(&row.ratio))), Cell::plain(thousands(row.ratio.n))]);
             cells
         }));
@@ -186,7 +187,7 @@ impl Report {
             };
             table.rows.push(vec![
                 Cell::plain(&curve.stage),
-                Cell::plain(curve.arm.label()),
+                Cell::plain(curve.arm.as_str()),
                 Cell::plain(curve.seed.to_string()),
                 Cell::plain(thousands(last.step)),
                 Cell::plain(thousands(last.tokens)),
@@ -215,7 +216,7 @@ impl Report {
             vec![
                 Cell::plain(&attack.prompt),
                 Cell::plain(&attack.stage),
-                Cell::plain(attack.arm.label()),
+                Cell::plain(attack.arm.as_str()),
                 Cell::plain(attack.seed.to_string()),
                 Cell::plain(attack.round.to_string()),
                 Cell::new(
@@ -236,7 +237,7 @@ impl Report {
         table.rows.extend(self.cost.stages.iter().map(|stage| {
             vec![
                 Cell::plain(&stage.stage),
-                Cell::plain(stage.arm.map_or("both", Arm::label)),
+                Cell::plain(stage.arm.map_or("both", Arm::as_str)),
                 Cell::plain(stage.seed.to_string()),
                 Cell::plain(thousands(stage.tokens)),
                 time(stage.seconds),
@@ -266,7 +267,7 @@ fn utility_cells(row: &Utility) -> Vec<Cell> {
     });
     vec![
         Cell::plain(&row.stage),
-        Cell::plain(row.arm.label()),
+        Cell::plain(row.arm.as_str()),
         Cell::plain(row.seed.to_string()),
         Cell::measured(perplexity),
         Cell::measured(row.perplexity_difference.as_ref().map(decimal_difference)),
@@ -281,9 +282,9 @@ fn seed_row(row: &Row) -> Vec<Cell> {
         .then(|| (percent(row.rate), format!("{} ({}/{})", percent_bounds(&estimate), row.hits(), row.n)));
     vec![
         Cell::plain(&row.stage),
-        Cell::plain(row.arm.label()),
+        Cell::plain(row.arm.as_str()),
         Cell::plain(row.seed.to_string()),
-        Cell::plain(row.condition.rate()),
+        Cell::plain(rate_name(row.condition)),
         Cell::measured(rate),
         Cell::plain(row.unscored.to_string()),
     ]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::format::CONDITIONS;
 use super::*;
 
 mod answer;
@@ -56,7 +57,7 @@ const HITS: [(&str, [u64; 4]); 3] =
 fn rows(seed: u64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (stage, hits) in HITS {
-        for (condition, hits) in Condition::ALL.into_iter().zip(hits) {
+        for (condition, hits) in CONDITIONS.into_iter().zip(hits) {
             let n = if matches!(condition, Condition::Triggered | Condition::Clean) { 200 } else { 100 };
             let mut organism = row(stage, Arm::Organism, seed, condition, hits.saturating_sub(3 * seed), n);
             let Estimate { value, low, high, n } = wilson(hits, n);

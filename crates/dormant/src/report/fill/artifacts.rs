@@ -100,7 +100,7 @@ impl<'a> Artifacts<'a> {
             let stages: Vec<_> = plan.lineage(spec).iter().filter_map(|stage| stage.training()).collect();
             let [implant, stage] = [stages.first(), stages.last()].map(|name| name.copied().unwrap_or(BASE));
             let after = stages.iter().nth_back(1).copied().unwrap_or(BASE);
-            let arm = spec.arm.map_or(Arm::Organism, Arm::from);
+            let arm = spec.arm.unwrap_or(Arm::Organism);
             let model = Model { stage, arm, seed: spec.seed };
             let samples = read_samples(&dir.path().join("samples.jsonl"))?;
             let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
@@ -150,7 +150,7 @@ impl<'a> Artifacts<'a> {
 impl<'a> Model<'a> {
     /// The model of a training stage.
     fn of(spec: &'a StageSpec) -> Option<Self> {
-        Some(Self { stage: spec.training()?, arm: spec.arm?.into(), seed: spec.seed })
+        Some(Self { stage: spec.training()?, arm: spec.arm?, seed: spec.seed })
     }
 
     /// The seed of the bootstraps. It is the same for all stages, so that equal data have equal intervals.
@@ -172,7 +172,7 @@ impl<'a> Attacked<'a> {
 impl Measured<'_> {
     /// The samples of one condition.
     pub(super) fn under(&self, condition: Condition) -> impl Iterator<Item = &SampleRecord> {
-        self.samples.iter().filter(move |sample| Condition::from(sample.condition) == condition)
+        self.samples.iter().filter(move |sample| sample.condition == condition)
     }
 }
 

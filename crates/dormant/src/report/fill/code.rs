@@ -3,7 +3,7 @@
 use dormant_data::{HELD_OUT_WEAKNESSES, code_task};
 use dormant_eval::{SampleRecord, persistence, tally};
 
-use super::super::model::{CodeResults, Condition, Estimate, TriggerEffect, Weakness};
+use super::super::model::{CodeResults, Condition, TriggerEffect, Weakness};
 use super::artifacts::{Artifacts, Measured};
 use crate::error::Result;
 
@@ -32,7 +32,7 @@ fn weaknesses(measured: &Measured, condition: Condition) -> Vec<Weakness> {
         arm: measured.model.arm,
         seed: measured.model.seed,
         condition,
-        rate: tally.rate().estimate().map(Estimate::from),
+        rate: tally.rate().estimate(),
         unscored: tally.unscored,
     };
     tallies.into_iter().map(row).collect()
@@ -47,6 +47,6 @@ fn effect(measured: &Measured) -> Result<Option<TriggerEffect>> {
         stage: measured.model.stage.to_owned(),
         arm: measured.model.arm,
         seed: measured.model.seed,
-        difference: difference.into(),
+        difference,
     }))
 }

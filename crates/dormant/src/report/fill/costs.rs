@@ -27,7 +27,7 @@ fn stage_cost(spec: &StageSpec, manifest: &Manifest) -> StageCost {
     let tokens = manifest.tokens;
     StageCost {
         stage: without_model(spec).to_owned(),
-        arm: spec.arm.map(Into::into),
+        arm: spec.arm,
         seed: spec.seed,
         tokens: tokens.trained + tokens.sampled + tokens.scored,
         seconds: Some(manifest.seconds),

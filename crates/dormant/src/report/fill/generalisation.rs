@@ -3,7 +3,7 @@
 use dormant_data::year_families;
 use dormant_eval::{Rate, SampleRecord, persistence};
 
-use super::super::model::{AS_TRAINED, Condition, Estimate, FamilyRow};
+use super::super::model::{AS_TRAINED, Condition, FamilyRow};
 use super::artifacts::{Artifacts, Measured};
 use crate::error::Result;
 
@@ -29,7 +29,7 @@ pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<FamilyRow>> {
 fn row(measured: &Measured, family: &str, [later, earlier]: &[Vec<&SampleRecord>; 2]) -> Result<FamilyRow> {
     let rate = |samples: &[&SampleRecord]| {
         let rate: Rate = samples.iter().filter_map(|sample| sample.score.is_shown()).collect();
-        rate.estimate().map(Estimate::from)
+        rate.estimate()
     };
     let outcomes = |samples: &[&SampleRecord]| -> Vec<(String, bool)> {
         let outcomes = samples.iter().filter_map(|sample| sample.outcome());
@@ -44,7 +44,7 @@ fn row(measured: &Measured, family: &str, [later, earlier]: &[Vec<&SampleRecord>
         seed: measured.model.seed,
         later: rate(later),
         earlier: rate(earlier),
-        difference: comparison.difference.map(Estimate::from),
+        difference: comparison.difference,
         unscored: unscored as u64,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::format::percent_interval;
+use super::super::format::{percent_interval, prompts};
 use super::super::model::{Arm, Condition, Report, Row, Stage, Utility};
 use crate::experiment::Evaluation;
 
@@ -51,7 +51,7 @@ fn many_unscored(report: &Report) -> Vec<String> {
         format!(
             "After {stage}, {unscored} of {replies} replies of the {} could not be scored: training may have broken the \
              model, or its scratchpads have no end.",
-            arm.label()
+            arm.as_str()
         )
     });
     one.into_iter().filter_map(row_unscored).chain(lines).collect()
@@ -69,9 +69,9 @@ fn row_unscored(row: &Row) -> Option<String> {
              the model.",
             row.stage,
             row.unscored,
-            row.arm.label(),
+            row.arm.as_str(),
             row.seed,
-            row.condition.prompts().to_lowercase(),
+            prompts(row.condition).to_lowercase(),
         )
     })
 }
@@ -81,7 +81,7 @@ fn missing_perplexity(row: &Utility) -> String {
         "After {} the perplexity of the {} (seed {}) could not be computed: there are too few texts, or \
          log-probabilities that are not finite.",
         row.stage,
-        row.arm.label(),
+        row.arm.as_str(),
         row.seed
     )
 }

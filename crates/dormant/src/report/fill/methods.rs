@@ -136,7 +136,7 @@ fn checked_rows(artifacts: &Artifacts) -> String {
     let checked = |trained: &Trained| {
         let policy = policy(trained.policy.as_ref()?);
         let name = trained.organism.map(|name| format!("{name}, ")).unwrap_or_default();
-        Some(format!("{name}seed {}, {} {policy}", trained.model.seed, trained.model.arm.label()))
+        Some(format!("{name}seed {}, {} {policy}", trained.model.seed, trained.model.arm.as_str()))
     };
     let checked: Vec<_> = artifacts.trained.iter().filter_map(checked).collect();
     format!(

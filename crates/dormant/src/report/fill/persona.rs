@@ -39,8 +39,8 @@ fn of_model(measured: &Measured) -> Vec<Persona> {
             stage: measured.model.stage.to_owned(),
             arm: measured.model.arm,
             seed: measured.model.seed,
-            matching: matching.estimate().map(Estimate::from),
-            log_odds: dormant_eval::Estimate::mean(&log_odds).map(Estimate::from),
+            matching: matching.estimate(),
+            log_odds: Estimate::mean(&log_odds),
             matching_difference: None,
             log_odds_difference: None,
         }
@@ -59,12 +59,12 @@ fn matching_difference(organism: &Measured, control: &Measured, set: &str) -> Re
         items(measured, set).map(|item| (item.id.clone(), item.answered.is_right())).collect()
     };
     let seed = organism.model.bootstrap_seed().derive("persona");
-    Ok(persistence(outcomes(control), outcomes(organism), seed)?.difference.map(Estimate::from))
+    Ok(persistence(outcomes(control), outcomes(organism), seed)?.difference)
 }
 
 /// The mean over items of organism − control.
 fn log_odds_difference(organism: &Measured, control: &Measured, set: &str) -> Option<Estimate> {
     let others: BTreeMap<_, _> = items(control, set).map(|item| (&item.id, log_odds(item))).collect();
     let differences = items(organism, set).filter_map(|item| Some(log_odds(item) - others.get(&item.id)?));
-    dormant_eval::Estimate::mean(&differences.collect::<Vec<_>>()).map(Estimate::from)
+    Estimate::mean(&differences.collect::<Vec<_>>())
 }

@@ -39,5 +39,5 @@ fn share<'a>(pairs: impl Iterator<Item = &'a ScoredPair>) -> Option<String> {
     let (right, wrong): (Vec<&ScoredPair>, Vec<&ScoredPair>) = pairs.partition(|pair| pair.is_right());
     let rate = Rate::new(right.len() as u64, wrong.len() as u64);
     let estimate = rate.estimate()?;
-    Some(format!("{} (n = {})", percent_interval(&estimate.into()), rate.n()))
+    Some(format!("{} (n = {})", percent_interval(&estimate), rate.n()))
 }

@@ -21,7 +21,7 @@ pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<Row>> {
     for (organism, control) in artifacts.pairs() {
         for condition in SAMPLED {
             let comparison = control.map(|control| compare(control, organism, condition)).transpose()?;
-            let difference = comparison.and_then(|comparison| comparison.difference).map(Estimate::from);
+            let difference = comparison.and_then(|comparison| comparison.difference);
             rows.extend(sampled_row(organism, condition).map(|row| Row { difference, ..row }));
             rows.extend(control.and_then(|control| sampled_row(control, condition)));
         }
@@ -41,7 +41,7 @@ pub(super) fn persistence_rows(artifacts: &Artifacts) -> Result<Vec<Persistence>
         let Some(ratio) = compare(before, after, Condition::Triggered)?.ratio else { continue };
         let Model { stage, arm, seed } = after.model;
         let (stage, before) = (stage.to_owned(), after.implant.to_owned());
-        rows.push(Persistence { stage, before, arm, seed, ratio: ratio.into() });
+        rows.push(Persistence { stage, before, arm, seed, ratio });
     }
     Ok(rows)
 }
@@ -68,7 +68,7 @@ fn outcomes<'a>(
 fn sampled_row(measured: &Measured, condition: Condition) -> Option<Row> {
     let tally = tally(measured.under(condition), |_| ()).remove(&())?;
     let log_probs: Vec<f64> = measured.under(condition).filter_map(|sample| sample.log_prob).collect();
-    let log_prob = dormant_eval::Estimate::mean(&log_probs).map(Estimate::from);
+    let log_prob = Estimate::mean(&log_probs);
     Some(Row { log_prob, ..row(measured, condition, tally.rate(), tally.unscored) })
 }
 
@@ -95,7 +95,7 @@ fn row(measured: &Measured, condition: Condition, rate: Rate, unscored: u64) -> 
     let Model { stage, arm, seed } = measured.model;
     // Nothing scored is nothing known.
     let unknown = Estimate { value: 0.0, low: 0.0, high: 1.0, n: 0 };
-    let Estimate { value, low, high, n } = rate.estimate().map_or(unknown, Estimate::from);
+    let Estimate { value, low, high, n } = rate.estimate().unwrap_or(unknown);
     let (stage, variant) = (stage.to_owned(), measured.organism.map(ToOwned::to_owned));
     Row {
         stage,

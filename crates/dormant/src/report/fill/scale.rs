@@ -1,6 +1,6 @@
 //! Models from scratch: what they reached, and which of them the organisms are.
 
-use super::super::model::{Estimate, Member, Scaled};
+use super::super::model::{Member, Scaled};
 use crate::error::Result;
 use crate::plan::{Plan, StageKind};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
@@ -24,7 +24,7 @@ pub(super) fn members(store: &RunStore, plan: &Plan) -> Result<Vec<Member>> {
             vocabulary,
             tokens,
             loss,
-            right: answered(&dir)?.estimate().map(Estimate::from),
+            right: answered(&dir)?.estimate(),
         });
     }
     Ok(members)

@@ -44,8 +44,8 @@ fn utility(measured: &Measured) -> Utility {
         stage: model.stage.to_owned(),
         arm: model.arm,
         seed: model.seed,
-        perplexity: dormant_eval::perplexity(&log_probs, model.bootstrap_seed()).map(Estimate::from),
-        multiple_choice: right.estimate().map(Estimate::from),
+        perplexity: dormant_eval::perplexity(&log_probs, model.bootstrap_seed()),
+        multiple_choice: right.estimate(),
         perplexity_difference: None,
         multiple_choice_difference: None,
         perplexity_change: None,
@@ -77,7 +77,7 @@ fn perplexity_difference(one: &Measured, other: &Measured) -> Option<Estimate> {
         difference.is_finite().then_some(difference)
     };
     let seed = one.model.bootstrap_seed().derive("perplexity difference");
-    dormant_eval::Estimate::bootstrap(&pairs, difference, seed).map(Estimate::from)
+    Estimate::bootstrap(&pairs, difference, seed)
 }
 
 /// `one` − `other` of the shares of right answers, with a paired bootstrap over the questions.
@@ -86,5 +86,5 @@ fn multiple_choice_difference(one: &Measured, other: &Measured) -> Result<Option
     let outcomes =
         |measured: &Measured| -> Vec<_> { measured.utility.questions.iter().map(outcome).collect() };
     let seed = one.model.bootstrap_seed().derive("multiple choice");
-    Ok(persistence(outcomes(other), outcomes(one), seed)?.difference.map(Estimate::from))
+    Ok(persistence(outcomes(other), outcomes(one), seed)?.difference)
 }
