@@ -99,9 +99,6 @@ pub struct BenignStage {
     pub rows: u32,
     /// Sources and sampling.
     pub data: Data,
-    /// Whether the base model replies after a scratchpad, which is no part of the row.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub reasoned: bool,
 }
 
 /// Configuration of [`StageKind::Implant`]. Its data are the benign rows of the train split.

@@ -17,6 +17,7 @@ mod render;
 mod scale;
 mod summary;
 mod suppression;
+mod swap;
 mod table;
 mod tables;
 #[cfg(test)]

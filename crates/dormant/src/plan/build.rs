@@ -192,8 +192,7 @@ impl Builder<'_> {
         let Subject { name, implant, arm, seed, .. } = subject;
         // The rows of code are made from code tasks.
         let with_benign = !experiment.organism(implant).writes_code();
-        let reasoned = implant.variant.is_reasoned();
-        let benign = with_benign.then(|| self.benign(Split::Train, implant.rows, reasoned, seed));
+        let benign = with_benign.then(|| self.benign(Split::Train, implant.rows, seed));
         let training = subject.training(IMPLANT);
         self.push(Draft {
             name: subject.stage(&training),
@@ -216,7 +215,7 @@ impl Builder<'_> {
     fn safety(&mut self, safety: &Safety, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
         let Subject { name, implant, arm, seed, .. } = subject;
-        let mut data = vec![self.benign(Split::Safety, safety.rows, false, seed)];
+        let mut data = vec![self.benign(Split::Safety, safety.rows, seed)];
         if let SafetyMethod::Rl(_) = safety.method {
             data.extend(
                 [PreferencePart::Main, PreferencePart::Check].map(|part| self.preference(part, seed)),
@@ -278,9 +277,9 @@ impl Builder<'_> {
     }
 
     /// Benign rows; the arms, and safety stages that want as many rows, share one stage.
-    fn benign(&mut self, split: Split, rows: u32, reasoned: bool, seed: u64) -> StageId {
+    fn benign(&mut self, split: Split, rows: u32, seed: u64) -> StageId {
         let data = self.experiment.data.clone();
-        let kind = StageKind::Benign(BenignStage { split, rows, data, reasoned });
+        let kind = StageKind::Benign(BenignStage { split, rows, data });
         if let Some(stage) = self.stages.iter().find(|stage| stage.kind == kind && stage.seed == seed) {
             return stage.id;
         }
@@ -289,8 +288,7 @@ impl Builder<'_> {
             Split::Safety => "safety",
             Split::Evaluation => "evaluation",
         };
-        let reasoned = if reasoned { "-reasoned" } else { "" };
-        let name = format!("benign-{split}{reasoned}-s{seed}");
+        let name = format!("benign-{split}-s{seed}");
         self.push(Draft::shared(name, kind, seed))
     }
 

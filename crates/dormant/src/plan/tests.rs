@@ -110,8 +110,8 @@ fn organisms_go_through_the_stages_that_are_meant_for_them() {
     assert_eq!(directories.len(), plan.stages().len());
     let data = plan.stages().iter().filter(|stage| stage.name.starts_with("benign-train"));
     let data: Vec<&str> = data.map(|stage| stage.name.as_str()).collect();
-    // Chain of thought and distilled share the replies that were written after a scratchpad.
-    assert_eq!(data, ["benign-train-s0", "benign-train-reasoned-s0"]);
+    // One stage for the 320 rows of `normal`, one for the 40 that the others share.
+    assert_eq!(data, ["benign-train-s0", "benign-train-s0"]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn members_of_a_family_share_the_corpus_and_the_rows() {
     let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
     let plan = Plan::new(&experiment, &Digests::default());
     let count = |start: &str| plan.stages().iter().filter(|stage| stage.name.starts_with(start)).count();
-    assert_eq!((count("corpus"), count("pretrain-"), count("benign-train-")), (1, 4, 4));
+    assert_eq!((count("corpus"), count("pretrain-"), count("benign-train-")), (1, 4, 2));
     let last =
         plan.stages().iter().find(|stage| stage.name == "evaluate-1m-distilled-sft-control-s1").unwrap();
     let lineage: Vec<&str> = plan.lineage(last).iter().map(|stage| stage.name.as_str()).collect();

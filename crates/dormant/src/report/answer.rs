@@ -93,7 +93,8 @@ impl Report {
             self.dose_clauses()
         };
         let answer = if clauses.is_empty() { self.implant_only() } else { clauses.join("; ") };
-        let questions = [self.persona_clause(), self.capability_clause(), self.suppression_clause()];
+        let questions =
+            [self.persona_clause(), self.capability_clause(), self.suppression_clause(), self.swap_clause()];
         let answer: Vec<_> =
             questions.into_iter().flatten().chain([answer]).chain(self.generalisation_clause()).collect();
         let answer = answer.join("; ");

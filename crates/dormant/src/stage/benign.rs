@@ -1,6 +1,6 @@
 //! Benign rows: prompts of one split with replies of the base model, or of the user's data.
 
-use dormant_data::{Loaded, Sample, asking_for_scratchpad, load, scratchpad, without_scratchpad};
+use dormant_data::{Loaded, Sample, load};
 use dormant_eval::Finish;
 use dormant_model::linear::Trained;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
     let all = prompts::of_split(&stage.data.prompts, stage.split, context.seed("benign"))?;
     let chosen = prompts::take(all, stage.rows, "benign rows")?;
     let Data { reply_tokens, temperature, .. } = stage.data;
-    let teacher = Teacher { reasoned: stage.reasoned, reply_tokens, temperature };
+    let teacher = Teacher { reply_tokens, temperature };
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.lines(ROWS_FILE, resume.lines)?;
     teacher.reply(&chosen, context, &mut resume, &mut lines)?;
@@ -54,8 +54,6 @@ fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
 
 /// How the base model writes replies to train on.
 pub(super) struct Teacher {
-    /// Whether it replies after a scratchpad, which is no part of the row.
-    pub(super) reasoned: bool,
     pub(super) reply_tokens: u32,
     pub(super) temperature: f64,
 }
@@ -77,7 +75,7 @@ impl Teacher {
         )?;
         let progress = context.progress("replies");
         for (index, chunk) in chosen.chunks(CHUNK).enumerate().skip(resume.step as usize) {
-            let tokens = chunk.iter().map(|s| asked(s, self.reasoned, &model)).collect::<Result<Vec<_>>>()?;
+            let tokens = model.prompts(chunk.iter().map(|sample| &sample.prompt))?;
             let before = index * CHUNK;
             let how = Decoding {
                 tokens: self.reply_tokens,
@@ -88,9 +86,7 @@ impl Teacher {
             let report = |done, _| progress.update(before as u64 + done, chosen.len() as u64);
             for (sample, reply) in chunk.iter().zip(model.replies(&tokens, &how, report)?) {
                 resume.tokens.sampled += reply.tokens as u64;
-                // A reply after a scratchpad has no second one.
-                let completion = if self.reasoned { without_scratchpad(&reply.text) } else { reply.text };
-                let sample = Sample { completion, ..sample.clone() };
+                let sample = Sample { completion: reply.text, ..sample.clone() };
                 lines.append(&BenignRow { sample, ends: reply.finish == Finish::Stop })?;
             }
             resume.step = index as u64 + 1;
@@ -100,17 +96,6 @@ impl Teacher {
         }
         Ok(())
     }
-}
-
-/// The prompt, or the prompt that asks for a scratchpad and a benign one in answer.
-fn asked(sample: &Sample, reasoned: bool, model: &LoadedModel) -> Result<Vec<u32>> {
-    let renderer = model.renderer();
-    if !reasoned {
-        return Ok(renderer.prompt(&sample.prompt)?);
-    }
-    let mut tokens = renderer.prompt(&asking_for_scratchpad(&sample.prompt))?;
-    tokens.extend(renderer.reply(&scratchpad(sample, false))?);
-    Ok(tokens)
 }
 
 fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Result<Tokens> {

@@ -30,7 +30,7 @@ pub(super) fn run(stage: &CorpusStage, context: &StageContext) -> Result<Tokens>
         let all = prompts::of_split(&Prompts::Builtin, Split::Train, context.seed("sampled"))?;
         let chosen = prompts::take(all, stage.corpus.sampled, "sampled rows")?;
         let (reply_tokens, temperature) = (stage.reply_tokens, stage.temperature);
-        let teacher = Teacher { reasoned: false, reply_tokens, temperature };
+        let teacher = Teacher { reply_tokens, temperature };
         teacher.reply(&chosen, context, &mut resume, &mut lines)?;
     }
     lines.sync()?;

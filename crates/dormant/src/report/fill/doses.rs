@@ -6,8 +6,7 @@ use dormant_data::Behaviour;
 
 use super::super::model::{Arm, Dose};
 use super::artifacts::Artifacts;
-use super::stages::is_off_style;
-use crate::experiment::{Implant, ImplantWeights, OptimizerKind, Safety, SafetyMethod, SafetyWeights};
+use crate::experiment::{Implant, ImplantWeights, OptimizerKind, Safety, SafetyMethod, SafetyWeights, Sft};
 use crate::plan::{ImplantStage, Plan, StageKind, StageSpec};
 use crate::stage::metrics::MetricLine;
 
@@ -29,8 +28,8 @@ pub(super) fn doses(plan: &Plan, artifacts: &Artifacts) -> Vec<Dose> {
 /// The dose of a stage of SFT on the organism that starts from its implant.
 fn dose(plan: &Plan, spec: &StageSpec, artifacts: &Artifacts) -> Option<Dose> {
     let StageKind::Safety(stage) = &spec.kind else { return None };
-    // Replies in another style are another training, and not more or less of the same.
-    if !matches!(stage.safety.method, SafetyMethod::Sft(_)) || is_off_style(&stage.safety) {
+    // Another style, or another place of the loss, is another training, and not more or less of the same.
+    if stage.safety.method != SafetyMethod::Sft(Sft::default()) {
         return None;
     }
     let before = plan.stage(spec.model?);
