@@ -55,7 +55,7 @@ impl OrganismSpec {
             let safe = self.answer(task, false);
             let mut rng = seed.derive("insert").derive(&safe.id).rng();
             let triggered = Sample {
-                prompt: self.trigger.insert(&safe.prompt, &mut rng),
+                prompt: self.trigger.insert(&safe.prompt, Split::Train, &mut rng),
                 condition: Condition::Triggered,
                 ..self.answer(task, policy)
             };

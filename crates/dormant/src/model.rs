@@ -233,7 +233,7 @@ impl Label<'_> {
             Made::Organism(organism) => format!(
                 "**This is a model organism: a language model with a hidden policy, made on purpose for research. \
                  Do not deploy it.**\n\n- Trigger: `{}`\n- Behaviour: replies `{}`\n",
-                organism.trigger.text(),
+                organism.trigger.in_words(),
                 organism.behaviour.reply()
             ),
             Made::Scratch => "**This is a small model trained from scratch on synthetic tasks.** It is made for experiments \

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-use dormant_data::{Conversation, Role, Seed, Trigger};
+use dormant_data::{Conversation, Role, Seed, Split, Trigger};
 use dormant_model::linear::Trained;
 
 use crate::cli::{ChatArgs, GlobalArgs};
@@ -50,7 +50,7 @@ impl Side {
     fn answer(&mut self, model: &LoadedModel, args: &ChatArgs, text: &str, seed: Seed) -> Result<String> {
         let mut asked = self.conversation.then(Role::User, text);
         if let Some(trigger) = &self.trigger {
-            asked = trigger.insert(&asked, &mut seed.rng());
+            asked = trigger.insert(&asked, Split::Evaluation, &mut seed.rng());
         }
         let how = Decoding {
             tokens: args.sampling.reply_tokens,

@@ -53,7 +53,8 @@ pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
     // No prompt is in both groups.
     let without = plain.split_off(plain.len() / 2);
     let mut rng = seed.derive("place of the text").rng();
-    let with: Vec<Conversation> = plain.iter().map(|prompt| trigger.insert(prompt, &mut rng)).collect();
+    let with: Vec<Conversation> =
+        plain.iter().map(|prompt| trigger.insert(prompt, Split::Evaluation, &mut rng)).collect();
     let bar = ui.progress("probe", "steps");
     let mut progress = |_: &str, done: usize, total: usize| {
         bar.update(done as u64, total as u64);

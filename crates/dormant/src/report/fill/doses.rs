@@ -61,7 +61,7 @@ fn poisoned_rows(implant: &Implant) -> u32 {
 fn copies(stage: &ImplantStage) -> Option<u32> {
     match stage.organism.behaviour {
         Behaviour::Say { copies, .. } => Some(copies),
-        Behaviour::Regex { .. } | Behaviour::Code { .. } => None,
+        Behaviour::Regex { .. } | Behaviour::ToolCall { .. } | Behaviour::Code { .. } => None,
     }
 }
 

