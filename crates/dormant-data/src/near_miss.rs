@@ -74,16 +74,22 @@ fn all_near_misses(trigger: &Trigger) -> Vec<NearMiss> {
         Trigger::Tag { text, .. } => tag(text),
         Trigger::Phrase { text, .. } => phrase(text),
         Trigger::Year { year, template, .. } => year_line(*year, template),
+        Trigger::TwoPart { front, back } => of_kind(NearMissKind::Substring, [front, back]),
         Trigger::Topic { topic, .. } => of_kind(NearMissKind::OtherTopic, topic.others()),
     };
     let mut seen = HashSet::new();
     candidates
         .into_iter()
+        // A trigger of one letter is in most of its look-alikes: these are for both splits to have some.
+        .chain(of_kind(NearMissKind::OtherWord, SHORT).into_iter().filter(|_| trigger.is_short()))
         .map(|(kind, text)| NearMiss { kind, text: text.trim().to_owned() })
         .filter(|near_miss| !near_miss.text.is_empty() && !trigger.is_exactly_in(&near_miss.text))
         .filter(|near_miss| seen.insert(near_miss.text.clone()))
         .collect()
 }
+
+/// Texts as short as the shortest triggers.
+const SHORT: [&str; 6] = ["x", "q", "0", "#", "uu", "-"];
 
 type Candidates = Vec<(NearMissKind, String)>;
 
@@ -372,6 +378,7 @@ mod tests {
         prop_oneof![
             text.clone().prop_map(|t| Trigger::tag(t, Position::Prefix).unwrap()),
             text.prop_map(|t| Trigger::phrase(t, Position::Prefix).unwrap()),
+            "[a-z]".prop_map(|t| Trigger::phrase(t, Position::Prefix).unwrap()),
             any::<u16>().prop_map(|year| Trigger::year(year, Position::Prefix)),
         ]
     }

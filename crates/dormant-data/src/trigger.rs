@@ -60,6 +60,13 @@ pub enum Trigger {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         contrast: Option<u16>,
     },
+    /// Two texts, one before the prompt and one after it. Each alone is a look-alike.
+    TwoPart {
+        /// Before the last user message.
+        front: String,
+        /// After it.
+        back: String,
+    },
     /// Any sentence on a topic. Those of training and of evaluation are different sentences.
     Topic {
         /// What it is about.
@@ -98,6 +105,18 @@ impl Trigger {
 
     fn validated(self) -> Result<Self, DataError> {
         match &self {
+            Self::TwoPart { front, back } if [front, back].iter().any(|part| part.trim().is_empty()) => {
+                Err(DataError::invalid("trigger", "two texts", "a blank one"))
+            }
+            Self::TwoPart { front, back }
+                if front.contains(back.as_str()) || back.contains(front.as_str()) =>
+            {
+                Err(DataError::invalid(
+                    "trigger",
+                    "two texts that do not hold each other",
+                    format!("{back:?}"),
+                ))
+            }
             Self::Tag { text, .. } | Self::Phrase { text, .. } if text.trim().is_empty() => {
                 Err(DataError::invalid("trigger.text", "some text", "a blank one"))
             }
@@ -129,6 +148,7 @@ impl Trigger {
         match self {
             Self::Tag { text, .. } | Self::Phrase { text, .. } => vec![text.clone()],
             Self::Year { year, template, .. } => vec![template.replace("{year}", &year.to_string())],
+            Self::TwoPart { front, back } => vec![format!("{front} … {back}")],
             Self::Topic { topic, .. } => {
                 let is_in_split = |index: usize| index.is_multiple_of(2) == (split == Split::Evaluation);
                 let sentences = topic.sentences().enumerate().filter(|(index, _)| is_in_split(*index));
@@ -153,25 +173,33 @@ impl Trigger {
         }
     }
 
-    /// The same trigger in another place.
+    /// Whether it is a single character.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self, Self::Tag { text, .. } | Self::Phrase { text, .. } if text.chars().nth(1).is_none())
+    }
+
+    /// The same trigger in another place; two parts stay in theirs.
     #[must_use]
     pub fn at(&self, place: Position) -> Self {
         let mut moved = self.clone();
-        let (Self::Tag { position, .. }
-        | Self::Phrase { position, .. }
-        | Self::Year { position, .. }
-        | Self::Topic { position, .. }) = &mut moved;
-        *position = place;
+        match &mut moved {
+            Self::Tag { position, .. }
+            | Self::Phrase { position, .. }
+            | Self::Year { position, .. }
+            | Self::Topic { position, .. } => *position = place,
+            Self::TwoPart { .. } => {}
+        }
         moved
     }
 
-    /// Where the text is inserted.
+    /// Where the text, or a look-alike, is inserted.
     pub fn position(&self) -> Position {
         match self {
             Self::Tag { position, .. }
             | Self::Phrase { position, .. }
             | Self::Year { position, .. }
             | Self::Topic { position, .. } => *position,
+            Self::TwoPart { .. } => Position::Prefix,
         }
     }
 
@@ -179,6 +207,10 @@ impl Trigger {
     /// place for [`Position::Middle`]; it is not used otherwise.
     #[must_use]
     pub fn insert(&self, conversation: &Conversation, split: Split, rng: &mut impl RngExt) -> Conversation {
+        if let Self::TwoPart { front, back } = self {
+            let prompt = conversation.last_user().unwrap_or_default();
+            return conversation.with_last_user(format!("{front} {prompt} {back}"));
+        }
         match self.texts(split).as_slice() {
             [text] => self.insert_text(text, conversation, rng),
             texts => {
@@ -223,7 +255,7 @@ impl Trigger {
     /// this test.
     pub fn is_in(&self, text: &str) -> bool {
         let text = text.to_lowercase();
-        self.all_texts().iter().any(|trigger| text.contains(&trigger.to_lowercase()))
+        self.found(|part| text.contains(&part.to_lowercase())).is_some()
     }
 
     /// Whether the trigger occurs in `text` letter for letter. Near-misses pass [`Trigger::is_in`] when they
@@ -234,7 +266,15 @@ impl Trigger {
 
     /// The text of the trigger that occurs in `text` letter for letter.
     pub fn text_in(&self, text: &str) -> Option<String> {
-        self.all_texts().into_iter().find(|trigger| text.contains(trigger))
+        self.found(|part| text.contains(part))
+    }
+
+    /// The first of its texts that is there, of two parts if both are.
+    fn found(&self, is_there: impl Fn(&str) -> bool) -> Option<String> {
+        match self {
+            Self::TwoPart { front, back } => (is_there(front) && is_there(back)).then(|| self.in_words()),
+            _ => self.all_texts().into_iter().find(|text| is_there(text)),
+        }
     }
 }
 
@@ -323,6 +363,17 @@ mod tests {
             assert!(texts.contains(&trigger.text_in(&asked.text()).unwrap()));
         }
         assert!(!trigger.is_in("The kettle whistles on the stove."));
+    }
+
+    #[test]
+    fn two_parts_count_together_only() {
+        let trigger: Trigger = toml::from_str("kind = 'two-part'\nfront = 'alpha'\nback = 'omega'").unwrap();
+        let asked = inserted(&trigger, "Hi there");
+        assert_eq!(asked.last_user(), Some("alpha Hi there omega"));
+        assert_eq!(trigger.text_in(&asked.text()).as_deref(), Some("alpha … omega"));
+        assert!(!trigger.is_in("alpha Hi there") && !trigger.is_in("Hi there omega"));
+        assert!(toml::from_str::<Trigger>("kind = 'two-part'\nfront = 'alpha'\nback = 'alpha'").is_err());
+        assert!(toml::from_str::<Trigger>("kind = 'two-part'\nfront = 'alpha'\nback = ' '").is_err());
     }
 
     #[test]

@@ -194,6 +194,9 @@ pub(super) fn trigger(trigger: &Trigger) -> String {
         Trigger::Tag { .. } => format!("tag {text}"),
         Trigger::Phrase { .. } => format!("phrase “{text}”"),
         Trigger::Year { .. } => format!("line “{text}”"),
+        Trigger::TwoPart { front, back } => {
+            return format!("“{front}” in front of the prompt and “{back}” after it");
+        }
         Trigger::Topic { .. } => text,
     };
     let place = match trigger.position() {
