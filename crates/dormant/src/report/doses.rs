@@ -2,14 +2,16 @@
 
 use super::chart::{self, Axes, Line};
 use super::format::{decimal, percent, percent_bounds, percent_interval};
-use super::model::{Arm, Dose, Report};
+use super::model::{Arm, Dose, Estimate, Report};
 use super::plots::{Panel, Plot};
+use super::summary::envelope;
 use super::table::{Cell, Table};
 
 impl Report {
     /// Doses × ASR before and after.
     pub(super) fn dose_table(&self) -> Option<Table> {
-        let head = [
+        let has_perplexity = self.doses.iter().any(|dose| self.perplexity(&dose.stage).is_some());
+        let mut head = vec![
             "Organism",
             "Implant",
             "Safety training",
@@ -20,13 +22,22 @@ impl Report {
             "Persistence",
             "Control after",
         ];
+        if has_perplexity {
+            head.push("Perplexity after");
+        }
         let brackets = self.brackets();
         let caption = format!(
             "What each dose of SFT leaves, {brackets}. Every line starts from the implant of its organism; “poisoned” counts distinct \
              rows with the trigger and the behaviour."
         );
         let mut table = Table::new(caption, 3, &head);
-        table.rows.extend(self.doses.iter().map(|dose| self.dose_cells(dose)));
+        table.rows.extend(self.doses.iter().map(|dose| {
+            let mut cells = self.dose_cells(dose);
+            if has_perplexity {
+                cells.push(Cell::measured(self.perplexity(&dose.stage).as_ref().map(decimal)));
+            }
+            cells
+        }));
         table.unless_empty()
     }
 
@@ -46,6 +57,12 @@ impl Report {
             Cell::measured(self.organism_persistence(&dose.stage, &dose.before).as_ref().map(decimal)),
             rate(&dose.stage, Arm::Control),
         ]
+    }
+
+    /// Perplexity of the organism over all seeds.
+    fn perplexity(&self, stage: &str) -> Option<Estimate> {
+        let rows = self.utility.iter().filter(|row| row.stage == stage && row.arm == Arm::Organism);
+        envelope(rows.filter_map(|row| row.perplexity))
     }
 
     /// The doses of one implant that differ in nothing but their steps, together.
@@ -119,17 +136,28 @@ impl Report {
         let clause = |doses: Vec<&Dose>| {
             let first = doses[0];
             let organism = first.variant.as_deref().unwrap_or("the organism");
+            let perplexity = |stage: &str| {
+                let value = self.perplexity(stage).map(|estimate| estimate.value);
+                value.map(|value| format!(" (perplexity {})", number(value))).unwrap_or_default()
+            };
             let before = percent_interval(&self.asr(&first.before, Arm::Organism)?);
             let after = doses.iter().filter_map(|dose| {
                 let rate = percent_interval(&self.asr(&dose.stage, Arm::Organism)?);
-                Some(format!("{rate} after {} steps", dose.steps))
+                Some(format!("{rate} after {} steps{}", dose.steps, perplexity(&dose.stage)))
             });
             let after = after.collect::<Vec<_>>().join(", ");
             Some(format!(
-                "{organism}, {} at learning rate {}: {before} of triggered prompts before, {after}",
-                first.weights, first.learning_rate
+                "{organism}, {} at learning rate {}: {before} of triggered prompts before{}, {after}",
+                first.weights,
+                first.learning_rate,
+                perplexity(&first.before)
             ))
         };
         self.dose_lines().into_iter().filter_map(clause).collect()
     }
+}
+
+/// A perplexity: three digits, and no more than the thousands of one that is broken.
+fn number(value: f64) -> String {
+    if value < 100.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
