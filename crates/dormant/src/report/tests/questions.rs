@@ -97,7 +97,8 @@ fn doses_of_one_learning_rate_are_one_line_by_steps() {
             "97.0%",
             "84.0%",
             "0.87",
-            "0.0%"
+            "0.0%",
+            "9.62"
         ]
     );
 }
