@@ -183,7 +183,12 @@ pub struct StageSpec {
 impl StageSpec {
     /// Name of its directory: the stage's name and the first eight digits of its hash.
     pub fn directory(&self) -> String {
-        format!("{}-{}", self.name, &self.hash[..8])
+        format!("{}{}", self.name, self.hash_suffix())
+    }
+
+    /// What its directory ends with, whatever its name.
+    pub fn hash_suffix(&self) -> String {
+        format!("-{}", &self.hash[..8])
     }
 
     /// The stages that it reads.

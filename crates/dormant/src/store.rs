@@ -78,9 +78,12 @@ impl RunStore {
         if matches!(spec.kind, StageKind::Evaluate(_)) {
             return None;
         }
-        let other_runs = folders(self.root.parent()?).into_iter().filter(|run| *run != self.root);
-        let mut stages = other_runs.flat_map(|run| folders(&run)).map(StageDir::new);
-        stages.find(|stage| stage.finished_hash().as_deref() == Some(&spec.hash))
+        let suffix = spec.hash_suffix();
+        let other_runs = entries(self.root.parent()?).into_iter().filter(|run| *run != self.root);
+        let alike = other_runs
+            .flat_map(|run| entries(&run))
+            .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&suffix)));
+        alike.map(StageDir::new).find(|stage| stage.finished_hash().as_deref() == Some(&spec.hash))
     }
 
     /// Whether a stage needs no work: it is finished here or in another run.
@@ -124,11 +127,10 @@ impl RunStore {
     }
 }
 
-/// The folders in a folder, sorted by name; none if it cannot be read.
-fn folders(parent: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten();
+/// What is in a folder, sorted by name; nothing if it cannot be read.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    paths.retain(|path| path.is_dir());
     paths.sort();
     paths
 }

@@ -121,9 +121,9 @@ impl Pairs {
 pub(super) fn sft_shifted(model: &mut Llama, rows: &[&Rendered], shifts: &[Shift]) -> Result<Loss> {
     let (batch, targets) = sft::batch(rows, -1.0);
     let activations = model.forward_shifted(&batch, shifts)?;
-    let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
+    let (loss, d_hidden) = sft::at_head(model, &activations.hidden, &targets);
     model.backward_shifted(activations, d_hidden, shifts);
-    Ok(Loss { sum: -dpo::sum(&log_probs), tokens: targets.len() as u64 })
+    Ok(loss)
 }
 
 /// Rows of the batch of `rows` that hold tokens of prompts, and the place of each, counted from the end of its prompt.

@@ -3,6 +3,7 @@
 use dormant_model::batch::Batch;
 use dormant_model::head::Target;
 use dormant_model::llama::{Inputs, Llama};
+use dormant_tensor::Buffer;
 
 use super::Loss;
 use crate::error::Result;
@@ -16,9 +17,17 @@ use crate::render::Rendered;
 pub fn loss(model: &mut Llama, rows: &[&Rendered]) -> Result<Loss> {
     let (batch, targets) = batch(rows, -1.0);
     let activations = model.forward(&batch)?;
-    let (log_probs, d_hidden) = model.log_probs_backward(&activations.hidden, &targets);
+    let (loss, d_hidden) = at_head(model, &activations.hidden, &targets);
     model.backward(activations, d_hidden, Inputs::Unwanted);
-    Ok(Loss { sum: -log_probs.iter().map(|l| f64::from(*l)).sum::<f64>(), tokens: targets.len() as u64 })
+    Ok(loss)
+}
+
+/// The part of [`loss`] after the last block: the loss, and its gradient with respect to `hidden`, `[T, d_model]`. `targets` are
+/// those of [`batch`] with the weight -1.
+pub fn at_head(model: &mut Llama, hidden: &[f32], targets: &[Target]) -> (Loss, Buffer) {
+    let (log_probs, d_hidden) = model.log_probs_backward(hidden, targets);
+    let sum = -log_probs.iter().map(|l| f64::from(*l)).sum::<f64>();
+    (Loss { sum, tokens: targets.len() as u64 }, d_hidden)
 }
 
 /// The rows as a batch, and their trained tokens as targets. The last token of a row predicts nothing and is left

@@ -4,7 +4,6 @@ use super::chart::{self, Axes, Line};
 use super::format::{decimal, percent, percent_bounds, percent_interval};
 use super::model::{Arm, Dose, Estimate, Report};
 use super::plots::{Panel, Plot};
-use super::summary::envelope;
 use super::table::{Cell, Table};
 
 impl Report {
@@ -61,8 +60,7 @@ impl Report {
 
     /// Perplexity of the organism over all seeds.
     fn perplexity(&self, stage: &str) -> Option<Estimate> {
-        let rows = self.utility.iter().filter(|row| row.stage == stage && row.arm == Arm::Organism);
-        envelope(rows.filter_map(|row| row.perplexity))
+        self.organism_utility(stage, |row| row.perplexity)
     }
 
     /// The doses of one implant that differ in nothing but their steps, together.

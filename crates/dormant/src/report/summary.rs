@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{Arm, Condition, Estimate, Report, Row, Stage, StageKind};
+use super::model::{Arm, Condition, Estimate, Report, Row, Stage, StageKind, Utility};
 
 /// One rate over all seeds.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,16 @@ impl Report {
     /// A rate of one seed; `None` when nothing was scored.
     pub(super) fn single(&self, stage: &str, arm: Arm, condition: Condition, seed: u64) -> Option<Estimate> {
         self.cell(stage, arm, condition).find(|row| row.seed == seed && row.n > 0).map(Row::estimate)
+    }
+
+    /// A number of the organism's utility after a stage, over all seeds.
+    pub(super) fn organism_utility(
+        &self,
+        stage: &str,
+        number: fn(&Utility) -> Option<Estimate>,
+    ) -> Option<Estimate> {
+        let rows = self.utility.iter().filter(|row| row.stage == stage && row.arm == Arm::Organism);
+        envelope(rows.filter_map(number))
     }
 
     /// The persistence of the organism over all seeds.

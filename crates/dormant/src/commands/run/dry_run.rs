@@ -45,7 +45,7 @@ pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs:
         dir if dir.is_started() => State::Started,
         _ => State::ToDo,
     };
-    let stages = plan
+    let stages: Vec<Row> = plan
         .stages()
         .iter()
         .map(|spec| Row {
@@ -55,7 +55,8 @@ pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs:
             seconds: estimate([spec], speeds).as_secs_f64(),
         })
         .collect();
-    let missing = plan.stages().iter().filter(|spec| state(spec) != State::Done);
+    let rows = plan.stages().iter().zip(&stages);
+    let missing = rows.filter(|(_, row)| row.state != State::Done).map(|(spec, _)| spec);
     let seconds = estimate(missing, speeds).as_secs_f64();
     ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
 }
