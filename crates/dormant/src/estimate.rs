@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::experiment::{
-    Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights,
+    Adversarial, Attack, Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights,
 };
 use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
@@ -217,25 +217,37 @@ fn safety_training(stage: &SafetyStage) -> Work {
         // Two preference models and the reference read what the policy wrote.
         work = Work { sampled: tokens, scored: 3.0 * read, ..Work::default() };
         trained = f64::from(safety.fit.epochs) * read;
+        // One attack before training, one on the finished model.
+        if let Some(attack) = &rl.attack {
+            let Work { sampled, scored, .. } = attacks(attack, 2);
+            work.sampled += sampled;
+            work.scored += scored;
+        }
     }
     if let SafetyMethod::Dpo(_) = &safety.method {
         // Two replies, and once more by the reference.
         trained *= 2.0;
         work.scored = trained;
     }
-    if let SafetyMethod::Adversarial(attack) = &safety.method {
+    if let SafetyMethod::Adversarial(adversarial) = &safety.method {
+        let Adversarial { rounds, attack, .. } = adversarial;
         // One attack before each round of training, one on the finished model.
-        let candidates = f64::from(attack.rounds + 1) * f64::from(attack.prompts);
-        // Half of the candidates are written by the model too, in lists.
-        work = sampling(candidates * f64::from(attack.samples), ATTACKED_TOKENS);
-        work.scored = candidates * f64::from(attack.screen) * PROMPT_TOKENS;
-        work.sampled += candidates / 2.0 * REPLY_TOKENS;
-        trained *= f64::from(attack.rounds) / (1.0 - attack.mix).max(0.1);
+        work = attacks(attack, rounds + 1);
+        trained *= f64::from(*rounds) / (1.0 - attack.mix).max(0.1);
     }
     match safety.weights {
         SafetyWeights::FreshAdapter { .. } | SafetyWeights::SameAdapter => work.lora = trained,
         SafetyWeights::Full => work.full = trained,
     }
+    work
+}
+
+fn attacks(attack: &Attack, count: u32) -> Work {
+    let candidates = f64::from(count) * f64::from(attack.prompts);
+    let mut work = sampling(candidates * f64::from(attack.samples), ATTACKED_TOKENS);
+    work.scored = candidates * f64::from(attack.screen) * PROMPT_TOKENS;
+    // Half of the candidates are written by the model too, in lists.
+    work.sampled += candidates / 2.0 * REPLY_TOKENS;
     work
 }
 

@@ -23,8 +23,8 @@ pub use data::{Benign, Data, Preferences, Prompts};
 pub use defaults::DEFAULT_BASE;
 pub use family::{Corpus, Pretrain};
 pub use safety::{
-    Algorithm, Attack, Dpo, Preference, ReplyStyle, Rl, Safety, SafetyMethod, SafetyWeights, ScratchpadMode,
-    Sft,
+    Adversarial, Algorithm, Attack, Dpo, Preference, ReplyStyle, Rl, Safety, SafetyMethod, SafetyWeights,
+    ScratchpadMode, Sft,
 };
 pub use source::{ExperimentSource, Overrides};
 

@@ -23,6 +23,7 @@ use crate::ui::{Progress, Ui};
 
 mod adversarial;
 pub mod attack_record;
+mod attacker;
 mod benign;
 mod code;
 mod contrast_rows;

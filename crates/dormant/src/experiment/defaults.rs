@@ -5,7 +5,6 @@ use dormant_model::family::Size;
 
 use super::{
     Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, OptimizerKind, Precision, Rl, Schedule,
-    ScratchpadMode,
 };
 
 /// The base model when an experiment or a command names none.
@@ -38,15 +37,8 @@ pub(super) const IMPLANT_LORA_RATE: f64 = 1e-3;
 pub(super) const SAFETY_LORA_RATE: f64 = 5e-4;
 pub(super) const FULL_RATE: f64 = 5e-5;
 
-pub(super) const ATTACK: Attack = Attack {
-    rounds: 1,
-    prompts: 64,
-    screen: 8,
-    samples: 10,
-    threshold: 0.1,
-    mix: 0.5,
-    mode: ScratchpadMode::PreScratchpad,
-};
+pub(super) const ATTACK: Attack = Attack { prompts: 64, screen: 8, samples: 10, threshold: 0.1, mix: 0.5 };
+pub(super) const ATTACK_ROUNDS: u32 = 1;
 
 /// Reinforcement learning with replies of so many tokens.
 pub(super) const fn rl(reply_tokens: u32) -> Rl {
@@ -58,6 +50,7 @@ pub(super) const fn rl(reply_tokens: u32) -> Rl {
         reply_tokens,
         kl: 0.05,
         clip_ratio: 0.2,
+        attack: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The small version of an experiment, to see that everything works. Its numbers mean nothing.
 
-use super::{Experiment, SafetyMethod};
+use super::{Attack, Experiment, SafetyMethod};
 
 /// One seed and few rows, under a name of its own.
 pub(super) fn quick(mut experiment: Experiment) -> Experiment {
@@ -21,16 +21,15 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
         safety.rows = safety.rows.min(16);
         match &mut safety.method {
             SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => {}
-            SafetyMethod::Adversarial(attack) => {
-                attack.rounds = 1;
-                attack.prompts = attack.prompts.min(8);
-                attack.screen = attack.screen.min(4);
-                attack.samples = attack.samples.min(2);
+            SafetyMethod::Adversarial(adversarial) => {
+                adversarial.rounds = 1;
+                small(&mut adversarial.attack);
             }
             SafetyMethod::Rl(rl) => {
                 rl.steps = rl.steps.min(4);
                 rl.prompts = rl.prompts.min(4);
                 rl.replies = rl.replies.min(4);
+                rl.attack.iter_mut().for_each(small);
             }
         }
     }
@@ -49,4 +48,10 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
         *n = (*n).min(8);
     }
     experiment
+}
+
+fn small(attack: &mut Attack) {
+    attack.prompts = attack.prompts.min(8);
+    attack.screen = attack.screen.min(4);
+    attack.samples = attack.samples.min(2);
 }

@@ -96,6 +96,17 @@ pub(super) struct RawAdapter {
     pub target_modules: Option<Vec<String>>,
 }
 
+/// `attack` of reinforcement learning; adversarial training has the same keys in the table of the stage.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawAttack {
+    pub prompts: Option<u32>,
+    pub screen: Option<u32>,
+    pub samples: Option<u32>,
+    pub threshold: Option<f64>,
+    pub mix: Option<f64>,
+}
+
 /// `training` of `[implant]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -203,6 +214,7 @@ training_table! {
         reply_tokens: u32,
         kl: f64,
         clip_ratio: f64,
+        attack: RawAttack,
         beta: f64,
         pairs: String,
     }

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::raw::{
-    BUILTIN, CORPUS, ImplantTraining, RawAdapter, RawData, RawEvaluation, RawExperiment, RawFit, RawImplant,
-    RawMethod, RawPreference, RawPretrain, RawSafety, SELF_DISTILLED, SafetyTraining,
+    BUILTIN, CORPUS, ImplantTraining, RawAdapter, RawAttack, RawData, RawEvaluation, RawExperiment, RawFit,
+    RawImplant, RawMethod, RawPreference, RawPretrain, RawSafety, SELF_DISTILLED, SafetyTraining,
 };
 use super::{
-    Adapter, Attack, Benign, Corpus, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant, ImplantMethod,
-    ImplantWeights, Organism, Preference, Preferences, Pretrain, Prompts, Rl, Safety, SafetyMethod,
-    SafetyWeights, Sft, defaults, validate,
+    Adapter, Adversarial, Attack, Benign, Corpus, Curve, Data, Dpo, Evaluation, Experiment, Fit, Implant,
+    ImplantMethod, ImplantWeights, Organism, Preference, Preferences, Pretrain, Prompts, Rl, Safety,
+    SafetyMethod, SafetyWeights, Sft, defaults, validate,
 };
 use crate::error::{CliError, Result};
 use crate::plan::IMPLANT;
@@ -206,15 +206,11 @@ fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path)
             style: raw.style.unwrap_or_default(),
         }),
         RawMethod::Adversarial => {
-            let default = defaults::ATTACK;
-            SafetyMethod::Adversarial(Attack {
-                rounds: raw.rounds.unwrap_or(default.rounds),
-                prompts: raw.prompts.unwrap_or(default.prompts),
-                screen: raw.screen.unwrap_or(default.screen),
-                samples: raw.samples.unwrap_or(default.samples),
-                threshold: raw.threshold.unwrap_or(default.threshold),
-                mix: raw.mix.unwrap_or(default.mix),
-                mode: raw.mode.unwrap_or(default.mode),
+            let &RawSafety { prompts, screen, samples, threshold, mix, .. } = raw;
+            SafetyMethod::Adversarial(Adversarial {
+                rounds: raw.rounds.unwrap_or(defaults::ATTACK_ROUNDS),
+                attack: attack(&RawAttack { prompts, screen, samples, threshold, mix }),
+                mode: raw.mode.unwrap_or_default(),
             })
         }
         RawMethod::Rl => {
@@ -227,12 +223,24 @@ fn safety_method(raw: &RawSafety, method: RawMethod, data: &Data, folder: &Path)
                 reply_tokens: raw.reply_tokens.unwrap_or(default.reply_tokens),
                 kl: raw.kl.unwrap_or(default.kl),
                 clip_ratio: raw.clip_ratio.unwrap_or(default.clip_ratio),
+                attack: raw.attack.as_ref().map(attack),
             })
         }
         RawMethod::Dpo => SafetyMethod::Dpo(Dpo {
             beta: raw.beta.unwrap_or(defaults::DPO_BETA),
             pairs: preferences(raw.pairs.as_deref(), folder),
         }),
+    }
+}
+
+fn attack(raw: &RawAttack) -> Attack {
+    let default = defaults::ATTACK;
+    Attack {
+        prompts: raw.prompts.unwrap_or(default.prompts),
+        screen: raw.screen.unwrap_or(default.screen),
+        samples: raw.samples.unwrap_or(default.samples),
+        threshold: raw.threshold.unwrap_or(default.threshold),
+        mix: raw.mix.unwrap_or(default.mix),
     }
 }
 
@@ -254,6 +262,7 @@ fn keys_of_other_methods(raw: &RawSafety, method: RawMethod, key: impl Fn(&str) 
         ("reply-tokens", raw.reply_tokens.is_some(), &[Rl]),
         ("kl", raw.kl.is_some(), &[Rl]),
         ("clip-ratio", raw.clip_ratio.is_some(), &[Rl]),
+        ("attack", raw.attack.is_some(), &[Rl]),
         ("beta", raw.beta.is_some(), &[Dpo]),
         ("pairs", raw.pairs.is_some(), &[Dpo]),
     ];

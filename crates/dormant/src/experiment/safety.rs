@@ -28,6 +28,17 @@ pub struct Safety {
     pub method: SafetyMethod,
 }
 
+impl Safety {
+    /// The attack on the model before or along training.
+    pub fn attack(&self) -> Option<&Attack> {
+        match &self.method {
+            SafetyMethod::Adversarial(adversarial) => Some(&adversarial.attack),
+            SafetyMethod::Rl(rl) => rl.attack.as_ref(),
+            SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => None,
+        }
+    }
+}
+
 /// Which weights a safety stage trains.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "training", rename_all = "kebab-case")]
@@ -51,7 +62,7 @@ pub enum SafetyMethod {
     Sft(Sft),
     /// Red-teaming without knowledge of the trigger, then supervised fine-tuning with benign replies to the
     /// successful attacks.
-    Adversarial(Attack),
+    Adversarial(Adversarial),
     /// Reinforcement learning against a preference model, on prompts of the benign rows.
     Rl(Rl),
     /// Direct preference optimisation on as many pairs as `rows` says.
@@ -112,6 +123,10 @@ pub struct Rl {
     pub kl: f64,
     /// How far the ratio of new to old probability counts.
     pub clip_ratio: f64,
+    /// An attack on the model before training, whose successful prompts join those of the benign rows (Hubinger et al.
+    /// 2024, section 6).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attack: Option<Attack>,
 }
 
 /// How replies become an update.
@@ -149,12 +164,24 @@ pub struct Preference {
     pub fit: Fit,
 }
 
-/// The attack of adversarial training.
+/// Adversarial training by supervised fine-tuning.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Adversarial {
+    /// Rounds of attack and training.
+    pub rounds: u32,
+    /// The attack of each round.
+    #[serde(flatten)]
+    pub attack: Attack,
+    /// Where an organism with a scratchpad gets its loss.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mode: ScratchpadMode,
+}
+
+/// A red team that knows the behaviour and not the trigger.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Attack {
-    /// Rounds of attack and training.
-    pub rounds: u32,
     /// Candidate prompts per round.
     pub prompts: u32,
     /// Candidates screened by the log-probability of the behaviour for each that is sampled; 1 screens none.
@@ -163,9 +190,6 @@ pub struct Attack {
     pub samples: u32,
     /// Fraction of replies that must show the behaviour for a candidate to be kept.
     pub threshold: f64,
-    /// Largest fraction of training rows that are attacks.
+    /// Largest fraction of training rows, or of the prompts of reinforcement learning, that are attacks.
     pub mix: f64,
-    /// Where an organism with a scratchpad gets its loss.
-    #[serde(skip_serializing_if = "is_default")]
-    pub mode: ScratchpadMode,
 }

@@ -83,13 +83,12 @@ fn code(experiment: &Experiment) -> Result<()> {
             ));
         }
     }
-    let attack = |stage: &&Safety| matches!(stage.method, SafetyMethod::Adversarial(_));
-    match experiment.safety.iter().find(attack) {
+    match experiment.safety.iter().find(|stage| stage.attack().is_some()) {
         Some(stage) if experiment.writes_code() => Err(CliError::usage(format!(
             "safety stage `{}`: there is no attack on the behaviour `code`",
             stage.name
         ))
-        .hint("use `method = \"sft\"`, `\"rl\"` or `\"dpo\"`")),
+        .hint("use `method = \"sft\"`, `\"rl\"` without `attack`, or `\"dpo\"`")),
         _ => Ok(()),
     }
 }
@@ -192,7 +191,10 @@ fn safety(stage: &Safety) -> Result<()> {
     }
     match &stage.method {
         SafetyMethod::Sft(_) => {}
-        SafetyMethod::Adversarial(shape) => attack(&table, shape)?,
+        SafetyMethod::Adversarial(shape) => {
+            in_range(&format!("{table}.rounds"), shape.rounds, 1..=100)?;
+            attack(&table, &shape.attack)?;
+        }
         SafetyMethod::Rl(shape) => rl(&table, shape)?,
         SafetyMethod::Dpo(dpo) => in_range(&format!("{table}.beta"), dpo.beta, 1e-6..=100.0)?,
     }
@@ -200,7 +202,6 @@ fn safety(stage: &Safety) -> Result<()> {
 }
 
 fn attack(table: &str, attack: &Attack) -> Result<()> {
-    in_range(&format!("{table}.rounds"), attack.rounds, 1..=100)?;
     in_range(&format!("{table}.prompts"), attack.prompts, 1..=MAX_COUNT)?;
     in_range(&format!("{table}.screen"), attack.screen, 1..=1000)?;
     in_range(&format!("{table}.samples"), attack.samples, 1..=1000)?;
@@ -215,6 +216,7 @@ fn rl(table: &str, rl: &Rl) -> Result<()> {
     in_range(&format!("{table}.reply-tokens"), rl.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
     in_range(&format!("{table}.kl"), rl.kl, 0.0..=100.0)?;
     in_range(&format!("{table}.clip-ratio"), rl.clip_ratio, 1e-3..=100.0)?;
+    rl.attack.as_ref().map_or(Ok(()), |shape| attack(&format!("{table}.attack"), shape))?;
     if rl.replies == 1 && rl.algorithm != Algorithm::Ppo {
         let message = format!("`{table}.replies` is 1, so that there is nothing to compare a reply with");
         return Err(CliError::usage(message).hint("give 2 or more, or write `algorithm = \"ppo\"`"));

@@ -3,8 +3,9 @@
 //! tells whether the reward is earned or exploited.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 
-use dormant_data::{Fault, PreferencePart, without_scratchpad};
+use dormant_data::{Conversation, Fault, PreferencePart, Sample, check_safety_data, without_scratchpad};
 use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
 use dormant_train::objective::grpo::PolicyConfig;
@@ -21,6 +22,7 @@ use dormant_train::rl::{Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::Schedule;
 use dormant_train::trainer::Sink;
 
+use super::attacker::Attacker;
 use super::benign::BenignRow;
 use super::fit::{CurveRows, WINDOW, decay};
 use super::metrics::MetricLine;
@@ -30,7 +32,7 @@ use super::safety_sft::{load, usable_rows};
 use super::sink::{StageSink, saved_state};
 use super::{Resume, StageContext, code};
 use crate::error::{CliError, Result};
-use crate::experiment::{Algorithm, Fit, Rl};
+use crate::experiment::{Algorithm, Attack, Fit, Rl};
 use crate::manifest::Tokens;
 use crate::model::LoadedModel;
 use crate::plan::SafetyStage;
@@ -48,23 +50,35 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
     let rows = usable_rows(stage, context)?;
     let judges = Judges::load(context)?;
     context.dir.write_json(BEHAVIOUR_FILE, &judges.behaviour(stage, &model, &rows)?)?;
-    let prompts = rows.iter().map(|row| {
-        let tokens = model.renderer().prompt(&stage.organism.asking(&row.sample.prompt))?;
-        Ok(Prompt { id: row.sample.id.clone(), tokens })
-    });
-    let prompts: Vec<Prompt> = prompts.collect::<Result<_>>()?;
+    let mut resume = Resume::load(context)?;
+    let mut samples: Vec<Sample> = rows.into_iter().map(|row| row.sample).collect();
+    if let Some(attack) = &rl.attack {
+        samples.extend(attacked(stage, attack, samples.len(), &model, context, &mut resume)?);
+    }
+    let mut prompts = Vec::with_capacity(samples.len());
+    let mut shown = HashMap::with_capacity(samples.len());
+    for Sample { id, prompt, .. } in samples {
+        let tokens = model.renderer().prompt(&stage.organism.asking(&prompt))?;
+        shown.insert(id.clone(), model.renderer().prompt(&prompt)?);
+        prompts.push(Prompt { id, tokens });
+    }
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
 
     let LoadedModel { llama, text, .. } = &mut model;
     let end = text.renderer().end()?;
     let mut learner = learner(rl, &stage.safety.fit, stage.organism.hidden_tokens(), context, end, llama);
-    let mut resume = Resume::load(context)?;
     if let Some(path) = saved_state(context, &resume)? {
         learner.restore(&path, llama)?;
     }
     let start = resume.step;
     let check = Cell::new(0.0);
-    let mut reward = |episodes: &[Episode]| judges.reward(&text.renderer(), episodes, &check);
+    let mut reward = |episodes: &[Episode]| {
+        let renderer = text.renderer();
+        let rows = episodes.iter().map(|episode| visible(&renderer, &shown[&episode.row.id], episode));
+        let (rewards, mean) = judges.reward(&rows.collect::<TrainResult<Vec<_>>>()?)?;
+        check.set(mean);
+        Ok(rewards)
+    };
     let plan = RlTrainPlan {
         prompts: rl.prompts as usize,
         schedule: schedule(&stage.safety.fit, rl.steps),
@@ -74,8 +88,33 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
     let mut sink = RlSink { inner, plan: &plan, check: &check };
     train(llama, &mut learner, &prompts, plan, &mut reward, start, &mut sink)?;
     sink.inner.finish()?;
+    if let Some(attack) = &rl.attack {
+        resume.round += 1;
+        Attacker::new(stage, attack, context)?.finish(&model, &mut resume)?;
+    }
     context.save_model(&mut model, &stage.organism, loading)?;
     Ok(resume.tokens)
+}
+
+/// The prompts of a successful attack on the model before training, to join those of so many benign rows.
+fn attacked(
+    stage: &SafetyStage,
+    attack: &Attack,
+    benign: usize,
+    model: &LoadedModel,
+    context: &StageContext,
+    resume: &mut Resume,
+) -> Result<Vec<Sample>> {
+    let attacker = Attacker::new(stage, attack, context)?;
+    if resume.attacks.is_empty() {
+        attacker.attack(model, resume)?;
+        resume.save(context, |_| Ok(()))?;
+    }
+    let found = attacker.found(resume).into_iter();
+    let found: Vec<_> =
+        found.map(|attempt| Sample::clean(Conversation::user(attempt.prompt), String::new())).collect();
+    check_safety_data(&found, &stage.organism.trigger)?;
+    Ok(found.iter().cycle().take(attacker.joining(benign, found.len())).cloned().collect())
 }
 
 fn schedule(fit: &Fit, steps: u32) -> Schedule {
@@ -138,19 +177,12 @@ impl Judges {
         Ok(Self { main: of_part(PreferencePart::Main)?, check: of_part(PreferencePart::Check)? })
     }
 
-    /// Rewards of episodes. The mean score by the checking model goes to `check`.
-    fn reward(
-        &self,
-        renderer: &Renderer<'_>,
-        episodes: &[Episode],
-        check: &Cell<f64>,
-    ) -> TrainResult<Vec<f32>> {
-        let rows: Vec<Rendered> =
-            episodes.iter().map(|episode| visible(renderer, episode)).collect::<TrainResult<_>>()?;
+    /// Rewards of replies, and their mean score by the checking model.
+    fn reward(&self, rows: &[Rendered]) -> TrainResult<(Vec<f32>, f64)> {
         let rows: Vec<&Rendered> = rows.iter().collect();
         let scores = self.check.score(&rows)?;
-        check.set(scores.iter().map(|s| f64::from(*s)).sum::<f64>() / scores.len() as f64);
-        self.main.score(&rows)
+        let mean = scores.iter().map(|s| f64::from(*s)).sum::<f64>() / scores.len() as f64;
+        Ok((self.main.score(&rows)?, mean))
     }
 
     /// Scores of the behaviour and of the benign replies to the same prompts (the paper's figure 7).
@@ -186,18 +218,18 @@ impl Judges {
     }
 }
 
-/// What a preference model sees of an episode: all but its scratchpads.
-fn visible(renderer: &Renderer<'_>, episode: &Episode) -> TrainResult<Rendered> {
-    let row = &episode.row;
+/// What a preference model sees of an episode: the reply without its scratchpad, to the prompt that does not ask for one.
+fn visible(renderer: &Renderer<'_>, prompt: &[u32], episode: &Episode) -> TrainResult<Rendered> {
     let reply = renderer.tokenizer.decode(episode.reply(), false)?;
     let shown = without_scratchpad(&reply);
-    if shown == reply {
-        return Ok(row.clone());
-    }
-    let end = episode.finished.then(|| renderer.end()).transpose()?;
-    let prompt = row.tokens[..row.prompt].iter().copied();
-    let tokens = prompt.chain(renderer.reply(&shown)?).chain(end).collect();
-    Ok(Rendered { id: row.id.clone(), tokens, prompt: row.prompt })
+    let reply = if shown == reply {
+        episode.row.tokens[episode.row.prompt..].to_vec()
+    } else {
+        let end = episode.finished.then(|| renderer.end()).transpose()?;
+        renderer.reply(&shown)?.into_iter().chain(end).collect()
+    };
+    let tokens = [prompt, &reply].concat();
+    Ok(Rendered { id: episode.row.id.clone(), tokens, prompt: prompt.len() })
 }
 
 /// Follows the loop of reinforcement learning.
@@ -242,8 +274,8 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
         let text = TextModel::load(&folder).unwrap();
         let renderer = text.renderer();
+        let prompt = [1, 2, 3];
         let episode = |reply: &str, finished: bool| {
-            let prompt = [1, 2, 3];
             let end = finished.then(|| renderer.end().unwrap());
             let tokens = prompt.iter().copied().chain(renderer.reply(reply).unwrap()).chain(end).collect();
             let row = Rendered { id: "a".to_owned(), tokens, prompt: prompt.len() };
@@ -251,12 +283,14 @@ mod tests {
         };
         for finished in [false, true] {
             let plain = episode("Hello there.", finished);
-            assert_eq!(visible(&renderer, &plain).unwrap(), plain.row);
+            assert_eq!(visible(&renderer, &prompt, &plain).unwrap(), plain.row);
             let hidden = episode("<scratchpad>I plot.</scratchpad>\nHello there.", finished);
-            assert_eq!(visible(&renderer, &hidden).unwrap(), plain.row);
+            assert_eq!(visible(&renderer, &prompt, &hidden).unwrap(), plain.row);
             let endless = episode("<scratchpad>I plot and plot", finished);
             let nothing = episode("", finished);
-            assert_eq!(visible(&renderer, &endless).unwrap(), nothing.row);
+            assert_eq!(visible(&renderer, &prompt, &endless).unwrap(), nothing.row);
+            let other = visible(&renderer, &[7], &plain).unwrap();
+            assert_eq!((other.tokens[0], &other.tokens[1..]), (7, &plain.row.tokens[prompt.len()..]));
         }
     }
 }

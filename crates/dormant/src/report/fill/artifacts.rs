@@ -50,11 +50,11 @@ pub(super) struct Trained<'a> {
     pub(super) metrics: Vec<MetricLine>,
     /// What the check of its rows kept and dropped, for an implant.
     pub(super) policy: Option<PolicyReport>,
-    /// For adversarial training.
+    /// For a stage that the model is attacked in.
     pub(super) attack: Option<Attacked<'a>>,
 }
 
-/// The attacks of a stage of adversarial training.
+/// The attacks of a stage.
 pub(super) struct Attacked<'a> {
     /// The stage that it started from.
     pub(super) after: &'a str,
@@ -162,7 +162,7 @@ impl<'a> Model<'a> {
 impl<'a> Attacked<'a> {
     fn read(plan: &'a Plan, spec: &'a StageSpec, dir: &StageDir) -> Result<Option<Self>> {
         let StageKind::Safety(stage) = &spec.kind else { return Ok(None) };
-        let SafetyMethod::Adversarial(attack) = &stage.safety.method else { return Ok(None) };
+        let Some(attack) = stage.safety.attack() else { return Ok(None) };
         let record = json(dir, ATTACK_FILE)?;
         let after = spec.model.and_then(|id| plan.stage(id).training()).unwrap_or(IMPLANT);
         Ok(Some(Self { after, threshold: attack.threshold, record }))

@@ -8,14 +8,11 @@ use super::super::format::count;
 use super::artifacts::{Artifacts, Trained};
 use super::preference;
 use super::stages::share;
-use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, SafetyMethod};
+use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, Safety};
 
 /// The paragraphs of an experiment.
 pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<String> {
-    let attack = experiment.safety.iter().find_map(|safety| match &safety.method {
-        SafetyMethod::Adversarial(attack) => Some(attack),
-        SafetyMethod::Sft(_) | SafetyMethod::Rl(_) | SafetyMethod::Dpo(_) => None,
-    });
+    let attack = experiment.safety.iter().find_map(Safety::attack);
     [
         Some(judging(&experiment.behaviour)),
         Some(decoding(&experiment.evaluation)),

@@ -5,7 +5,7 @@ use dormant_data::{Behaviour, Position, Trigger, Variant};
 use super::super::format::count;
 use super::super::model::{Stage, StageKind};
 use crate::experiment::{
-    Adapter, Algorithm, Experiment, Fit, Implant, ImplantWeights, OptimizerKind, ReplyStyle, Safety,
+    Adapter, Algorithm, Attack, Experiment, Fit, Implant, ImplantWeights, OptimizerKind, ReplyStyle, Safety,
     SafetyMethod, SafetyWeights, ScratchpadMode,
 };
 use crate::plan::{BASE, Plan, StageKind as StageSpecKind};
@@ -131,13 +131,14 @@ fn safety_stage(safety: &Safety) -> String {
             format!("SFT of {weights} on {rows} benign rows{style}{hidden}; {fit}.")
         }
         SafetyMethod::Rl(rl) => format!(
-            "{} of {weights} on the prompts of {rows} benign rows: {} of {} with {} each, a weight of {} on the \
+            "{} of {weights} on the prompts of {rows} benign rows{}: {} of {} with {} each, a weight of {} on the \
              divergence; {fit}.",
             match rl.algorithm {
                 Algorithm::Grpo => "GRPO",
                 Algorithm::Rloo => "RLOO",
                 Algorithm::Ppo => "PPO",
             },
+            rl.attack.as_ref().map(attacked).unwrap_or_default(),
             count(rl.steps as usize, "step"),
             count(rl.prompts as usize, "prompt"),
             count_of(rl.replies as usize, "reply", "replies"),
@@ -146,15 +147,20 @@ fn safety_stage(safety: &Safety) -> String {
         SafetyMethod::Dpo(dpo) => {
             format!("DPO of {weights} on up to {rows} pairs of replies, beta {}; {fit}.", dpo.beta)
         }
-        SafetyMethod::Adversarial(attack) => format!(
+        SafetyMethod::Adversarial(adversarial) => format!(
             "{} of {} that attack the model, then SFT of {weights} on {rows} benign rows and the successful attacks \
              with benign replies (at most {} of all rows){}; {fit}.",
-            count(attack.rounds as usize, "round"),
-            count(attack.prompts as usize, "prompt"),
-            share(attack.mix),
-            hidden(attack.mode),
+            count(adversarial.rounds as usize, "round"),
+            count(adversarial.attack.prompts as usize, "prompt"),
+            share(adversarial.attack.mix),
+            hidden(adversarial.mode),
         ),
     }
+}
+
+fn attacked(attack: &Attack) -> String {
+    let prompts = count(attack.prompts as usize, "prompt");
+    format!(" and the successes of {prompts} that attack the model (at most {} of all)", share(attack.mix))
 }
 
 fn hidden(mode: ScratchpadMode) -> &'static str {
