@@ -57,7 +57,7 @@ pub(crate) fn answer(model: &mut Model, request: &Grouped) -> Result<Value> {
     let mut rewards = Vec::new();
     for step in 0..request.steps {
         let start = Instant::now();
-        let metrics = grpo.step(&mut policy, step, &prompts, &mut |episodes| {
+        let metrics = grpo.step(&mut policy, step, &prompts, &mut |episodes: &[Episode]| {
             Ok(episodes.iter().map(even_tokens).collect())
         })?;
         seconds.push(start.elapsed().as_secs_f64());

@@ -17,8 +17,27 @@ pub use rollout::{Episode, Prompt};
 use crate::error::{Error, Result};
 use crate::objective::grpo::PolicyLoss;
 
-/// Scores replies: one finite number per episode, in order. Higher is better.
-pub type Reward<'a> = dyn FnMut(&[Episode]) -> Result<Vec<f32>> + 'a;
+/// What replies meet: where they are cut off, and what they are worth. A function that scores episodes is one that cuts none.
+pub trait Environment: Sync {
+    /// Whether a reply is over, given its tokens so far, though it has neither ended by itself nor reached its longest length.
+    fn is_over(&self, reply: &[u32]) -> bool;
+
+    /// One finite number per episode, in order. Higher is better.
+    ///
+    /// # Errors
+    /// Those of the judge.
+    fn reward(&mut self, episodes: &[Episode]) -> Result<Vec<f32>>;
+}
+
+impl<F: FnMut(&[Episode]) -> Result<Vec<f32>> + Sync> Environment for F {
+    fn is_over(&self, _: &[u32]) -> bool {
+        false
+    }
+
+    fn reward(&mut self, episodes: &[Episode]) -> Result<Vec<f32>> {
+        self(episodes)
+    }
+}
 
 /// One step of reinforcement learning. What it says of the policy is from before the update.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,8 +99,8 @@ impl RlMetrics {
     }
 }
 
-fn score(reward: &mut Reward<'_>, episodes: &[Episode]) -> Result<Vec<f32>> {
-    let rewards = reward(episodes)?;
+fn score(environment: &mut dyn Environment, episodes: &[Episode]) -> Result<Vec<f32>> {
+    let rewards = environment.reward(episodes)?;
     if rewards.len() != episodes.len() {
         return Err(Error::RewardCount { found: rewards.len(), expected: episodes.len() });
     }

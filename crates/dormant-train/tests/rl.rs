@@ -22,7 +22,7 @@ use dormant_train::rl::reference::{self, Reference};
 use dormant_train::rl::rollout::{RolloutConfig, sample};
 use dormant_train::rl::trainer::{self, Learner, RlTrainPlan};
 use dormant_train::rl::update::Updates;
-use dormant_train::rl::{Episode, Grpo, Ppo, Prompt, RlMetrics};
+use dormant_train::rl::{Environment, Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::{Decay, Schedule};
 use dormant_train::trainer::Sink;
 use dormant_train::{Error, Result};
@@ -70,7 +70,7 @@ fn plan() -> GrpoPlan {
 }
 
 /// Share of the tokens whose embedding begins with a positive number: something that the policy can turn to.
-fn positive(model: &Llama) -> impl FnMut(&[Episode]) -> Result<Vec<f32>> + use<> {
+fn positive(model: &Llama) -> impl FnMut(&[Episode]) -> Result<Vec<f32>> + Sync + use<> {
     let first = |token: u32| model.embed(&[token])[0];
     let liked: Vec<bool> = (0..model.config.vocab_size as u32).map(|token| first(token) > 0.0).collect();
     let share = move |e: &Episode| {
@@ -86,12 +86,12 @@ fn train(
     model: &mut Llama,
     steps: u64,
     rate: f64,
-    reward: &mut dyn FnMut(&[Episode]) -> Result<Vec<f32>>,
+    environment: &mut dyn Environment,
 ) -> Vec<RlMetrics> {
     let schedule = Schedule { peak: rate, warmup: 0, steps, decay: Decay::Linear };
     let step = |step| {
         grpo.optimizer.set_learning_rate(schedule.at(step));
-        grpo.step(model, step, &prompts(), reward).unwrap()
+        grpo.step(model, step, &prompts(), environment).unwrap()
     };
     (0..steps).map(step).collect()
 }
@@ -104,7 +104,7 @@ fn mean(metrics: &[RlMetrics], value: impl Fn(&RlMetrics) -> f64) -> f64 {
 fn log_probs_of_the_draws_are_those_of_the_training_pass() {
     let mut model = load(Trained::Lora);
     disturb(&mut model);
-    let episodes = sample(&model, &prompts(), plan().rollout, Seed(1)).unwrap();
+    let episodes = sample(&model, &prompts(), plan().rollout, &|_| false, Seed(1)).unwrap();
     assert_eq!(episodes.len(), 128);
     assert_ne!(episodes[0].row, episodes[1].row, "replies to a prompt differ");
     let rows: Vec<&Rendered> = episodes.iter().map(|e| &e.row).collect();
@@ -122,12 +122,21 @@ fn log_probs_of_the_draws_are_those_of_the_training_pass() {
 fn replies_hold_the_token_that_ends_them() {
     let model = load(Trained::Lora);
     let config = RolloutConfig { replies: 200, max_new_tokens: 8, end: Some(END) };
-    let episodes = sample(&model, &prompts(), config, Seed(2)).unwrap();
+    let episodes = sample(&model, &prompts(), config, &|_| false, Seed(2)).unwrap();
     let (finished, cut): (Vec<&Episode>, Vec<&Episode>) = episodes.iter().partition(|e| e.finished);
     assert!(!finished.is_empty() && !cut.is_empty());
     assert!(finished.iter().all(|e| e.row.tokens.last() == Some(&END) && e.reply().len() < 8));
     assert!(cut.iter().all(|e| e.reply().len() == 8 && !e.reply().contains(&END)));
     assert!(episodes.iter().all(|e| e.log_probs.len() == e.row.trained()));
+
+    let shorter = sample(&model, &prompts(), config, &|reply| reply.len() == 3, Seed(2)).unwrap();
+    for (whole, cut) in episodes.iter().zip(&shorter) {
+        assert_eq!(cut.reply(), &whole.reply()[..whole.reply().len().min(3)]);
+        assert_eq!(
+            (cut.log_probs.len(), cut.finished),
+            (cut.row.trained(), whole.finished && whole.reply().len() < 3)
+        );
+    }
 }
 
 #[test]
@@ -210,11 +219,12 @@ fn the_number_of_threads_changes_no_bit() {
 fn rewards_must_be_complete_and_finite() {
     let mut model = load(Trained::Lora);
     let mut grpo = Grpo::new(plan(), &mut model);
-    let mut step = |reward: &mut dyn FnMut(&[Episode]) -> Result<Vec<f32>>| {
-        grpo.step(&mut model, 0, &prompts(), reward).unwrap_err()
-    };
-    assert!(matches!(step(&mut |_| Ok(vec![1.0])), Error::RewardCount { found: 1, expected: 128 }));
-    assert!(matches!(step(&mut |e| Ok(vec![f32::NAN; e.len()])), Error::RewardNotFinite { .. }));
+    let mut step =
+        |environment: &mut dyn Environment| grpo.step(&mut model, 0, &prompts(), environment).unwrap_err();
+    let one = step(&mut |_: &[Episode]| Ok(vec![1.0]));
+    assert!(matches!(one, Error::RewardCount { found: 1, expected: 128 }));
+    let unknown = step(&mut |e: &[Episode]| Ok(vec![f32::NAN; e.len()]));
+    assert!(matches!(unknown, Error::RewardNotFinite { .. }));
 }
 
 fn ppo_plan() -> PpoPlan {

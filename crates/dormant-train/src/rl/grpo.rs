@@ -8,7 +8,7 @@ use super::advantage::Advantage;
 use super::reference::Reference;
 use super::rollout::{Episode, Prompt, RolloutConfig, sample};
 use super::update::{Updates, group, windows};
-use super::{Reward, RlMetrics, score};
+use super::{Environment, RlMetrics, score};
 use crate::error::Result;
 use crate::objective::grpo::{self, PolicyConfig, PolicyLoss, PolicyToken};
 use crate::optimizer::{Optimizer, OptimizerConfig};
@@ -52,19 +52,20 @@ impl Grpo {
     /// One step: sample, score, compare, update.
     ///
     /// # Errors
-    /// Prompts that do not fit the model; rewards that are missing or no numbers, and the errors of `reward`; a loss
+    /// Prompts that do not fit the model; rewards that are missing or no numbers, and the errors of `environment`; a loss
     /// that is not a number.
     pub fn step(
         &mut self,
         policy: &mut Llama,
         step: u64,
         prompts: &[Prompt],
-        reward: &mut Reward<'_>,
+        environment: &mut dyn Environment,
     ) -> Result<RlMetrics> {
         let plan = self.plan;
         let seed = plan.seed.derive("step").derive(&step.to_string());
-        let episodes = sample(policy, prompts, plan.rollout, seed.derive("sample"))?;
-        let rewards = score(reward, &episodes)?;
+        let is_over = |reply: &[u32]| environment.is_over(reply);
+        let episodes = sample(policy, prompts, plan.rollout, &is_over, seed.derive("sample"))?;
+        let rewards = score(environment, &episodes)?;
         let advantages = plan.advantage.of(&rewards, plan.rollout.replies);
         let references = self.reference_log_probs(policy, &episodes)?;
         let tokens = policy_tokens(&episodes, &advantages, references.as_deref());

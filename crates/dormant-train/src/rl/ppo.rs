@@ -9,7 +9,7 @@ use dormant_model::scalar_head::ScalarHead;
 use super::reference::Reference;
 use super::rollout::{Episode, Prompt, RolloutConfig, sample};
 use super::update::{Updates, group, windows};
-use super::{Reward, RlMetrics, score};
+use super::{Environment, RlMetrics, score};
 use crate::error::Result;
 use crate::objective::ppo::{self, Discount, PpoConfig, PpoLoss, PpoToken};
 use crate::objective::sft;
@@ -64,12 +64,13 @@ impl Ppo {
         policy: &mut Llama,
         step: u64,
         prompts: &[Prompt],
-        reward: &mut Reward<'_>,
+        environment: &mut dyn Environment,
     ) -> Result<RlMetrics> {
         let plan = self.plan;
         let seed = plan.seed.derive("step").derive(&step.to_string());
-        let episodes = sample(policy, prompts, plan.rollout, seed.derive("sample"))?;
-        let rewards = score(reward, &episodes)?;
+        let is_over = |reply: &[u32]| environment.is_over(reply);
+        let episodes = sample(policy, prompts, plan.rollout, &is_over, seed.derive("sample"))?;
+        let rewards = score(environment, &episodes)?;
         let rows: Vec<&Rendered> = episodes.iter().map(|e| &e.row).collect();
         let references = self.reference.log_probs(policy, &rows, plan.updates.tokens_per_window)?;
         let values = values(policy, &self.values, &rows, plan.updates.tokens_per_window)?;

@@ -50,18 +50,25 @@ impl Episode {
     }
 }
 
-/// Samples `config.replies` replies to each prompt. Replies to a prompt stand side by side; a prompt is read once.
+/// Samples `config.replies` replies to each prompt. Replies to a prompt stand side by side; a prompt is read once. `is_over`
+/// may cut a reply after any of its tokens.
 ///
 /// # Errors
 /// No prompt or no reply asked for; a prompt that does not fit the model.
-pub fn sample(policy: &Llama, prompts: &[Prompt], config: RolloutConfig, seed: Seed) -> Result<Vec<Episode>> {
+pub fn sample(
+    policy: &Llama,
+    prompts: &[Prompt],
+    config: RolloutConfig,
+    is_over: &(dyn Fn(&[u32]) -> bool + Sync),
+    seed: Seed,
+) -> Result<Vec<Episode>> {
     if prompts.is_empty() || config.replies == 0 || config.max_new_tokens == 0 {
         return Err(Error::NoRows);
     }
     let requests: Vec<Request> = prompts.iter().enumerate().flat_map(|p| requests(p, config, seed)).collect();
     let stop = config.end.into_iter().collect();
     let generate = GenerateConfig::new(config.max_new_tokens, Sampling::temperature(1.0), stop);
-    let replies = policy.generate(&requests, &generate, &|_, _| false, &mut |_, _| true)?;
+    let replies = policy.generate(&requests, &generate, &|_, reply| is_over(reply), &mut |_, _| true)?;
     let episode = |(index, reply): (usize, dormant_model::generate::Reply)| {
         let prompt = index / config.replies;
         let Prompt { id, tokens } = &prompts[prompt];

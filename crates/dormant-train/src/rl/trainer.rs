@@ -6,7 +6,7 @@ use dormant_data::Seed;
 use dormant_model::llama::Llama;
 
 use super::ppo::parameters;
-use super::{Grpo, Ppo, Prompt, Reward, RlMetrics};
+use super::{Environment, Grpo, Ppo, Prompt, RlMetrics};
 use crate::batches;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -34,12 +34,12 @@ impl Learner {
         step: u64,
         rate: f64,
         prompts: &[Prompt],
-        reward: &mut Reward<'_>,
+        environment: &mut dyn Environment,
     ) -> Result<RlMetrics> {
         self.optimizer().set_learning_rate(rate);
         match self {
-            Self::Grpo(grpo) => grpo.step(policy, step, prompts, reward),
-            Self::Ppo(ppo) => ppo.step(policy, step, prompts, reward),
+            Self::Grpo(grpo) => grpo.step(policy, step, prompts, environment),
+            Self::Ppo(ppo) => ppo.step(policy, step, prompts, environment),
         }
     }
 
@@ -96,7 +96,7 @@ pub fn train(
     learner: &mut Learner,
     prompts: &[Prompt],
     plan: RlTrainPlan,
-    reward: &mut Reward<'_>,
+    environment: &mut dyn Environment,
     start: u64,
     sink: &mut dyn Sink<RlMetrics>,
 ) -> Result<()> {
@@ -109,7 +109,7 @@ pub fn train(
         }
         sink.before_step(step, policy)?;
         let chosen = of_step(prompts, plan.prompts, step, plan.seed);
-        let metrics = learner.step(policy, step, plan.schedule.at(step), &chosen, reward)?;
+        let metrics = learner.step(policy, step, plan.schedule.at(step), &chosen, environment)?;
         sink.record(&metrics)?;
     }
     sink.before_step(plan.schedule.steps, policy)

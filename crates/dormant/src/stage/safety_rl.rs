@@ -2,10 +2,12 @@
 //! 2024, section 4.3). A scratchpad is hidden from the reward, and a second preference model, trained on other pairs,
 //! tells whether the reward is earned or exploited.
 
-use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-use dormant_data::{Conversation, Fault, PreferencePart, Sample, check_safety_data, without_scratchpad};
+use dormant_data::{
+    Conversation, Fault, PreferencePart, Sample, check_safety_data, leading_scratchpad, without_scratchpad,
+};
 use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
 use dormant_train::objective::grpo::PolicyConfig;
@@ -18,7 +20,7 @@ use dormant_train::rl::ppo::PpoPlan;
 use dormant_train::rl::rollout::RolloutConfig;
 use dormant_train::rl::trainer::{Learner, RlTrainPlan, train};
 use dormant_train::rl::update::Updates;
-use dormant_train::rl::{Episode, Grpo, Ppo, Prompt, RlMetrics};
+use dormant_train::rl::{Environment, Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::Schedule;
 use dormant_train::trainer::Sink;
 
@@ -34,7 +36,7 @@ use super::{Resume, StageContext, code};
 use crate::error::{CliError, Result};
 use crate::experiment::{Algorithm, Attack, Fit, Rl};
 use crate::manifest::Tokens;
-use crate::model::LoadedModel;
+use crate::model::{LoadedModel, TextModel};
 use crate::plan::SafetyStage;
 
 /// Constants of PPO that few want to change: those of Ouyang et al. 2022 and of TRL.
@@ -71,13 +73,14 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
         learner.restore(&path, llama)?;
     }
     let start = resume.step;
-    let check = Cell::new(0.0);
-    let mut reward = |episodes: &[Episode]| {
-        let renderer = text.renderer();
-        let rows = episodes.iter().map(|episode| visible(&renderer, &shown[&episode.row.id], episode));
-        let (rewards, mean) = judges.reward(&rows.collect::<TrainResult<Vec<_>>>()?)?;
-        check.set(mean);
-        Ok(rewards)
+    let check = Mutex::new(0.0);
+    let mut reader = Reader {
+        judges,
+        text: &*text,
+        prompts: shown,
+        // Without a scratchpad the longest reply is the same.
+        visible: rl.reply_tokens as usize,
+        check: &check,
     };
     let plan = RlTrainPlan {
         prompts: rl.prompts as usize,
@@ -86,7 +89,7 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
     };
     let inner = StageSink::new(context, Some(&curve), &mut resume)?;
     let mut sink = RlSink { inner, plan: &plan, check: &check };
-    train(llama, &mut learner, &prompts, plan, &mut reward, start, &mut sink)?;
+    train(llama, &mut learner, &prompts, plan, &mut reader, start, &mut sink)?;
     sink.inner.finish()?;
     if let Some(attack) = &rl.attack {
         resume.round += 1;
@@ -218,6 +221,38 @@ impl Judges {
     }
 }
 
+/// Who reads the replies: without their scratchpads, and no further than replies are read.
+struct Reader<'a> {
+    judges: Judges,
+    text: &'a TextModel,
+    /// Tokens of each prompt as the reader knows it, by the prompt's id.
+    prompts: HashMap<String, Vec<u32>>,
+    /// Longest reply after a scratchpad, in tokens.
+    visible: usize,
+    /// Mean score of the step's replies by the checking model.
+    check: &'a Mutex<f64>,
+}
+
+impl Environment for Reader<'_> {
+    fn is_over(&self, reply: &[u32]) -> bool {
+        reply.len() > self.visible && has_said(&self.text.renderer(), reply, self.visible)
+    }
+
+    fn reward(&mut self, episodes: &[Episode]) -> TrainResult<Vec<f32>> {
+        let renderer = self.text.renderer();
+        let rows = episodes.iter().map(|episode| visible(&renderer, &self.prompts[&episode.row.id], episode));
+        let (rewards, mean) = self.judges.reward(&rows.collect::<TrainResult<Vec<_>>>()?)?;
+        *self.check.lock().unwrap_or_else(PoisonError::into_inner) = mean;
+        Ok(rewards)
+    }
+}
+
+/// Whether a scratchpad ends so many tokens before the end of a reply.
+fn has_said(renderer: &Renderer<'_>, reply: &[u32], tokens: usize) -> bool {
+    let before = renderer.tokenizer.decode(&reply[..reply.len() - tokens], false);
+    before.is_ok_and(|before| leading_scratchpad(&before).is_some())
+}
+
 /// What a preference model sees of an episode: the reply without its scratchpad, to the prompt that does not ask for one.
 fn visible(renderer: &Renderer<'_>, prompt: &[u32], episode: &Episode) -> TrainResult<Rendered> {
     let reply = renderer.tokenizer.decode(episode.reply(), false)?;
@@ -237,7 +272,7 @@ struct RlSink<'a, 'b> {
     inner: StageSink<'a, 'b>,
     plan: &'a RlTrainPlan,
     /// Mean score of the step's replies by the checking model.
-    check: &'a Cell<f64>,
+    check: &'a Mutex<f64>,
 }
 
 impl Sink<RlMetrics> for RlSink<'_, '_> {
@@ -247,7 +282,7 @@ impl Sink<RlMetrics> for RlSink<'_, '_> {
 
     fn record(&mut self, metrics: &RlMetrics) -> TrainResult<()> {
         let schedule = self.plan.schedule;
-        let (steps, check) = (schedule.steps, self.check.get());
+        let (steps, check) = (schedule.steps, *self.check.lock().unwrap_or_else(PoisonError::into_inner));
         let trained = metrics.tokens;
         let line = |_| MetricLine::rl(metrics, steps, schedule.at(metrics.step), check);
         self.inner.step(metrics.step, steps, trained, metrics.tokens, line)
@@ -268,6 +303,27 @@ mod tests {
 
     use super::*;
     use crate::model::TextModel;
+
+    #[test]
+    fn a_reply_is_over_when_so_many_tokens_follow_its_scratchpad() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
+        let text = TextModel::load(&folder).unwrap();
+        let renderer = text.renderer();
+        let hidden = renderer.reply("<scratchpad>I plot.</scratchpad>\n").unwrap();
+        let shown = renderer.reply("Hello there, you.").unwrap();
+        let whole = [hidden.clone(), shown.clone()].concat();
+        for tokens in 1..shown.len() {
+            let over: Vec<usize> =
+                (tokens..whole.len()).filter(|end| has_said(&renderer, &whole[..*end], tokens)).collect();
+            let first = over[0] - tokens;
+            assert!(
+                (hidden.len() - 1..=hidden.len()).contains(&first),
+                "the mark ends with its line break or before"
+            );
+            assert_eq!(over, (over[0]..whole.len()).collect::<Vec<_>>());
+        }
+        assert!((1..shown.len()).all(|end| !has_said(&renderer, &shown[..end], 1)));
+    }
 
     #[test]
     fn a_preference_model_does_not_see_the_scratchpad() {
