@@ -118,6 +118,7 @@ fn file() -> impl Strategy<Value = String> {
         "[[organism]]\nname = 'o'\nvariant = 'distilled'\n[[organism]]\n\
          [[safety]]\nstyle = 'pirate'\nmode = 'post-scratchpad'\norganisms = ['o']",
         "[[safety]]\nname = 'a'\nmethod = 'adversarial'\nmix = 0.25\n[[safety]]\nname = 'b'\nafter = 'implant'",
+        "[[safety]]\nmethod = 'rl'\nattack = { prompts = 3, mix = 0.25 }\n[[safety]]\nmethod = 'sft'",
         "[[safety]]\nmethod = 'rl'\nalgorithm = 'ppo'\nreplies = 1\n[[safety]]\nmethod = 'dpo'\npairs = 'p.jsonl'\n\
          [preference]\ndata = 'q.jsonl'\nepochs = 3",
         "",

@@ -52,6 +52,7 @@ steps = 20
 prompts = 4
 replies = 2
 batch-tokens = 32
+attack = { prompts = 4, samples = 2, threshold = 0.0 }
 
 [[safety]]
 name = 'ppo'
