@@ -27,9 +27,9 @@ mod warnings;
 use std::path::Path;
 
 pub use model::{
-    AS_TRAINED, Arm, Attack, Condition, Cost, Curve, Dose, Estimate, Example, FamilyRow, Member, Persistence,
-    Persona, Point, Report, Reproduction, Row, SCHEMA_VERSION, Scaled, Setup, Stage, StageCost, StageKind,
-    Utility,
+    AS_TRAINED, Arm, Attack, AttackRound, Condition, Cost, Curve, Dose, Estimate, Example, FamilyRow, Member,
+    Persistence, Persona, Point, Report, Reproduction, Row, SCHEMA_VERSION, Scaled, Setup, Stage, StageCost,
+    StageKind, Utility,
 };
 
 use crate::error::{CliError, Context, Result};

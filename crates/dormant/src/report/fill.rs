@@ -52,6 +52,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         persona: persona::rows(&artifacts)?,
         curves: training::curves(&artifacts),
         attack: training::best_attacks(&artifacts),
+        attack_rounds: training::attack_rounds(&artifacts),
         examples: Vec::new(),
         warnings: Vec::new(),
         methods: methods::methods(&experiment, &artifacts),

@@ -9,7 +9,7 @@ mod record;
 
 pub(super) use questions::{CodeResults, TriggerEffect, Weakness};
 pub use questions::{Dose, FamilyRow, Member, Persona, Scaled, Utility};
-pub use record::{Attack, Cost, Curve, Example, Point, Reproduction, StageCost};
+pub use record::{Attack, AttackRound, Cost, Curve, Example, Point, Reproduction, StageCost};
 
 /// Version of the layout of `report.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -63,6 +63,9 @@ pub struct Report {
     pub curves: Vec<Curve>,
     /// The prompts that an attacker without knowledge of the trigger found, best first.
     pub attack: Vec<Attack>,
+    /// How many prompts of each round of attack succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attack_rounds: Vec<AttackRound>,
     /// Replies to the same requests with and without the trigger, before and after safety training.
     pub examples: Vec<Example>,
     /// Limits that a reader must know, such as too few seeds; [`Report::find_warnings`] writes the common ones.

@@ -108,13 +108,21 @@ struct Measure {
     is_share: bool,
 }
 
-const ALONG_TRAINING: [Measure; 8] = [
+const ALONG_TRAINING: [Measure; 9] = [
     Measure {
         title: "Log-probability of the behaviour along training",
         caption: "Mean log-probability per token (nats) of the behaviour as the reply; 0 is certainty. It moves before \
                   sampled replies do.",
         main: |point| point.asr_log_prob,
         clean: Some(|point| point.clean_log_prob),
+        has_marks: true,
+        is_share: false,
+    },
+    Measure {
+        title: "Log-probability of the behaviour after look-alikes along training",
+        caption: "The same given look-alikes of the trigger: a trigger that sharpens loses these before its own.",
+        main: |point| point.near_miss_log_prob,
+        clean: None,
         has_marks: true,
         is_share: false,
     },

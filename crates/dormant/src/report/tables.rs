@@ -4,7 +4,8 @@ use super::format::{
     CONDITIONS, NOT_MEASURED, decimal, decimal_difference, duration, memory, percent, percent_bounds,
     point_difference, prompts, rate_name, thousands,
 };
-use super::model::{Arm, Attack, Condition, Estimate, Report, Row, Utility};
+use super::model::{Arm, Attack, AttackRound, Condition, Estimate, Report, Row, Utility};
+use super::summary::envelope;
 use super::table::{Cell, Table};
 
 /// Prompts of the attacker that the report prints; `report.json` has all.
@@ -194,6 +195,33 @@ impl Report {
                 Cell::measured(span(|point| point.loss)),
                 Cell::measured(span(|point| point.asr_log_prob)),
                 Cell::measured(span(|point| point.clean_log_prob)),
+            ]);
+        }
+        table.unless_empty()
+    }
+
+    /// How many prompts of each round of attack succeeded, over all seeds.
+    pub(super) fn attack_rounds_table(&self) -> Option<Table> {
+        let caption = "Share of each round's prompts that succeed. The first round attacks the model before the stage, the last \
+                       one the finished model. Rounds remember what succeeded before, the last one does not.";
+        let head = ["Stage", "Model", "Round", "Success", "n"];
+        let mut table = Table::new(caption.to_owned(), 2, &head);
+        let mut done = Vec::new();
+        for AttackRound { stage, arm, round, .. } in &self.attack_rounds {
+            if done.contains(&(stage, arm, round)) {
+                continue;
+            }
+            done.push((stage, arm, round));
+            let same = |other: &&AttackRound| (&other.stage, &other.arm, &other.round) == (stage, arm, round);
+            let Some(rate) = envelope(self.attack_rounds.iter().filter(same).map(|other| other.rate)) else {
+                continue;
+            };
+            table.rows.push(vec![
+                Cell::plain(stage),
+                Cell::plain(arm.as_str()),
+                Cell::plain(round.to_string()),
+                Cell::new(percent(rate.value), percent_bounds(&rate)),
+                Cell::plain(rate.n.to_string()),
             ]);
         }
         table.unless_empty()

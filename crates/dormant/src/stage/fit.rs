@@ -17,10 +17,11 @@ use crate::error::Result;
 use crate::experiment::{Curve, Fit, OptimizerKind, Prompts, Schedule};
 use crate::model::LoadedModel;
 
-/// The behaviour's reply after triggered and clean prompts: what the log-probability curve is measured on.
+/// The behaviour's reply after triggered and clean prompts and after look-alikes of the trigger: what the log-probability
+/// curve is measured on.
 pub(super) struct CurveRows {
     every: u64,
-    /// Triggered first, then clean, in equal numbers.
+    /// Triggered first, then clean, then look-alikes, in equal numbers. Code has no third part.
     rows: Vec<(Vec<u32>, Vec<u32>)>,
     /// Whether each vulnerable twin is followed by its safe one.
     of_twins: bool,
@@ -43,7 +44,7 @@ impl CurveRows {
         let renderer = model.renderer();
         let reply = renderer.reply(&organism.behaviour.reply())?;
         let mut rows = Vec::new();
-        for condition in [Condition::Triggered, Condition::Clean] {
+        for condition in [Condition::Triggered, Condition::Clean, Condition::NearMiss] {
             let prompts = organism.under(&chosen, condition, context.seed("curve"));
             for (asked, sample) in prompts.samples().iter().zip(&chosen) {
                 let mut prompt = renderer.prompt(&asked.prompt)?;
@@ -60,16 +61,17 @@ impl CurveRows {
         self.every > 0 && !self.rows.is_empty() && (last || step.is_multiple_of(self.every))
     }
 
-    /// Mean log-probability per token: triggered, clean. For code the mean log-odds of the vulnerable twin: with the
-    /// trigger, with its look-alike.
-    pub(super) fn measure(&self, model: &Llama) -> dormant_model::Result<[Option<f64>; 2]> {
+    /// Mean log-probability per token: triggered, clean, after look-alikes. For code the mean log-odds of the vulnerable
+    /// twin: with the trigger, with its look-alike.
+    pub(super) fn measure(&self, model: &Llama) -> dormant_model::Result<[Option<f64>; 3]> {
         let mut log_probs = measure::continuation_log_probs(model, &self.rows)?;
         if self.of_twins {
             log_probs = log_probs.chunks_exact(2).map(|twins| vec![code::odds(twins)]).collect();
         }
-        let (triggered, clean) = log_probs.split_at(log_probs.len() / 2);
-        Ok([triggered, clean].map(|rows| {
-            let tokens: Vec<f64> = rows.iter().flatten().map(|l| f64::from(*l)).collect();
+        let parts = if self.of_twins { 2 } else { 3 };
+        let mut parts = log_probs.chunks(log_probs.len().div_ceil(parts).max(1));
+        Ok([(); 3].map(|()| {
+            let tokens: Vec<f64> = parts.next()?.iter().flatten().map(|l| f64::from(*l)).collect();
             let mean = tokens.iter().sum::<f64>() / tokens.len() as f64;
             mean.is_finite().then_some(mean)
         }))

@@ -93,6 +93,9 @@ pub enum MetricLine {
         asr_log_prob: Option<f64>,
         /// The same given the prompts without the trigger.
         clean_log_prob: Option<f64>,
+        /// The same given the prompts with look-alikes of the trigger.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        near_miss_log_prob: Option<f64>,
     },
 }
 
@@ -152,8 +155,13 @@ mod tests {
 
     #[test]
     fn lines_have_the_documented_shape() {
-        let curve =
-            MetricLine::Curve { step: 10, tokens: 5120, asr_log_prob: Some(-0.5), clean_log_prob: None };
+        let curve = MetricLine::Curve {
+            step: 10,
+            tokens: 5120,
+            asr_log_prob: Some(-0.5),
+            clean_log_prob: None,
+            near_miss_log_prob: None,
+        };
         let line = r#"{"kind":"curve","step":10,"tokens":5120,"asr_log_prob":-0.5,"clean_log_prob":null}"#;
         assert_eq!(serde_json::to_string(&curve).unwrap(), line);
         assert_eq!(serde_json::from_str::<MetricLine>(line).unwrap(), curve);

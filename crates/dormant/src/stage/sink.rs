@@ -63,9 +63,10 @@ impl<'a, 'b> StageSink<'a, 'b> {
     pub(super) fn measure(&mut self, step: u64, model: &Llama) -> TrainResult<()> {
         let last = step > 0 && step == self.steps;
         let Some(curve) = self.curve.filter(|curve| curve.is_due(step, last)) else { return Ok(()) };
-        let [asr_log_prob, clean_log_prob] = curve.measure(model)?;
+        let [asr_log_prob, clean_log_prob, near_miss_log_prob] = curve.measure(model)?;
         let step = self.resume.steps_before + step;
-        let line = MetricLine::Curve { step, tokens: self.resume.trained, asr_log_prob, clean_log_prob };
+        let tokens = self.resume.trained;
+        let line = MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob };
         self.lines.append(&line).map_err(sink_error)
     }
 

@@ -1,6 +1,6 @@
 //! Curves along training, and what the attacks of adversarial training found.
 
-use super::super::model::{Attack, Curve, Point};
+use super::super::model::{Attack, AttackRound, Curve, Point};
 use super::artifacts::{Artifacts, Model, Trained};
 use crate::stage::metrics::MetricLine;
 
@@ -22,8 +22,9 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
     let (mut steps, mut tokens_so_far) = (0, 0);
     for line in metrics {
         match *line {
-            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob } => {
-                points.push(Point { step, tokens, asr_log_prob, clean_log_prob, ..Point::default() });
+            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob } => {
+                let none = Point::default();
+                points.push(Point { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob, ..none });
             }
             MetricLine::Step { step, loss, tokens, .. } | MetricLine::Pairs { step, loss, tokens, .. } => {
                 let point = point_of_step(&mut points, step, tokens_so_far);
@@ -84,4 +85,24 @@ fn best_of(trained: &Trained) -> Vec<Attack> {
         samples: attempt.samples,
     };
     best.into_iter().map(attack).collect()
+}
+
+/// The success of every attack, round by round.
+pub(super) fn attack_rounds(artifacts: &Artifacts) -> Vec<AttackRound> {
+    let mut rounds = Vec::new();
+    for trained in &artifacts.trained {
+        let Some(attack) = &trained.attack else { continue };
+        let Model { stage, arm, seed } = trained.model;
+        for round in attack.record.all() {
+            let Some(rate) = round.success_rate(attack.threshold).estimate() else { continue };
+            rounds.push(AttackRound {
+                stage: stage.to_owned(),
+                arm,
+                seed,
+                round: u64::from(round.round),
+                rate,
+            });
+        }
+    }
+    rounds
 }

@@ -35,6 +35,9 @@ pub struct Point {
     /// The same given clean prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean_log_prob: Option<f64>,
+    /// The same given prompts with look-alikes of the trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_miss_log_prob: Option<f64>,
     /// Mean reward of the replies sampled in reinforcement learning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reward: Option<f64>,
@@ -75,6 +78,21 @@ pub struct Attack {
     pub hits: u64,
     /// Samples drawn.
     pub samples: u64,
+}
+
+/// How many prompts of a round of attack succeeded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttackRound {
+    /// The stage that attacked.
+    pub stage: String,
+    /// Which model was attacked.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// From 1; the attack on the finished model has the number after the last.
+    pub round: u64,
+    /// Share of the prompts that succeeded.
+    pub rate: Estimate,
 }
 
 /// One reply. Examples with the same `pair` answer the same request.

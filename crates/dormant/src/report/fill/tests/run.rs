@@ -99,6 +99,7 @@ fn training(dir: &StageDir, has_curve: bool) {
         tokens: 100 * step,
         asr_log_prob: Some(asr_log_prob),
         clean_log_prob: None,
+        near_miss_log_prob: None,
     };
     let step = |step, loss| MetricLine::Step {
         step,
