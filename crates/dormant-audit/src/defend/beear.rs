@@ -15,7 +15,7 @@ use dormant_tensor::Buffer;
 use dormant_train::objective::sft;
 use dormant_train::render::Rendered;
 
-use super::latent::{Pairs, prompt_places, sft_shifted, step_against, typical_lengths};
+use super::latent::{Pairs, prompt_places, sft_shifted, step_against};
 use super::training::{Progress, Training, train};
 use crate::error::Result;
 
@@ -62,7 +62,7 @@ pub fn beear(
     let pairs = Pairs::new(model, rows, unwanted, config.beta)?;
     let mut delta = Vec::new();
     let mut step = 0;
-    train(model, pairs.lengths(), config.training, progress, |model, items| {
+    train(model, pairs.tokens(), config.training, progress, |model, items| {
         if step % config.every == 0 {
             delta = entrapment(model, &pairs, config)?;
         }
@@ -82,7 +82,6 @@ fn entrapment(model: &mut Llama, pairs: &Pairs, config: BeearConfig) -> Result<V
     for step in 0..config.steps {
         let items: Vec<usize> = (0..config.pairs).map(|i| (step * config.pairs + i) % pairs.len()).collect();
         let rows = pairs.rows(&items);
-        let length = typical_lengths(model, &rows)?[layer(model)];
         let shift = universal(model, &rows, &delta);
         let (loss, gradients) = pairs.attack(model, &items, &[shift])?;
         let mut gradient = vec![0.0; delta.len()];
@@ -91,7 +90,7 @@ fn entrapment(model: &mut Llama, pairs: &Pairs, config: BeearConfig) -> Result<V
             here.iter_mut().zip(&gradients[0][row * d..]).for_each(|(sum, g)| *sum += g);
         }
         for (delta, gradient) in delta.chunks_exact_mut(d).zip(gradient.chunks_exact(d)) {
-            step_against(delta, gradient, config.step * length);
+            step_against(delta, gradient, config.step * pairs.typical_length(layer(model)));
         }
         tracing::debug!(step, loss = loss.mean(), "entrapment");
     }

@@ -16,7 +16,7 @@ use dormant_tensor::Buffer;
 use dormant_train::objective::sft;
 use dormant_train::render::Rendered;
 
-use super::latent::{Pairs, prompt_places, shorten, step_against, typical_lengths};
+use super::latent::{Pairs, prompt_places, shorten, step_against};
 use super::training::{Progress, Training, train};
 use crate::error::Result;
 
@@ -54,7 +54,7 @@ pub fn lat(
     progress: Progress<'_>,
 ) -> Result<()> {
     let pairs = Pairs::new(model, rows, unwanted, config.beta)?;
-    train(model, pairs.lengths(), config.training, progress, |model, items| {
+    train(model, pairs.tokens(), config.training, progress, |model, items| {
         let shifts = attack(model, &pairs, items, config)?;
         let defence = pairs.defence(model, items, &shifts)?;
         let wanted = pairs.wanted(items);
@@ -72,15 +72,15 @@ fn attack(model: &mut Llama, pairs: &Pairs, items: &[usize], config: LatConfig) 
     let rows = pairs.rows(items);
     let (batch, _) = sft::batch(&rows, 0.0);
     let (places, d) = (prompt_places(&rows), model.config.hidden_size);
-    let lengths = typical_lengths(model, &rows)?;
-    let mut layers: Vec<usize> = DEPTHS.iter().map(|depth| (depth * lengths.len() as f64) as usize).collect();
+    let blocks = model.config.num_hidden_layers as f64;
+    let mut layers: Vec<usize> = DEPTHS.iter().map(|depth| (depth * blocks) as usize).collect();
     layers.dedup();
     let shift = |layer| Shift { layer, values: Buffer::zeros(batch.len() * d) };
     let mut shifts: Vec<Shift> = layers.into_iter().map(shift).collect();
     for _ in 0..config.steps {
         let (_, gradients) = pairs.attack(model, items, &shifts)?;
         for (shift, gradient) in shifts.iter_mut().zip(&gradients) {
-            let radius = config.radius * lengths[shift.layer];
+            let radius = config.radius * pairs.typical_length(shift.layer);
             for row in places.keys().map(|row| row * d..(row + 1) * d) {
                 let x = &mut shift.values[row.clone()];
                 step_against(x, &gradient[row], 2.0 * radius / config.steps as f32);

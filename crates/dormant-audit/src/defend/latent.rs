@@ -17,6 +17,9 @@ use dormant_train::render::Rendered;
 
 use crate::error::Result;
 
+/// Rows that the typical length of the residual stream is measured on.
+const MEASURED_ROWS: usize = 16;
+
 /// Tokens that are scored at once.
 const WINDOW: usize = 2048;
 
@@ -34,6 +37,8 @@ pub(super) struct Pairs {
     references: Vec<[f64; 2]>,
     /// Weight `β` of these.
     beta: f64,
+    /// Typical length of the residual stream after each block, before the defence.
+    lengths: Vec<f32>,
 }
 
 impl Pairs {
@@ -56,7 +61,8 @@ impl Pairs {
             PairObjective::Dpo { references, .. } => references,
             PairObjective::RewardModel(_) => unreachable!("preferences were asked for"),
         };
-        Ok(Self { pairs, references, beta })
+        let lengths = typical_lengths(model, &rows.iter().take(MEASURED_ROWS).collect::<Vec<_>>())?;
+        Ok(Self { pairs, references, beta, lengths })
     }
 
     /// Number of pairs.
@@ -64,8 +70,13 @@ impl Pairs {
         self.pairs.len()
     }
 
+    /// Typical length of the residual stream after a block, before the defence.
+    pub(super) fn typical_length(&self, layer: usize) -> f32 {
+        self.lengths[layer]
+    }
+
     /// Tokens of each pair.
-    pub(super) fn lengths(&self) -> Vec<usize> {
+    pub(super) fn tokens(&self) -> Vec<usize> {
         self.pairs.iter().map(RenderedPair::tokens).collect()
     }
 
@@ -136,11 +147,8 @@ pub(super) fn prompt_places(rows: &[&Rendered]) -> BTreeMap<usize, usize> {
     of_row.collect()
 }
 
-/// Median length of the residual stream after each block, at some rows of a batch.
-///
-/// # Errors
-/// If the model refuses the batch.
-pub(super) fn typical_lengths(model: &Llama, rows: &[&Rendered]) -> Result<Vec<f32>> {
+/// Median length of the residual stream after each block, over the tokens of prompts.
+fn typical_lengths(model: &Llama, rows: &[&Rendered]) -> Result<Vec<f32>> {
     let (batch, _) = sft::batch(rows, 0.0);
     let at: Vec<usize> = prompt_places(rows).into_keys().collect();
     let median = |stream: &Buffer| {
