@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::experiment::{
     Adversarial, Attack, Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights,
+    ScratchpadMode, Sft,
 };
 use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
@@ -207,11 +208,19 @@ fn preference(preference: &Preference) -> Work {
 
 fn safety_training(stage: &SafetyStage) -> Work {
     let safety = &stage.safety;
+    let hidden = if stage.organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 };
     let mut trained = trained_tokens(safety.rows, &safety.fit);
     let mut work = Work::default();
+    if let SafetyMethod::Sft(Sft { mode, .. }) | SafetyMethod::Adversarial(Adversarial { mode, .. }) =
+        &safety.method
+        && *mode == ScratchpadMode::PostScratchpad
+    {
+        // The model writes the scratchpads itself.
+        trained += f64::from(safety.rows) * f64::from(safety.fit.epochs) * hidden;
+        work = sampling(f64::from(safety.rows), hidden);
+    }
     if let SafetyMethod::Rl(rl) = &safety.method {
         let prompts = f64::from(rl.steps) * f64::from(rl.prompts);
-        let hidden = if stage.organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 };
         let tokens = prompts * f64::from(rl.replies) * (f64::from(rl.reply_tokens) + hidden);
         let read = tokens + prompts * PROMPT_TOKENS;
         // Two preference models and the reference read what the policy wrote.
@@ -219,9 +228,7 @@ fn safety_training(stage: &SafetyStage) -> Work {
         trained = f64::from(safety.fit.epochs) * read;
         // One attack before training, one on the finished model.
         if let Some(attack) = &rl.attack {
-            let Work { sampled, scored, .. } = attacks(attack, 2);
-            work.sampled += sampled;
-            work.scored += scored;
+            work.add_attacks(attack, 2, hidden);
         }
     }
     if let SafetyMethod::Dpo(_) = &safety.method {
@@ -232,7 +239,7 @@ fn safety_training(stage: &SafetyStage) -> Work {
     if let SafetyMethod::Adversarial(adversarial) = &safety.method {
         let Adversarial { rounds, attack, .. } = adversarial;
         // One attack before each round of training, one on the finished model.
-        work = attacks(attack, rounds + 1);
+        work.add_attacks(attack, rounds + 1, hidden);
         trained *= f64::from(*rounds) / (1.0 - attack.mix).max(0.1);
     }
     match safety.weights {
@@ -242,13 +249,15 @@ fn safety_training(stage: &SafetyStage) -> Work {
     work
 }
 
-fn attacks(attack: &Attack, count: u32) -> Work {
-    let candidates = f64::from(count) * f64::from(attack.prompts);
-    let mut work = sampling(candidates * f64::from(attack.samples), ATTACKED_TOKENS);
-    work.scored = candidates * f64::from(attack.screen) * PROMPT_TOKENS;
-    // Half of the candidates are written by the model too, in lists.
-    work.sampled += candidates / 2.0 * REPLY_TOKENS;
-    work
+impl Work {
+    /// Adds so many attacks on a model whose replies have so many hidden tokens.
+    fn add_attacks(&mut self, attack: &Attack, count: u32, hidden: f64) {
+        let candidates = f64::from(count) * f64::from(attack.prompts);
+        self.sampled += candidates * f64::from(attack.samples) * (ATTACKED_TOKENS + hidden);
+        self.scored += candidates * f64::from(attack.screen) * PROMPT_TOKENS;
+        // Half of the candidates are written by the model too, in lists.
+        self.sampled += candidates / 2.0 * REPLY_TOKENS;
+    }
 }
 
 /// Typical length of an attacked model's reply, in tokens; the prompt is read once for all samples.
