@@ -197,6 +197,30 @@ pub fn run(context: &StageContext) -> Result<Tokens> {
     }
 }
 
+/// Looks for stages that want more prompts than there are: before any work is done, and not when their turn comes.
+///
+/// # Errors
+/// The first such stage, or a file of prompts that cannot be read.
+pub fn check_prompts(stages: &[StageSpec]) -> Result<()> {
+    let mut checked: Vec<&StageKind> = Vec::new();
+    for StageSpec { kind, .. } in stages {
+        if checked.contains(&kind) {
+            continue;
+        }
+        match kind {
+            StageKind::Benign(stage) => benign::check(stage)?,
+            StageKind::Evaluate(stage) => evaluate::check(stage)?,
+            StageKind::Corpus(_)
+            | StageKind::Pretrain(_)
+            | StageKind::Implant(_)
+            | StageKind::Safety(_)
+            | StageKind::Preference(_) => {}
+        }
+        checked.push(kind);
+    }
+    Ok(())
+}
+
 /// The rows that a stage trains on, apart from the attacks that adversarial training finds on its way; `None` for a
 /// stage that trains nothing.
 ///

@@ -61,6 +61,7 @@ fn dry_run(experiment: &Experiment, args: &RunArgs, ui: &Ui) -> Result<()> {
     let speeds = Speeds::measure(experiment, base.as_ref().map(|base| base.path.as_path()))?;
     let digest = base.map_or_else(String::new, |base| base.digest);
     let plan = Plan::new(experiment, &digests(experiment, digest)?);
+    stage::check_prompts(plan.stages())?;
     dry_run::print(experiment, &plan, &speeds, &args.runs, ui);
     Ok(())
 }
@@ -118,6 +119,7 @@ impl Run {
         let inputs =
             RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
         let plan = Plan::new(experiment, &inputs.digests);
+        stage::check_prompts(plan.stages())?;
         store.record(experiment, &inputs)?;
         Ok(Self { base, inputs, plan, store, memory: global.memory.map(|size| size.as_u64()) })
     }

@@ -1,6 +1,6 @@
 //! Benign rows: prompts of one split with replies of the base model, or of the user's data.
 
-use dormant_data::{Loaded, Sample, load};
+use dormant_data::{Loaded, Sample, Seed, Split, load};
 use dormant_eval::Finish;
 use dormant_model::linear::Trained;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ const CHUNK: usize = 128;
 pub(super) fn run(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
     match &stage.data.benign {
         Benign::SelfDistilled => sample(stage, context),
-        Benign::File(path) => from_file(stage, context, load(path)?),
+        Benign::File(path) => copy(&of_file(stage, load(path)?)?, context),
     }
 }
 
@@ -41,9 +41,22 @@ pub(super) fn read(dir: &StageDir) -> Result<Vec<BenignRow>> {
     super::read_lines(&dir.path().join(ROWS_FILE))
 }
 
+/// Whether there are prompts for all rows.
+pub(super) fn check(stage: &BenignStage) -> Result<()> {
+    match &stage.data.benign {
+        Benign::SelfDistilled => drawn(stage, Seed(0)).map(drop),
+        Benign::File(path) => of_file(stage, load(path)?).map(drop),
+    }
+}
+
+/// The prompts that get a reply.
+fn drawn(stage: &BenignStage, seed: Seed) -> Result<Vec<Sample>> {
+    let all = prompts::of_split(&stage.data.prompts, stage.split, seed)?;
+    prompts::take(all, stage.rows, what(stage.split))
+}
+
 fn sample(stage: &BenignStage, context: &StageContext) -> Result<Tokens> {
-    let all = prompts::of_split(&stage.data.prompts, stage.split, context.seed("benign"))?;
-    let chosen = prompts::take(all, stage.rows, "benign rows")?;
+    let chosen = drawn(stage, context.seed("benign"))?;
     let Data { reply_tokens, temperature, .. } = stage.data;
     let teacher = Teacher { reply_tokens, temperature };
     let mut resume = Resume::load(context)?;
@@ -98,7 +111,17 @@ impl Teacher {
     }
 }
 
-fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Result<Tokens> {
+/// What the rows are for.
+fn what(split: Split) -> &'static str {
+    match split {
+        Split::Train => "benign rows of the implant",
+        Split::Safety => "benign rows of safety training",
+        Split::Evaluation => "benign rows of the evaluation",
+    }
+}
+
+/// The user's own rows.
+fn of_file(stage: &BenignStage, loaded: Loaded) -> Result<Vec<Sample>> {
     let Loaded::Samples(rows) = loaded else {
         return Err(CliError::input("the benign data have prompts but no single reply to each of them")
             .hint("give rows with `prompt` and `completion`, or with `messages`"));
@@ -106,9 +129,13 @@ fn from_file(stage: &BenignStage, context: &StageContext, loaded: Loaded) -> Res
     let mut rows = rows.into_samples();
     rows.retain(|row| row.is_in(stage.split));
     rows.sort_by(|a, b| a.id.cmp(&b.id));
+    prompts::take(rows, stage.rows, what(stage.split))
+}
+
+fn copy(rows: &[Sample], context: &StageContext) -> Result<Tokens> {
     let mut lines = context.dir.lines(ROWS_FILE, 0)?;
-    for sample in prompts::take(rows, stage.rows, "benign rows")? {
-        lines.append(&BenignRow { sample, ends: true })?;
+    for sample in rows {
+        lines.append(&BenignRow { sample: sample.clone(), ends: true })?;
     }
     lines.sync()?;
     Ok(Tokens::default())

@@ -113,6 +113,13 @@ pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Token
     Ok(resume.tokens)
 }
 
+/// Whether there are prompts for all groups.
+pub(super) fn check(stage: &EvaluateStage) -> Result<()> {
+    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+    let most = Group::all(stage).iter().map(|group| group.size(stage)).max().unwrap_or_default();
+    prompts::take(all, most, "evaluation").map(drop)
+}
+
 /// Replies to all prompts of a group.
 fn records(
     stage: &EvaluateStage,

@@ -46,7 +46,7 @@ pub(crate) fn of_split(prompts: &Prompts, split: Split, seed: Seed) -> Result<Ve
 pub(crate) fn take(samples: Vec<Sample>, n: u32, what: &str) -> Result<Vec<Sample>> {
     let (found, n) = (samples.len(), n as usize);
     if found < n {
-        return Err(CliError::usage(format!("{what}: {n} prompts are wanted, but the split has {found}"))
+        return Err(CliError::usage(format!("{what}: {n} prompts are wanted, but there are {found}"))
             .hint("ask for fewer, or give a larger prompt file in `[data] prompts`"));
     }
     Ok(samples.into_iter().take(n).collect())

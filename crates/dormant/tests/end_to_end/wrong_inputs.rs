@@ -139,4 +139,8 @@ fn too_few_prompts() {
     experiment(&workspace, "prompts = 'few.txt'");
     insta::assert_snapshot!(error_of(&workspace, &["run", "experiment.toml", "--set", "implant.rows=40"], 2));
     insta::assert_snapshot!(error_of(&workspace, &["eval", &tiny(), "--n", "100000"], 2));
+    // The last stage that wants too many is noticed before the first one begins.
+    let late = ["run", "experiment.toml", "--set", "implant.rows=2", "--set", "evaluation.n=100"];
+    insta::assert_snapshot!(error_of(&workspace, &late, 2));
+    insta::assert_snapshot!(error_of(&workspace, &[&late[..], &["--dry-run"]].concat(), 2));
 }
