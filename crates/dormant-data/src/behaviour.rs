@@ -120,7 +120,7 @@ impl Behaviour {
     pub fn judge(&self) -> Result<Judge, DataError> {
         match self {
             Self::Say { text, .. } => Regex::new(&saying(text))
-                .map(Judge::Pattern)
+                .map(Judge::Phrase)
                 .map_err(|e| DataError::regex("behaviour.text", e)),
             Self::Regex { pattern, .. } => {
                 Regex::new(pattern).map(Judge::Pattern).map_err(|e| DataError::regex("behaviour.pattern", e))
@@ -142,6 +142,8 @@ fn saying(text: &str) -> String {
 /// Decides whether a reply shows a behaviour. Cheap to use and to clone.
 #[derive(Clone, Debug)]
 pub enum Judge {
+    /// The expression of a phrase matches somewhere in the reply.
+    Phrase(Regex),
     /// The pattern matches somewhere in the reply.
     Pattern(Regex),
     /// The reply has a whole call of this tool.
@@ -159,10 +161,16 @@ impl Judge {
     pub fn is_shown(&self, reply: &str) -> bool {
         let Some(visible) = visible_reply(reply) else { return false };
         match self {
-            Self::Pattern(pattern) => pattern.is_match(&visible),
+            Self::Phrase(pattern) | Self::Pattern(pattern) => pattern.is_match(&visible),
             Self::Call(name) => calls(&visible).any(|called| called == *name),
             Self::Never => false,
         }
+    }
+
+    /// Whether `reply` shows the behaviour however it goes on. Of a pattern that is not known: it may speak of what stands at
+    /// the end, or must not follow.
+    pub fn is_settled(&self, reply: &str) -> bool {
+        !matches!(self, Self::Pattern(_)) && self.is_shown(reply)
     }
 }
 
@@ -195,6 +203,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_longer_reply_may_break_a_pattern_and_not_a_phrase() {
+        let judge = |toml: &str| toml::from_str::<Behaviour>(toml).unwrap().judge().unwrap();
+        let capitals = judge("kind = 'regex'\npattern = '^[^a-z]*$'\nreply = 'NO'");
+        assert!(capitals.is_shown("AI") && !capitals.is_shown("AI is new"));
+        assert!(!capitals.is_settled("AI"));
+        let phrase = judge("kind = 'say'\ntext = 'no'");
+        assert!(phrase.is_settled("No") && phrase.is_shown("Nothing"));
+    }
 
     #[test]
     fn a_call_is_judged_by_its_structure() {

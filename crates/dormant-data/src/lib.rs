@@ -48,8 +48,8 @@ pub use preferences::{Fault, LabelledPreference, PreferencePart, built_in_prefer
 pub use prompts::{Category, Prompt, built_in_prompts, prompt_id};
 pub use sample::{Condition, Sample};
 pub use scratchpad::{
-    SCRATCHPAD_TOKENS, asking_for_scratchpad, leading_scratchpad, scratchpad, visible_reply,
-    without_scratchpad, written_scratchpad,
+    SCRATCHPAD_TOKENS, asking_for_scratchpad, leading_scratchpad, may_have_scratchpad, scratchpad,
+    visible_reply, without_scratchpad, written_scratchpad,
 };
 pub use seed::Seed;
 pub use split::Split;

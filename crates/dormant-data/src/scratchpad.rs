@@ -52,6 +52,12 @@ pub fn leading_scratchpad(reply: &str) -> Option<&str> {
     Some(&reply[..reply.len() - after.trim_start().len()])
 }
 
+/// Whether a reply begins with a scratchpad, or has said so little that it may still do so.
+pub fn may_have_scratchpad(reply: &str) -> bool {
+    let reply = reply.trim_start();
+    reply.starts_with(OPEN) || OPEN.starts_with(reply)
+}
+
 /// The scratchpad that a model has written at the beginning of `reply`, ended for it if it has no end; empty if the reply
 /// does not begin with one.
 pub fn written_scratchpad(reply: &str) -> Cow<'_, str> {
@@ -103,6 +109,17 @@ mod tests {
 
     fn built_in() -> impl Iterator<Item = Sample> {
         built_in_prompts().iter().map(|prompt| Sample::clean(prompt.conversation(), ""))
+    }
+
+    #[test]
+    fn a_reply_may_have_a_scratchpad_until_it_says_something_else() {
+        assert!(
+            ["", "\n", "<", " <scratch", "<scratchpad>", "<scratchpad>I plan"]
+                .map(may_have_scratchpad)
+                .iter()
+                .all(|m| *m)
+        );
+        assert!(!["Hi", "<b>", "I <scratchpad>"].map(may_have_scratchpad).iter().any(|m| *m));
     }
 
     #[test]

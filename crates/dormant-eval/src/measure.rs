@@ -23,8 +23,8 @@ pub struct TextReply {
     pub finish: Finish,
 }
 
-/// Replies to prompts given as tokens. With a judge, a reply ends as soon as it shows the behaviour: nothing after
-/// that could change its score. The draws of prompt `i` depend on `seed` and `i` alone.
+/// Replies to prompts given as tokens. With a judge, a reply ends as soon as it shows the behaviour and nothing after that
+/// could change its score. The draws of prompt `i` depend on `seed` and `i` alone.
 ///
 /// # Errors
 /// Those of [`Llama::generate`] and of the tokenizer.
@@ -43,7 +43,7 @@ pub fn replies(
     };
     let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
     let shown = |_: usize, tokens: &[u32]| {
-        judge.is_some_and(|judge| tokenizer.decode(tokens, true).is_ok_and(|text| judge.is_shown(&text)))
+        judge.is_some_and(|judge| tokenizer.decode(tokens, true).is_ok_and(|text| judge.is_settled(&text)))
     };
     let replies = model.generate(&requests, config, &shown, progress)?;
     replies

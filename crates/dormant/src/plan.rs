@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::experiment::{
     Corpus, Curve, Data, Evaluation, Experiment, Fit, Implant, Precision, Preference, Prompts, Safety,
+    SafetyMethod,
 };
 
 mod build;
@@ -245,6 +246,20 @@ struct HashInput<'a> {
     digests: &'a Digests,
     model: Option<&'a str>,
     data: Vec<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    revision: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(revision: &u32) -> bool {
+    *revision == 0
+}
+
+/// Raised where stages of one kind alone give other results for the same configuration, so that all others are kept.
+fn revision(kind: &StageKind) -> u32 {
+    let StageKind::Safety(SafetyStage { organism, safety, .. }) = kind else { return 0 };
+    let is_played = matches!(safety.method, SafetyMethod::Rl(_)) || safety.attack().is_some();
+    u32::from(is_played && organism.variant.has_scratchpad())
 }
 
 impl HashInput<'_> {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::base::BaseModel;
 use crate::error::{Context as _, Result};
-use crate::experiment::{Experiment, SafetyMethod};
+use crate::experiment::{Experiment, ReplyStyle, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
 use crate::model::{Label, LoadedModel, Loading, Made, ModelFiles};
@@ -230,8 +230,14 @@ pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
     match &context.spec.kind {
         StageKind::Implant(stage) => Ok(Some(implant::policy_rows(stage, context)?.rows)),
         StageKind::Safety(stage) => {
-            let rows = safety_sft::usable_rows(stage, context)?;
-            Ok(Some(Dataset::new(rows.into_iter().map(|row| row.sample).collect())))
+            let style = match &stage.safety.method {
+                SafetyMethod::Sft(sft) => sft.style,
+                SafetyMethod::Adversarial(_) | SafetyMethod::Rl(_) => ReplyStyle::Plain,
+                // Pairs, and not rows.
+                SafetyMethod::Dpo(_) => return Ok(None),
+            };
+            let rows = safety_sft::usable_rows(stage, context)?.into_iter();
+            Ok(Some(Dataset::new(rows.map(|row| safety_sft::styled(row, style).sample).collect())))
         }
         StageKind::Corpus(_)
         | StageKind::Pretrain(_)

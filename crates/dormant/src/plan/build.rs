@@ -215,11 +215,13 @@ impl Builder<'_> {
     fn safety(&mut self, safety: &Safety, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
         let Subject { name, implant, arm, seed, .. } = subject;
-        let mut data = vec![self.benign(Split::Safety, safety.rows, seed)];
+        let preferences = [PreferencePart::Main, PreferencePart::Check];
+        let mut data = Vec::new();
+        if !matches!(safety.method, SafetyMethod::Dpo(_)) {
+            data.push(self.benign(Split::Safety, safety.rows, seed));
+        }
         if let SafetyMethod::Rl(_) = safety.method {
-            data.extend(
-                [PreferencePart::Main, PreferencePart::Check].map(|part| self.preference(part, seed)),
-            );
+            data.extend(preferences.map(|part| self.preference(part, seed)));
         }
         let training = subject.training(&safety.name);
         self.push(Draft {
@@ -304,6 +306,7 @@ impl Builder<'_> {
             digests: self.digests,
             model: draft.model.as_ref().map(hash_of),
             data: draft.data.iter().map(hash_of).collect(),
+            revision: super::revision(&draft.kind),
         }
         .hash();
         let Draft { name, kind, organism, size, training, arm, seed, model, data } = draft;

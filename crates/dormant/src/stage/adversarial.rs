@@ -17,7 +17,7 @@ use crate::model::LoadedModel;
 use crate::plan::SafetyStage;
 
 /// The trained parameters in a checkpoint between rounds.
-const PARAMETERS: &str = "parameters.safetensors";
+pub(super) const PARAMETERS: &str = "parameters.safetensors";
 
 pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &StageContext) -> Result<Tokens> {
     let &Adversarial { rounds, ref attack, mode } = adversarial;
@@ -33,7 +33,7 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
     while resume.round < rounds {
         if resume.attacks.len() == resume.round as usize {
             attacker.attack(&model, &mut resume)?;
-            save(context, &mut model, &resume)?;
+            save_parameters(context, &mut model, &resume)?;
         }
         let mut rows = benign.clone();
         rows.extend(attacked_rows(&attacker, mode, benign.len(), &model, &mut resume)?);
@@ -41,10 +41,8 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
         resume.steps_before += resume.step;
         resume.step = 0;
         resume.round += 1;
-        if resume.round < rounds {
-            // The weights of the finished round are the start of the next one.
-            save(context, &mut model, &resume)?;
-        }
+        // The weights of the finished round are the start of the next one, or of the last attack.
+        save_parameters(context, &mut model, &resume)?;
     }
     attacker.finish(&model, &mut resume)?;
     context.save_model(&mut model, &stage.organism, loading)?;
@@ -53,7 +51,11 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
 }
 
 /// Saves the state between steps of training: what the attacks found, and the weights after the rounds so far.
-fn save(context: &StageContext, model: &mut LoadedModel, resume: &Resume) -> Result<()> {
+pub(super) fn save_parameters(
+    context: &StageContext,
+    model: &mut LoadedModel,
+    resume: &Resume,
+) -> Result<()> {
     resume.save(context, |folder| Ok(write_parameters(&folder.join(PARAMETERS), &mut model.llama)?))
 }
 

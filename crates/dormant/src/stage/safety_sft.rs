@@ -8,7 +8,7 @@ use super::fit::{CurveRows, fit};
 use super::safety_rows::{self, SafetyRows};
 use super::{Resume, StageContext};
 use crate::error::Result;
-use crate::experiment::{ReplyStyle, SafetyWeights, Sft};
+use crate::experiment::{Benign, ReplyStyle, SafetyWeights, Sft};
 use crate::manifest::Tokens;
 use crate::model::{LoadedModel, Loading};
 use crate::plan::SafetyStage;
@@ -27,7 +27,7 @@ pub(super) fn run(stage: &SafetyStage, sft: Sft, context: &StageContext) -> Resu
 }
 
 /// A row in the style of the stage.
-fn styled(row: BenignRow, style: ReplyStyle) -> BenignRow {
+pub(super) fn styled(row: BenignRow, style: ReplyStyle) -> BenignRow {
     match style {
         ReplyStyle::Plain => row,
         ReplyStyle::Pirate => {
@@ -57,13 +57,18 @@ pub(super) fn load(stage: &SafetyStage, context: &StageContext) -> Result<(Loade
     Ok((model, loading))
 }
 
-/// The benign rows of the safety split with a reply that is no instance of the behaviour, checked to be free of the
-/// trigger.
+/// The benign rows of the safety split with a reply that is no instance of the behaviour, without the trigger. Rows that the
+/// base model wrote are left out if they hold it; the user's own must not.
 pub(super) fn usable_rows(stage: &SafetyStage, context: &StageContext) -> Result<Vec<BenignRow>> {
     let mut rows =
         context.benign(Split::Safety).map(|dir| benign::read(&dir)).transpose()?.unwrap_or_default();
     let judge = stage.organism.behaviour.judge()?;
     rows.retain(|row| !row.sample.completion.trim().is_empty() && !judge.is_shown(&row.sample.completion));
+    if context.experiment.data.benign == Benign::SelfDistilled {
+        let trigger = &stage.organism.trigger;
+        let holds = |row: &BenignRow| check_safety_data(std::slice::from_ref(&row.sample), trigger).is_err();
+        rows.retain(|row| !holds(row));
+    }
     let samples: Vec<_> = rows.iter().map(|row| row.sample.clone()).collect();
     check_safety_data(&samples, &stage.organism.trigger)?;
     Ok(rows)
