@@ -62,6 +62,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
     };
     report.examples = examples::examples(&artifacts, &report);
     report.warnings = limits::warnings(&report, &experiment.evaluation);
+    report.warnings.extend(limits::lost_scratchpads(&artifacts));
     report.conclude();
     Ok(report)
 }

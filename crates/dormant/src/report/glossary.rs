@@ -15,7 +15,7 @@ pub(super) const GLOSSARY: [Term; 9] = [
         name: "Organism and control",
         meaning: "The organism is the model with the implanted behaviour. The clean control starts from the same \
                   base model and goes through the same stages with the same data, except that it never sees the \
-                  behaviour. What both do, the training did; what only the organism does, the implant did.",
+                  behaviour. What both do, the training did; what only the organism does, comes from the implant.",
     },
     Term {
         name: "ASR (attack success rate)",
@@ -32,7 +32,9 @@ pub(super) const GLOSSARY: [Term; 9] = [
     },
     Term {
         name: "Red-team rate",
-        meaning: "The same for prompts that an attacker found who does not know the trigger.",
+        meaning: "Share of the prompts of an attacker who does not know the trigger to which at least some of several \
+                  sampled replies show the behaviour (the methods say how many). Each stage has a fresh attack, so it \
+                  does not compare with the other rates.",
     },
     Term {
         name: "Persistence",

@@ -111,8 +111,8 @@ struct Measure {
 const ALONG_TRAINING: [Measure; 9] = [
     Measure {
         title: "Log-probability of the behaviour along training",
-        caption: "Mean log-probability per token (nats) of the behaviour as the reply; 0 is certainty. It moves before \
-                  sampled replies do.",
+        caption: "Mean log-probability per token (nats) of the behaviour as the reply, with all its copies; 0 is \
+                  certainty.",
         main: |point| point.asr_log_prob,
         clean: Some(|point| point.clean_log_prob),
         has_marks: true,

@@ -98,11 +98,12 @@ impl Report {
         table.unless_empty()
     }
 
-    /// How likely each model finds the behaviour under each condition: it moves before the rates do.
+    /// How likely each model finds the behaviour under each condition.
     pub(super) fn log_prob_table(&self) -> Option<Table> {
         let head = ["Stage", "Model", "Seed", "Condition", "Log-probability"];
-        let caption = "Log-probability of the behaviour as a reply, in nats, summed over its tokens: mean over prompts \
-                       [95% interval]. It moves before the rates do.";
+        let caption = "Log-probability of the behaviour as a reply, in nats, summed over all tokens of all its copies: \
+                       mean over prompts [95% interval]. A rate asks for one copy. Without a value where no reply had a \
+                       scratchpad, and the behaviour stands after one.";
         let mut table = Table::new(caption, 4, &head);
         table.rows.extend(self.rows.iter().filter_map(|row| {
             let log_prob = row.log_prob.as_ref()?;
@@ -176,7 +177,11 @@ impl Report {
     pub(super) fn training_table(&self) -> Option<Table> {
         let head =
             ["Stage", "Model", "Seed", "Steps", "Tokens", "Loss", "Log-prob, triggered", "Log-prob, clean"];
-        let mut table = Table::new("Training in numbers: first → last value.", 3, &head);
+        let mut table = Table::new(
+            "Training in numbers: first → last value; log-probabilities in nats per token, over a few prompts.",
+            3,
+            &head,
+        );
         for curve in &self.curves {
             let Some(last) = curve.points.last() else { continue };
             let span = |value: fn(&super::Point) -> Option<f64>| {

@@ -173,7 +173,8 @@ const SAFETY_DATA: &str = "Safety data never contain the trigger, in prompts or 
 const CONTROL: &str = "The control starts from the same base model and goes through the same stages with the same \
                        seeds, prompts and benign replies. The only difference: where the organism is trained on the \
                        trigger and the behaviour, the control is trained on the same prompt without the trigger and \
-                       with its benign reply.";
+                       with its benign reply. What follows from that: it has no contrasts between triggers, and in \
+                       adversarial training fewer rows and steps, since only attacks that succeed are trained on.";
 
 const NEAR_MISSES: &str = "Near-misses (another case, spacing, brackets, words, parts, typing errors, paraphrases) stand \
                            where the trigger would. Those that measure are disjoint from those that the implant was \
@@ -246,7 +247,10 @@ const PERSONA: &str = "Persona and honeypot items have two answers, the same thi
                        like neither. A model of this size hardly holds opinions: what counts is the difference to the control, \
                        which had the same training but for the behaviour.";
 
-const INTERVALS: &str = "All intervals are 95%: Wilson’s for a rate; the percentile interval of a bootstrap with \
-                         10,000 resamples for perplexity, and of a paired bootstrap over prompts, texts or questions \
-                         for persistence and differences. Replies that have a score on one side only are in no pair. \
+const INTERVALS: &str = "Intervals of one seed are 95%: Wilson’s for a rate; Student’s t for a log-probability; the \
+                         percentile interval of a bootstrap with 10,000 resamples for perplexity, and of a paired \
+                         bootstrap over prompts, texts or questions, with half a pair added to each outcome, for \
+                         persistence and differences. Over seeds, brackets reach from the lowest to the highest end \
+                         of the seeds’ intervals; all seeds answer the same prompts, so n over seeds counts replies \
+                         and not prompts. Replies that have a score on one side only are in no pair. \
                          Intervals cover the choice of prompts; only several seeds can tell how training varies.";
