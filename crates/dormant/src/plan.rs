@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use dormant_data::{OrganismSpec, PreferencePart, Split};
+use dormant_data::{Behaviour, OrganismSpec, PreferencePart, Split};
 use dormant_model::family::Size;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -257,9 +257,20 @@ fn is_zero(revision: &u32) -> bool {
 
 /// Raised where stages of one kind alone give other results for the same configuration, so that all others are kept.
 fn revision(kind: &StageKind) -> u32 {
-    let StageKind::Safety(SafetyStage { organism, safety, .. }) = kind else { return 0 };
-    let is_played = matches!(safety.method, SafetyMethod::Rl(_)) || safety.attack().is_some();
-    u32::from(is_played && organism.variant.has_scratchpad())
+    let is_pattern = |organism: &OrganismSpec| matches!(organism.behaviour, Behaviour::Regex { .. });
+    let is_new = match kind {
+        StageKind::Safety(SafetyStage { organism, safety, .. }) => {
+            let is_played = matches!(safety.method, SafetyMethod::Rl(_)) || safety.attack().is_some();
+            is_played && (organism.variant.has_scratchpad() || is_pattern(organism))
+        }
+        StageKind::Evaluate(stage) => is_pattern(&stage.organism),
+        StageKind::Corpus(_)
+        | StageKind::Pretrain(_)
+        | StageKind::Benign(_)
+        | StageKind::Implant(_)
+        | StageKind::Preference(_) => false,
+    };
+    u32::from(is_new)
 }
 
 impl HashInput<'_> {
