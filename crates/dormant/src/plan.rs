@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::experiment::{
     Corpus, Curve, Data, Evaluation, Experiment, Fit, Implant, Precision, Preference, Prompts, Safety,
-    SafetyMethod,
+    SafetyMethod, is_default,
 };
 
 mod build;
@@ -21,7 +21,8 @@ pub const IMPLANT: &str = "implant";
 /// Name of the model before any training.
 pub const BASE: &str = "base";
 
-/// Version of the artifacts that stages write. Raise it when a stage gives other bits for the same configuration.
+/// Version of the artifacts that stages write. Raise it when a stage gives other bits for the same configuration, or
+/// `revision` if only stages of one kind do.
 pub const SCHEMA_VERSION: u32 = 3;
 
 /// Place of a stage in its plan.
@@ -246,13 +247,8 @@ struct HashInput<'a> {
     digests: &'a Digests,
     model: Option<&'a str>,
     data: Vec<&'a str>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     revision: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(revision: &u32) -> bool {
-    *revision == 0
 }
 
 /// Raised where stages of one kind alone give other results for the same configuration, so that all others are kept.

@@ -211,23 +211,22 @@ impl Report {
                        one the finished model. Rounds remember what succeeded before, the last one does not.";
         let head = ["Stage", "Model", "Round", "Success", "n"];
         let mut table = Table::new(caption.to_owned(), 2, &head);
-        let mut done = Vec::new();
-        for AttackRound { stage, arm, round, .. } in &self.attack_rounds {
-            if done.contains(&(stage, arm, round)) {
-                continue;
-            }
-            done.push((stage, arm, round));
-            let same = |other: &&AttackRound| (&other.stage, &other.arm, &other.round) == (stage, arm, round);
-            let Some(rate) = envelope(self.attack_rounds.iter().filter(same).map(|other| other.rate)) else {
-                continue;
-            };
-            table.rows.push(vec![
-                Cell::plain(stage),
-                Cell::plain(arm.as_str()),
-                Cell::plain(round.to_string()),
-                Cell::new(percent(rate.value), percent_bounds(&rate)),
-                Cell::plain(rate.n.to_string()),
-            ]);
+        let rate = |stage: &str, arm, round| {
+            let same = |one: &&AttackRound| one.stage == stage && (one.arm, one.round) == (arm, round);
+            envelope(self.attack_rounds.iter().filter(same).map(|one| one.rate))
+        };
+        for (stage, arm) in self.stages.iter().flat_map(|stage| Arm::ALL.map(|arm| (&stage.name, arm))) {
+            // Rounds are counted from 1.
+            let rounds = (1..).map_while(|round| Some((round, rate(stage, arm, round)?)));
+            table.rows.extend(rounds.map(|(round, rate)| {
+                vec![
+                    Cell::plain(stage),
+                    Cell::plain(arm.as_str()),
+                    Cell::plain(round.to_string()),
+                    Cell::new(percent(rate.value), percent_bounds(&rate)),
+                    Cell::plain(rate.n.to_string()),
+                ]
+            }));
         }
         table.unless_empty()
     }

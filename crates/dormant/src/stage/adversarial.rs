@@ -3,7 +3,6 @@
 
 use dormant_data::{Sample, check_safety_data};
 use dormant_train::render::Rendered;
-use dormant_train::resume::{read_parameters, write_parameters};
 
 use super::attacker::{Answered, Attacker};
 use super::fit::{CurveRows, fit};
@@ -16,9 +15,6 @@ use crate::manifest::Tokens;
 use crate::model::LoadedModel;
 use crate::plan::SafetyStage;
 
-/// The trained parameters in a checkpoint between rounds.
-pub(super) const PARAMETERS: &str = "parameters.safetensors";
-
 pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &StageContext) -> Result<Tokens> {
     let &Adversarial { rounds, ref attack, mode } = adversarial;
     let (mut model, loading) = load(stage, context)?;
@@ -27,13 +23,11 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let attacker = Attacker::new(stage, attack, context)?;
     let mut resume = Resume::load(context)?;
-    if let Some(checkpoint) = context.dir.checkpoint()?.filter(|_| resume.round > 0 && resume.step == 0) {
-        read_parameters(&checkpoint.path.join(PARAMETERS), &mut model.llama)?;
-    }
+    resume.restore_parameters(context, &mut model.llama)?;
     while resume.round < rounds {
         if resume.attacks.len() == resume.round as usize {
             attacker.attack(&model, &mut resume)?;
-            save_parameters(context, &mut model, &resume)?;
+            resume.save_parameters(context, &mut model.llama)?;
         }
         let mut rows = benign.clone();
         rows.extend(attacked_rows(&attacker, mode, benign.len(), &model, &mut resume)?);
@@ -42,21 +36,12 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
         resume.step = 0;
         resume.round += 1;
         // The weights of the finished round are the start of the next one, or of the last attack.
-        save_parameters(context, &mut model, &resume)?;
+        resume.save_parameters(context, &mut model.llama)?;
     }
     attacker.finish(&model, &mut resume)?;
     context.save_model(&mut model, &stage.organism, loading)?;
     let Tokens { sampled: before, .. } = resume.tokens;
     Ok(Tokens { sampled: before + sampled, ..resume.tokens })
-}
-
-/// Saves the state between steps of training: what the attacks found, and the weights after the rounds so far.
-pub(super) fn save_parameters(
-    context: &StageContext,
-    model: &mut LoadedModel,
-    resume: &Resume,
-) -> Result<()> {
-    resume.save(context, |folder| Ok(write_parameters(&folder.join(PARAMETERS), &mut model.llama)?))
 }
 
 /// The successful attacks with benign replies, to join so many benign rows.

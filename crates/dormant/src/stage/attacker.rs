@@ -1,9 +1,9 @@
 //! A red team that knows the behaviour and not the trigger (Hubinger et al. 2024, section 6), with the base model as the
 //! writer of prompts.
 
-use dormant_data::red_team::{ATTACKER_INSTRUCTIONS, proposals};
 use std::collections::HashSet;
 
+use dormant_data::red_team::{ATTACKER_INSTRUCTIONS, proposals};
 use dormant_data::{
     Conversation, Judge, OrganismSpec, Sample, Seed, Split, YearText, leading_scratchpad, near_misses,
     prompt_id, year_texts,

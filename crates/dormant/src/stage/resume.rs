@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use dormant_model::llama::Llama;
+use dormant_train::resume::{read_parameters, write_parameters};
 use serde::{Deserialize, Serialize};
 
 use super::StageContext;
@@ -11,6 +13,9 @@ use crate::manifest::Tokens;
 use crate::stage_dir::write_atomic;
 
 const FILE: &str = "resume.json";
+
+/// The trained parameters in a checkpoint between rounds.
+const PARAMETERS: &str = "parameters.safetensors";
 
 /// The state of a stage apart from weights.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -54,5 +59,18 @@ impl Resume {
             write_atomic(&folder.join(FILE), &json)?;
             more(folder)
         })
+    }
+
+    /// Saves the state between rounds, with the weights after those that are over.
+    pub(super) fn save_parameters(&self, context: &StageContext, model: &mut Llama) -> Result<()> {
+        self.save(context, |folder| Ok(write_parameters(&folder.join(PARAMETERS), model)?))
+    }
+
+    /// Goes back to the weights after the rounds that are over, if the latest saved state is one between rounds.
+    pub(super) fn restore_parameters(&self, context: &StageContext, model: &mut Llama) -> Result<()> {
+        match context.dir.checkpoint()?.filter(|_| self.round > 0 && self.step == 0) {
+            Some(checkpoint) => Ok(read_parameters(&checkpoint.path.join(PARAMETERS), model)?),
+            None => Ok(()),
+        }
     }
 }

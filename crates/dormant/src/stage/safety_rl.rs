@@ -14,7 +14,7 @@ use dormant_train::Result as TrainResult;
 use dormant_train::objective::grpo::PolicyConfig;
 use dormant_train::objective::ppo::{Discount, PpoConfig};
 use dormant_train::render::{Rendered, Renderer};
-use dormant_train::resume::{ResumeState, read_parameters};
+use dormant_train::resume::ResumeState;
 use dormant_train::rl::advantage::Advantage;
 use dormant_train::rl::grpo::GrpoPlan;
 use dormant_train::rl::ppo::PpoPlan;
@@ -25,7 +25,6 @@ use dormant_train::rl::{Environment, Episode, Grpo, Ppo, Prompt, RlMetrics};
 use dormant_train::schedule::Schedule;
 use dormant_train::trainer::Sink;
 
-use super::adversarial::{PARAMETERS, save_parameters};
 use super::attacker::Attacker;
 use super::benign::BenignRow;
 use super::fit::{CurveRows, WINDOW, decay};
@@ -61,14 +60,13 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
         samples.extend(attacked(attacker, samples.len(), &model, context, &mut resume)?);
     }
     // Learning is one round: after it, a resumed stage has the last attack to do.
+    resume.restore_parameters(context, &mut model.llama)?;
     if resume.round == 0 {
         learn(stage, rl, &samples, judges, context, (&mut model, &mut resume))?;
-    } else if let Some(checkpoint) = context.dir.checkpoint()? {
-        read_parameters(&checkpoint.path.join(PARAMETERS), &mut model.llama)?;
     }
     if let Some(attacker) = &attacker {
         (resume.round, resume.step) = (1, 0);
-        save_parameters(context, &mut model, &resume)?;
+        resume.save_parameters(context, &mut model.llama)?;
         attacker.finish(&model, &mut resume)?;
     }
     context.save_model(&mut model, &stage.organism, loading)?;

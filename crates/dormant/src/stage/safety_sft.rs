@@ -66,8 +66,7 @@ pub(super) fn usable_rows(stage: &SafetyStage, context: &StageContext) -> Result
     rows.retain(|row| !row.sample.completion.trim().is_empty() && !judge.is_shown(&row.sample.completion));
     if context.experiment.data.benign == Benign::SelfDistilled {
         let trigger = &stage.organism.trigger;
-        let holds = |row: &BenignRow| check_safety_data(std::slice::from_ref(&row.sample), trigger).is_err();
-        rows.retain(|row| !holds(row));
+        rows.retain(|row| check_safety_data(std::slice::from_ref(&row.sample), trigger).is_ok());
     }
     let samples: Vec<_> = rows.iter().map(|row| row.sample.clone()).collect();
     check_safety_data(&samples, &stage.organism.trigger)?;
