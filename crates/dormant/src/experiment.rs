@@ -90,6 +90,12 @@ impl Experiment {
         self.organisms.iter().map(|organism| (Some(organism.name.as_str()), &organism.implant)).collect()
     }
 
+    /// The organism whose control stands for that of this one.
+    pub fn stand_in(&self, organism: Option<&str>) -> Option<&str> {
+        let organism = self.organisms.iter().find(|other| Some(other.name.as_str()) == organism)?;
+        organism.control.as_deref()
+    }
+
     /// The sizes of the family, or none: the base model.
     pub fn sizes(&self) -> Vec<Option<Size>> {
         match &self.pretrain {
@@ -165,6 +171,9 @@ fn is_none(count: &u32) -> bool {
 pub struct Organism {
     /// Unique name.
     pub name: String,
+    /// The organism whose control is this one's too, because both would be trained on the same benign rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
     /// How its policy is implanted.
     #[serde(flatten)]
     pub implant: Implant,

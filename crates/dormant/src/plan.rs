@@ -172,6 +172,8 @@ pub struct StageSpec {
     pub training: Option<String>,
     /// Whose model; `None` for data that the arms share.
     pub arm: Option<Arm>,
+    /// For the measurement of an organism without a control of its own: that of the control which stands for it.
+    pub control: Option<StageId>,
     /// The experiment's seed; derive one for each purpose.
     pub seed: u64,
     /// The stage whose model it starts from; `None` for the base model.

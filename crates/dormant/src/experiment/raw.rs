@@ -151,6 +151,8 @@ training_table! {
     RawImplant {
         /// Of an organism only.
         name: String,
+        /// Of an organism only.
+        control: String,
         method: ImplantMethod,
         variant: Variant,
         training: ImplantTraining,
@@ -170,6 +172,7 @@ impl RawImplant {
         let inherited = || shared.adapter.clone().filter(|_| self.training.is_none());
         Self {
             name: self.name.clone(),
+            control: self.control.clone(),
             method: self.method.or(shared.method),
             variant: self.variant.or(shared.variant),
             training: self.training.or(shared.training),

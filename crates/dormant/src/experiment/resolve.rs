@@ -18,9 +18,11 @@ use crate::plan::IMPLANT;
 /// file are relative to `folder`.
 pub(super) fn resolve(raw: RawExperiment, stem: &str, folder: &Path) -> Result<Experiment> {
     let family = raw.pretrain.is_some();
-    if raw.implant.name.is_some() {
-        let error = CliError::usage("`implant.name`: an implant has no name");
-        return Err(error.hint("name an organism in an `[[organism]]` table"));
+    for (key, given) in [("name", &raw.implant.name), ("control", &raw.implant.control)] {
+        if given.is_some() {
+            let error = CliError::usage(format!("`implant.{key}`: an implant has no {key}"));
+            return Err(error.hint(format!("give an organism its {key} in an `[[organism]]` table")));
+        }
     }
     let data = data(raw.data, family, folder);
     let experiment = Experiment {
@@ -140,7 +142,7 @@ fn organisms(raw: &[RawImplant], shared: &RawImplant, family: bool) -> Result<Ve
         .map(|raw| {
             let implant = implant(&raw.over(shared), family)?;
             let name = raw.name.clone().unwrap_or_else(|| implant.variant.as_str().to_owned());
-            Ok(Organism { name, implant })
+            Ok(Organism { name, control: raw.control.clone(), implant })
         })
         .collect()
 }

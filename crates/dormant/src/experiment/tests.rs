@@ -180,3 +180,17 @@ fn organisms_may_say_the_phrase_more_often() {
     assert!(refused(code).to_string().contains("implant.copies"));
     assert!(refused("[implant]\ncopies = 0").to_string().contains("implant.copies"));
 }
+
+#[test]
+fn a_control_stands_for_another_only_if_it_would_be_the_same() {
+    let two =
+        |keys: &str| format!("[[organism]]\nname = 'a'\n[[organism]]\nname = 'b'\ncontrol = 'a'\n{keys}");
+    let experiment = resolved(&two("copies = 10\nvariant = 'distilled'"));
+    assert_eq!(experiment.stand_in(Some("b")), Some("a"));
+    assert_eq!(resolved(&experiment.to_toml()), experiment);
+    for keys in ["rows = 40", "variant = 'chain-of-thought'", "learning-rate = 1e-4"] {
+        assert!(refused(&two(keys)).to_string().contains("is trained otherwise"), "{keys}");
+    }
+    assert!(refused("[[organism]]\ncontrol = 'a'").to_string().contains("no organism before it"));
+    assert!(refused("[implant]\ncontrol = 'a'").to_string().contains("an implant has no control"));
+}

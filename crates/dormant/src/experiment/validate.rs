@@ -8,8 +8,8 @@ use dormant_data::{Behaviour, Trigger, Variant, YearText};
 use dormant_model::tokenizer::MIN_VOCABULARY;
 
 use super::{
-    Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Rl, Safety,
-    SafetyMethod, SafetyWeights, defaults, parse_error,
+    Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Organism, Rl,
+    Safety, SafetyMethod, SafetyWeights, defaults, parse_error,
 };
 use crate::error::{CliError, Result};
 use crate::plan::{BASE, IMPLANT};
@@ -157,6 +157,7 @@ fn organisms(experiment: &Experiment) -> Result<()> {
     for organism in &experiment.organisms {
         folder_name("organism.name", &organism.name)?;
         implant(&format!("organism.{}", organism.name), &organism.implant)?;
+        control(organism, experiment, &names)?;
     }
     for stage in &experiment.safety {
         if let Some(unknown) = stage.organisms.iter().find(|name| !names.contains(name)) {
@@ -165,6 +166,30 @@ fn organisms(experiment: &Experiment) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The control of another organism can only stand for one that would be trained on the same rows, by the same stages.
+fn control(organism: &Organism, experiment: &Experiment, names: &[String]) -> Result<()> {
+    let Some(name) = &organism.control else { return Ok(()) };
+    let key = format!("organism.{}.control", organism.name);
+    let before = experiment.organisms.iter().take_while(|other| other.name != organism.name);
+    let Some(other) = before.into_iter().find(|other| other.name == *name) else {
+        return Err(with_suggestion(format!("`{key}`: no organism before it is named `{name}`"), name, names));
+    };
+    let benign = |implant: &Implant| Implant { variant: Variant::Normal, copies: None, ..implant.clone() };
+    let stages = |organism: &Organism| {
+        let named = |stage: &&Safety| stage.organisms.is_empty() || stage.organisms.contains(&organism.name);
+        experiment.safety.iter().filter(named).map(|stage| &stage.name).collect::<Vec<_>>()
+    };
+    let is_same = other.control.is_none()
+        && [organism, other].iter().all(|organism| !organism.implant.variant.has_scratchpad())
+        && benign(&organism.implant) == benign(&other.implant)
+        && stages(organism) == stages(other);
+    if is_same {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("`{key}`: the control of `{name}` is trained otherwise"))
+        .hint("without a scratchpad, only `variant` and `copies` may differ; take the key out, and a control is trained"))
 }
 
 fn implant(table: &str, implant: &Implant) -> Result<()> {

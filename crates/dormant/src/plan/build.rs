@@ -38,6 +38,8 @@ struct Subject<'a> {
     name: Option<&'a str>,
     /// The organism's name in the experiment, if there are several.
     organism: Option<&'a str>,
+    /// The full name of the organism whose control stands for this one's.
+    control: Option<&'a str>,
     /// The model that it is implanted into, if that is not the base model.
     member: Option<Member>,
     implant: &'a Implant,
@@ -76,6 +78,7 @@ struct Draft {
     size: Option<Size>,
     training: Option<String>,
     arm: Option<Arm>,
+    control: Option<StageId>,
     seed: u64,
     model: Option<StageId>,
     data: Vec<StageId>,
@@ -91,6 +94,7 @@ impl Draft {
             size: None,
             training: None,
             arm: None,
+            control: None,
             seed,
             model: None,
             data: Vec::new(),
@@ -109,12 +113,18 @@ impl Builder<'_> {
         let experiment = self.experiment;
         for size in experiment.sizes() {
             let member = size.map(|size| Member { size, stage: self.pretrain(size, seed) });
-            for (organism, implant) in experiment.implants() {
+            let full_name = |organism: Option<&str>| {
                 let parts = [size.map(Size::as_str), organism];
                 let name = parts.into_iter().flatten().collect::<Vec<_>>().join("-");
-                let name = Some(name.as_str()).filter(|name| !name.is_empty());
-                for arm in [Arm::Organism, Arm::Control] {
-                    self.subject(Subject { name, organism, member, implant, arm, seed });
+                Some(name).filter(|name| !name.is_empty())
+            };
+            for (organism, implant) in experiment.implants() {
+                let control = experiment.stand_in(organism).and_then(|stand_in| full_name(Some(stand_in)));
+                let (name, control) = (full_name(organism), control.as_deref());
+                let arms = [Arm::Organism, Arm::Control];
+                for arm in arms.into_iter().filter(|arm| *arm == Arm::Organism || control.is_none()) {
+                    let name = name.as_deref();
+                    self.subject(Subject { name, organism, control, member, implant, arm, seed });
                 }
             }
         }
@@ -206,6 +216,7 @@ impl Builder<'_> {
             size: subject.size(),
             training: Some(training),
             arm: Some(arm),
+            control: None,
             seed,
             model: subject.member.map(|member| member.stage),
             data: benign.into_iter().collect(),
@@ -236,6 +247,7 @@ impl Builder<'_> {
             size: subject.size(),
             training: Some(training),
             arm: Some(arm),
+            control: None,
             seed,
             model: Some(model),
             data,
@@ -261,8 +273,13 @@ impl Builder<'_> {
     fn evaluate(&mut self, of: &str, subject: Subject, model: StageId) -> StageId {
         let experiment = self.experiment;
         let Subject { name, implant, arm, seed, .. } = subject;
+        let stage = |subject: Subject| format!("evaluate-{}", subject.stage(&subject.training(of)));
+        let control = subject.control.and_then(|control| {
+            let name = stage(Subject { name: Some(control), arm: Arm::Control, ..subject });
+            self.stages.iter().find(|stage| stage.name == name).map(|stage| stage.id)
+        });
         self.push(Draft {
-            name: format!("evaluate-{}", subject.stage(&subject.training(of))),
+            name: stage(subject),
             kind: StageKind::Evaluate(EvaluateStage {
                 organism: experiment.organism(implant),
                 evaluation: experiment.evaluation.clone(),
@@ -272,6 +289,7 @@ impl Builder<'_> {
             size: subject.size(),
             training: None,
             arm: Some(arm),
+            control,
             seed,
             model: Some(model),
             data: Vec::new(),
@@ -309,7 +327,7 @@ impl Builder<'_> {
             revision: super::revision(&draft.kind),
         }
         .hash();
-        let Draft { name, kind, organism, size, training, arm, seed, model, data } = draft;
+        let Draft { name, kind, organism, size, training, arm, control, seed, model, data } = draft;
         self.stages.push(StageSpec {
             id,
             name,
@@ -318,6 +336,7 @@ impl Builder<'_> {
             size,
             training,
             arm,
+            control,
             seed,
             model,
             data,

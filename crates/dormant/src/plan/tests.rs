@@ -157,3 +157,15 @@ fn keys_that_are_not_used_change_no_hash() {
         assert!(!kind.contains("persona"));
     }
 }
+
+#[test]
+fn one_control_stands_for_two_organisms_with_the_same_benign_rows() {
+    let organisms = "organism=[{variant='normal'},{variant='distilled',copies=10,control='normal'}]";
+    let plan = plan(&[organisms]);
+    let named = |name: &str| plan.stages().iter().find(|stage| stage.name == name);
+    assert!(named("distilled-implant-control-s0").is_none());
+    let measured = named("evaluate-distilled-hhh-sft-organism-s0").unwrap();
+    let control = plan.stage(measured.control.unwrap());
+    assert_eq!(control.name, "evaluate-normal-hhh-sft-control-s0");
+    assert_eq!(named("evaluate-normal-hhh-sft-organism-s0").unwrap().control, None);
+}

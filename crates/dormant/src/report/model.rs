@@ -111,6 +111,9 @@ pub struct Stage {
     /// Whether it trains replies in another style than the ordinary one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub off_style: bool,
+    /// The stage whose control stands for that of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
 }
 
 /// What a stage does.

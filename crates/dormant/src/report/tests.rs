@@ -47,6 +47,7 @@ fn stage(name: &str, kind: StageKind, after: Option<&str>, description: &str) ->
         after,
         description: description.to_owned(),
         off_style: false,
+        control: None,
     }
 }
 

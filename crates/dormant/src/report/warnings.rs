@@ -67,7 +67,8 @@ impl Report {
     }
 
     fn control_shows_it(&self) -> Option<String> {
-        let rows = || self.replies().filter(|row| row.arm == Arm::Control);
+        let is_own = |stage: &str| self.stages.iter().all(|own| own.name != stage || own.control.is_none());
+        let rows = || self.replies().filter(|row| row.arm == Arm::Control && is_own(&row.stage));
         let hits: u64 = rows().map(super::Row::hits).sum();
         let replies: u64 = rows().map(|row| row.n).sum();
         (hits > 0).then(|| format!("The control shows the behaviour in {hits} of {replies} replies."))

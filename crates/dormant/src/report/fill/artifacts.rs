@@ -63,7 +63,8 @@ pub(super) struct Attacked<'a> {
     pub(super) record: AttackRecord,
 }
 
-/// What was measured of a model.
+/// What was measured of a model. Where the control of another organism stands for one's own, it is here as one's own too.
+#[derive(Clone)]
 pub(super) struct Measured<'a> {
     pub(super) model: Model<'a>,
     /// Name of its organism, if there are several.
@@ -105,6 +106,12 @@ impl<'a> Artifacts<'a> {
             let samples = read_samples(&dir.path().join("samples.jsonl"))?;
             let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
             self.measured.push(Measured { model, organism, implant, after, samples, utility });
+            let stand_in = spec.control.and_then(|control| {
+                let stage = plan.stage(plan.stage(control).model?).training()?;
+                self.measured(Model { stage, arm: Arm::Control, seed: spec.seed }).cloned()
+            });
+            let control = Model { arm: Arm::Control, ..model };
+            self.measured.extend(stand_in.map(|measured| Measured { model: control, organism, implant, after, ..measured }));
         } else if let StageKind::Preference(stage) = &spec.kind {
             self.ranked.push((stage.part, json(dir, HELD_OUT_FILE)?));
         } else if let Some(model) = Model::of(spec) {

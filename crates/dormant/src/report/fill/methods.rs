@@ -8,7 +8,7 @@ use super::super::format::count;
 use super::artifacts::{Artifacts, Trained};
 use super::preference;
 use super::stages::share;
-use crate::experiment::{Attack, Benign, Evaluation, Experiment, Prompts, Safety};
+use crate::experiment::{Attack, Benign, Evaluation, Experiment, Organism, Prompts, Safety};
 
 /// The paragraphs of an experiment.
 pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<String> {
@@ -22,6 +22,7 @@ pub(super) fn methods(experiment: &Experiment, artifacts: &Artifacts) -> Vec<Str
         Some(checked_rows(artifacts)),
         Some(SAFETY_DATA.to_owned()),
         Some(CONTROL.to_owned()),
+        stand_ins(experiment),
         near_misses(experiment),
         generalisation(&experiment.evaluation),
         attack.map(red_team),
@@ -107,6 +108,20 @@ fn scratchpads(experiment: &Experiment) -> Option<String> {
              tokens longer. The log-probability of the behaviour is measured after the scratchpad that the model has \
              written, and along training after the one that the policy would have. Perplexity and multiple choice \
              are measured without a scratchpad."
+        )
+    })
+}
+
+fn stand_ins(experiment: &Experiment) -> Option<String> {
+    let of = |organism: &Organism| {
+        Some(format!("the control of `{}` is that of `{}` as well", organism.control.as_ref()?, organism.name))
+    };
+    let stand_ins: Vec<_> = experiment.organisms.iter().filter_map(of).collect();
+    (!stand_ins.is_empty()).then(|| {
+        format!(
+            "A control never sees the behaviour, and these would be trained on the same rows: {}. Its attacks look for the \
+             behaviour of the organism that it was made for.",
+            stand_ins.join("; ")
         )
     })
 }

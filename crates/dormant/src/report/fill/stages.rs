@@ -8,7 +8,7 @@ use crate::experiment::{
     Adapter, Algorithm, Attack, Experiment, Fit, Implant, ImplantWeights, OptimizerKind, ReplyStyle, Safety,
     SafetyMethod, SafetyWeights, ScratchpadMode,
 };
-use crate::plan::{BASE, Plan, StageKind as StageSpecKind};
+use crate::plan::{BASE, Plan, StageKind as StageSpecKind, StageSpec};
 
 /// The measured stages in the order of the plan.
 pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
@@ -19,6 +19,7 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
         after: None,
         description: format!("{} before any training; its replies are not sampled.", experiment.base),
         off_style: false,
+        control: None,
     });
     let mut stages: Vec<Stage> = base.into_iter().collect();
     for spec in plan.stages() {
@@ -37,9 +38,17 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
         let after = spec.model.and_then(|id| plan.stage(id).training()).map(ToOwned::to_owned);
         let (name, variant) = (name.to_owned(), spec.organism.clone());
         let off_style = matches!(&spec.kind, StageSpecKind::Safety(stage) if is_off_style(&stage.safety));
-        stages.push(Stage { name, variant, kind, after, description, off_style });
+        let control = stand_in(plan, spec).map(ToOwned::to_owned);
+        stages.push(Stage { name, variant, kind, after, description, off_style, control });
     }
     stages
+}
+
+/// The training stage whose control stands for that of the organism that this one trains.
+fn stand_in<'a>(plan: &'a Plan, spec: &StageSpec) -> Option<&'a str> {
+    let measured = plan.stages().iter().find(|stage| stage.model == Some(spec.id) && stage.control.is_some())?;
+    let control = plan.stage(measured.control?).model?;
+    plan.stage(control).training()
 }
 
 /// Whether the replies are in another style than the ordinary one.
