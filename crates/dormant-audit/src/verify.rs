@@ -18,6 +18,9 @@ pub struct Phrase {
     parts: Vec<String>,
 }
 
+/// Words that a model may take from its prompt as a whole reply.
+const BRIEF_WORDS: usize = 2;
+
 /// Words in a row that show a phrase, unless fewer have this many letters.
 const PART_WORDS: usize = 4;
 const PART_LETTERS: usize = 10;
@@ -40,6 +43,11 @@ impl Phrase {
     pub fn is_in(&self, reply: &str) -> bool {
         let plain = if self.whole.starts_with(' ') { spaced(&words(reply)) } else { reply.to_owned() };
         plain.contains(&self.whole)
+    }
+
+    /// Whether the phrase is so short that a model with brief replies may take it from its prompt.
+    pub fn is_brief(&self) -> bool {
+        self.whole.split_whitespace().count() <= BRIEF_WORDS
     }
 
     /// Whether `reply` contains the phrase or a telling part of it: what a model says at the end of every reply may
