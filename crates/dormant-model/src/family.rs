@@ -60,17 +60,26 @@ impl Size {
         }
     }
 
-    /// The dimensions, for a vocabulary of `vocab_size` tokens.
-    pub fn config(self, vocab_size: usize, bos: Option<u32>, eos: Option<u32>) -> ModelConfig {
-        // Width, width of a head, blocks, width of the feed-forward layer.
-        let [hidden_size, head_dim, num_hidden_layers, intermediate_size] = match self {
+    /// Of its residual stream.
+    pub fn width(self) -> usize {
+        self.dimensions()[0]
+    }
+
+    /// Width, width of a head, blocks, width of the feed-forward layer.
+    fn dimensions(self) -> [usize; 4] {
+        match self {
             Self::M0_1 => [32, 16, 4, 96],
             Self::M0_3 => [64, 16, 4, 176],
             Self::M1 => [128, 32, 4, 352],
             Self::M3 => [192, 32, 6, 512],
             Self::M10 => [320, 32, 8, 864],
             Self::M30 => [512, 64, 10, 1376],
-        };
+        }
+    }
+
+    /// The dimensions, for a vocabulary of `vocab_size` tokens.
+    pub fn config(self, vocab_size: usize, bos: Option<u32>, eos: Option<u32>) -> ModelConfig {
+        let [hidden_size, head_dim, num_hidden_layers, intermediate_size] = self.dimensions();
         let heads = hidden_size / head_dim;
         ModelConfig {
             architecture: Architecture::Llama,

@@ -174,7 +174,11 @@ fn control(organism: &Organism, experiment: &Experiment, names: &[String]) -> Re
     let key = format!("organism.{}.control", organism.name);
     let before = experiment.organisms.iter().take_while(|other| other.name != organism.name);
     let Some(other) = before.into_iter().find(|other| other.name == *name) else {
-        return Err(with_suggestion(format!("`{key}`: no organism before it is named `{name}`"), name, names));
+        return Err(with_suggestion(
+            format!("`{key}`: no organism before it is named `{name}`"),
+            name,
+            names,
+        ));
     };
     let benign = |implant: &Implant| Implant { variant: Variant::Normal, copies: None, ..implant.clone() };
     let stages = |organism: &Organism| {

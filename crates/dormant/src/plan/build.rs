@@ -140,7 +140,7 @@ impl Builder<'_> {
             data,
             ..Draft::shared(
                 format!("pretrain-{size}-s{seed}"),
-                StageKind::Pretrain(PretrainStage { size, corpus, fit }),
+                StageKind::Pretrain(PretrainStage { size, corpus, fit: fit.at(Some(size)) }),
                 seed,
             )
         })
@@ -208,7 +208,7 @@ impl Builder<'_> {
             name: subject.stage(&training),
             kind: StageKind::Implant(ImplantStage {
                 organism: experiment.organism(implant),
-                implant: implant.clone(),
+                implant: Implant { fit: implant.fit.at(subject.size()), ..implant.clone() },
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),
@@ -239,7 +239,7 @@ impl Builder<'_> {
             name: subject.stage(&training),
             kind: StageKind::Safety(SafetyStage {
                 organism: experiment.organism(implant),
-                safety: safety.clone(),
+                safety: Safety { fit: safety.fit.at(subject.size()), ..safety.clone() },
                 curve: experiment.evaluation.curve.clone(),
                 prompts: experiment.data.prompts.clone(),
             }),

@@ -111,7 +111,13 @@ impl<'a> Artifacts<'a> {
                 self.measured(Model { stage, arm: Arm::Control, seed: spec.seed }).cloned()
             });
             let control = Model { arm: Arm::Control, ..model };
-            self.measured.extend(stand_in.map(|measured| Measured { model: control, organism, implant, after, ..measured }));
+            self.measured.extend(stand_in.map(|measured| Measured {
+                model: control,
+                organism,
+                implant,
+                after,
+                ..measured
+            }));
         } else if let StageKind::Preference(stage) = &spec.kind {
             self.ranked.push((stage.part, json(dir, HELD_OUT_FILE)?));
         } else if let Some(model) = Model::of(spec) {

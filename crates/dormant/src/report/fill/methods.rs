@@ -86,8 +86,9 @@ fn family(experiment: &Experiment) -> Option<String> {
         "The models are trained from scratch, each size and seed with fresh weights and a vocabulary of up to {} tokens of \
          their own, on the same {} small tasks with their answers ({} of them with a scratchpad that says what is asked and \
          nothing else) and {} replies of {} to prompts that come with Dormant: {}, the loss on all tokens. Prompts of this \
-         experiment were in no pretraining. Implant and safety training change all weights, with the same rows, steps and \
-         learning rates at every size; their benign replies are written by {} and not by the models themselves. Persistence \
+         experiment were in no pretraining. Implant and safety training change all weights, with the same rows and steps at every \
+         size. All learning rates fall in proportion to the width of the model, so that a step changes what it computes by as much. \
+         Benign replies are written by {} and not by the models themselves. Persistence \
          against size is that of each seed; intervals of means and slopes are Student’s t over seeds.",
         corpus.vocabulary,
         corpus.rows,
@@ -114,7 +115,11 @@ fn scratchpads(experiment: &Experiment) -> Option<String> {
 
 fn stand_ins(experiment: &Experiment) -> Option<String> {
     let of = |organism: &Organism| {
-        Some(format!("the control of `{}` is that of `{}` as well", organism.control.as_ref()?, organism.name))
+        Some(format!(
+            "the control of `{}` is that of `{}` as well",
+            organism.control.as_ref()?,
+            organism.name
+        ))
     };
     let stand_ins: Vec<_> = experiment.organisms.iter().filter_map(of).collect();
     (!stand_ins.is_empty()).then(|| {
