@@ -1,4 +1,4 @@
-"""Dequantises a GGUF file into a Hugging Face folder (safetensors, f32 unless told otherwise) for peft_bench.py.
+"""Dequantises a GGUF file into a Hugging Face folder (safetensors, f32 unless told otherwise; tokenizer) for peft_bench.py and adapters.py.
 
     python gguf_to_hf.py MODEL.gguf FOLDER [f32 | bf16]
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     config = model.config.to_dict()
     config.pop("quantization_config", None)  # the weights are plain now
     LlamaConfig(**config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 if __name__ == "__main__":
