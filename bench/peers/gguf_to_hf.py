@@ -1,4 +1,4 @@
-"""Dequantises a GGUF file into a Hugging Face folder (safetensors, f32 unless told otherwise; tokenizer) for peft_bench.py and adapters.py.
+"""Dequantises a GGUF file into a Hugging Face folder for peft_bench.py and adapters.py: safetensors (f32), tokenizer.
 
     python gguf_to_hf.py MODEL.gguf FOLDER [f32 | bf16]
 """
