@@ -271,13 +271,12 @@ impl Report {
 
     fn trend_clause(&self, trend: &Trend) -> String {
         let ends = [trend.first(), trend.last()].map(|scaled| {
-            let ratio = self.mean_persistence(scaled).as_ref().map(decimal);
-            let asr = self.pooled(&scaled.before, Arm::Organism, Condition::Triggered);
-            let before = asr.map(|asr| percent_interval(&asr.estimate)).unwrap_or_default();
-            match ratio {
-                Some((value, bounds)) => format!("{value} {bounds} of {before} at {}", scaled.size),
-                None => format!("not measured at {} (ASR before {before})", scaled.size),
+            if let Some((value, bounds)) = self.mean_persistence(scaled).as_ref().map(decimal) {
+                return format!("{value} {bounds} at {}", scaled.size);
             }
+            let asr = self.pooled(&scaled.before, Arm::Organism, Condition::Triggered);
+            let before = asr.map_or_else(|| "unknown".to_owned(), |asr| percent_interval(&asr.estimate));
+            format!("not measured at {} (ASR before {before})", scaled.size)
         });
         let change = match self.slope(trend) {
             None => "too few seeds with an implant for a trend".to_owned(),
