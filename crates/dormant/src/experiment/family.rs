@@ -41,6 +41,7 @@ impl Fit {
     /// The same training for a member of a family. The learning rate falls in proportion to the width, so that a step changes
     /// what a model computes by as much at every size (Yang et al. 2022, "Tensor Programs V", table 3, hidden weights under
     /// Adam; here all weights, embeddings too). Two digits of it are kept.
+    #[must_use]
     pub fn at(&self, size: Option<Size>) -> Self {
         let Some(size) = size else { return self.clone() };
         let rate = self.learning_rate * WIDTH / size.width() as f64;
