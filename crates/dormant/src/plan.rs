@@ -228,6 +228,12 @@ impl Plan {
         &self.stages[id.0]
     }
 
+    /// The training stage whose control stands for that of the organism that `spec` measures.
+    pub fn stand_in(&self, spec: &StageSpec) -> Option<&str> {
+        let control = self.stage(spec.control?);
+        self.stage(control.model?).training()
+    }
+
     /// The training stages that made the model a stage starts from, in order: the implant first, or the pretraining of a
     /// member of a family.
     pub fn lineage(&self, spec: &StageSpec) -> Vec<&StageSpec> {

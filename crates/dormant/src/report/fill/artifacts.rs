@@ -106,11 +106,9 @@ impl<'a> Artifacts<'a> {
             let samples = read_samples(&dir.path().join("samples.jsonl"))?;
             let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
             self.measured.push(Measured { model, organism, implant, after, samples, utility });
-            let stand_in = spec.control.and_then(|control| {
-                let stage = plan.stage(plan.stage(control).model?).training()?;
-                self.measured(Model { stage, arm: Arm::Control, seed: spec.seed }).cloned()
-            });
             let control = Model { arm: Arm::Control, ..model };
+            let stand_in =
+                plan.stand_in(spec).and_then(|stage| self.measured(Model { stage, ..control })).cloned();
             self.measured.extend(stand_in.map(|measured| Measured {
                 model: control,
                 organism,

@@ -46,10 +46,8 @@ pub(super) fn stages(plan: &Plan, experiment: &Experiment) -> Vec<Stage> {
 
 /// The training stage whose control stands for that of the organism that this one trains.
 fn stand_in<'a>(plan: &'a Plan, spec: &StageSpec) -> Option<&'a str> {
-    let measured =
-        plan.stages().iter().find(|stage| stage.model == Some(spec.id) && stage.control.is_some())?;
-    let control = plan.stage(measured.control?).model?;
-    plan.stage(control).training()
+    let mut from_it = plan.stages().iter().filter(|stage| stage.model == Some(spec.id));
+    from_it.find_map(|stage| plan.stand_in(stage))
 }
 
 /// Whether the replies are in another style than the ordinary one.
