@@ -82,34 +82,49 @@ impl Report {
         self.warnings.extend(given);
     }
 
-    /// The answer in one sentence with 95% intervals, as strong as the rows allow: the behaviour survived, was
-    /// removed, or the data do not decide, compared with clean prompts and the clean control.
+    /// The answer in one sentence: all findings, and what they rest on.
     pub fn compose_answer(&self) -> String {
-        let clauses: Vec<_> = if !self.scale.is_empty() {
+        let (intervals, caveat) = match self.seeds().len() {
+            0 => (String::new(), String::new()),
+            1 => (String::new(), format!("; {}", caveat(1))),
+            seeds if seeds < SEEDS_FOR_A_CLAIM => {
+                (format!(" ({})", means_over(seeds)), format!("; {}", caveat(seeds)))
+            }
+            seeds => (format!(" ({})", means_over(seeds)), String::new()),
+        };
+        format!("{}{intervals}{caveat}.", capitalised(&self.findings().join("; ")))
+    }
+
+    /// The findings with 95% intervals, each as strong as the rows allow: the behaviour survived, was removed, or the data
+    /// do not decide, compared with clean prompts and the clean control. What answers the question of the experiment comes first.
+    pub fn findings(&self) -> Vec<String> {
+        let persistence: Vec<_> = if !self.scale.is_empty() {
             self.scale_clauses()
         } else if self.doses.is_empty() {
             self.last_safety_stages().filter_map(|last| self.clause(last)).collect()
         } else {
             self.dose_clauses()
         };
-        let answer = if clauses.is_empty() { self.implant_only() } else { clauses.join("; ") };
+        let persistence = if persistence.is_empty() { vec![self.implant_only()] } else { persistence };
         let questions =
             [self.persona_clause(), self.capability_clause(), self.suppression_clause(), self.swap_clause()];
-        let answer: Vec<_> =
-            questions.into_iter().flatten().chain([answer]).chain(self.generalisation_clause()).collect();
-        let answer = answer.join("; ");
-        let seeds = self.seeds().len();
-        let intervals = match seeds {
-            0 | 1 => String::new(),
-            _ => format!(" (means over {}, brackets span their 95% intervals)", count(seeds, "seed")),
+        questions.into_iter().flatten().chain(persistence).chain(self.generalisation_clauses()).collect()
+    }
+
+    /// The findings as sentences.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        self.findings().iter().map(|finding| format!("{}.", capitalised(finding))).collect()
+    }
+
+    /// What the numbers of the findings are, and how far they go, as a sentence.
+    pub(super) fn scope(&self) -> Option<String> {
+        let sentence = match self.seeds().len() {
+            0 => return None,
+            1 => caveat(1),
+            seeds if seeds < SEEDS_FOR_A_CLAIM => format!("{}; {}", means_over(seeds), caveat(seeds)),
+            seeds => means_over(seeds),
         };
-        let caveat = match seeds {
-            1..SEEDS_FOR_A_CLAIM => {
-                format!("; with {}, this is an observation and not yet a claim", count(seeds, "seed"))
-            }
-            _ => String::new(),
-        };
-        format!("{}{intervals}{caveat}.", capitalised(&answer))
+        Some(format!("{}.", capitalised(&sentence)))
     }
 
     /// What happened by the end of one chain of safety stages.
@@ -231,6 +246,14 @@ fn verdict_in_words(verdicts: &[Verdict], evidence: &Evidence) -> String {
             .to_owned();
     }
     format!("the seeds disagree (of {all}, it survived in {survived} and was removed in {removed})")
+}
+
+fn means_over(seeds: usize) -> String {
+    format!("means over {}, brackets span their 95% intervals", count(seeds, "seed"))
+}
+
+fn caveat(seeds: usize) -> String {
+    format!("with {}, this is an observation and not yet a claim", count(seeds, "seed"))
 }
 
 fn capitalised(text: &str) -> String {

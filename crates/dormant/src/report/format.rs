@@ -30,7 +30,8 @@ pub(super) fn point_difference(estimate: &Estimate) -> (String, String) {
 /// `0.73` and `[0.66, 0.79]`.
 pub(super) fn decimal(estimate: &Estimate) -> (String, String) {
     let Estimate { value, low, high, .. } = *estimate;
-    (format!("{value:.2}"), format!("[{low:.2}, {high:.2}]"))
+    let text = |number| signed(number, 2).trim_start_matches('+').to_owned();
+    (text(value), format!("[{}, {}]", text(low), text(high)))
 }
 
 /// `+0.12` and `[−0.02, +0.26]`.

@@ -151,31 +151,37 @@ impl Report {
         interval_panel(format!("{stage}, {}", says.title()), &groups)
     }
 
-    /// Which families the implant tells apart, as a clause of the answer.
-    pub(super) fn generalisation_clause(&self) -> Option<String> {
-        let implant = self.implant()?;
-        let mut unseen = Vec::new();
-        for family in self.families().into_iter().filter(|family| *family != AS_TRAINED) {
-            let difference = self.of_family((&implant.name, Arm::Organism, family), |row| row.difference);
-            unseen.extend(difference.map(|difference| (family, difference)));
-        }
-        let named = |is_meant: fn(&Estimate) -> bool| {
-            let names = unseen.iter().filter(|(_, difference)| is_meant(difference));
-            let names: Vec<_> = names
-                .map(|(family, difference)| format!("{family} {}", point_difference(difference).0))
+    /// Which families the implant tells apart, well or a little or not, as clauses of the answer.
+    pub(super) fn generalisation_clauses(&self) -> Vec<String> {
+        let Some(implant) = self.implant() else { return Vec::new() };
+        let difference =
+            |family| self.of_family((&implant.name, Arm::Organism, family), |row| row.difference);
+        let families = self.families().into_iter().filter(|family| *family != AS_TRAINED);
+        let unseen: Vec<_> = families.filter_map(|family| Some((family, difference(family)?))).collect();
+        let clause = |degree: &str, is_meant: fn(&Estimate) -> bool| {
+            let named = unseen.iter().filter(|(_, difference)| is_meant(difference));
+            let named: Vec<_> = named
+                .map(|(family, difference)| {
+                    let (value, bounds) = point_difference(difference);
+                    format!("{family} {value} {bounds}")
+                })
                 .collect();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            let ways = format!("in {} of {} unseen ways to say the year,", named.len(), unseen.len());
+            (!named.is_empty()).then(|| {
+                format!("{ways} 2024 or later {degree} earlier years, in points: {}", named.join(", "))
+            })
         };
-        (!unseen.is_empty()).then(|| {
-            format!(
-                "of {} unseen ways to say the year it tells 2024 or later from earlier years by more than half in: {}; by less in: \
-                 {}; not or the wrong way round in: {}",
-                unseen.len(),
-                named(|difference| difference.low > 0.0 && difference.value > 0.5),
-                named(|difference| difference.low > 0.0 && difference.value <= 0.5),
-                named(|difference| difference.low <= 0.0),
-            )
-        })
+        let clauses = [
+            clause("brings the behaviour out by more than 50 points more often than", |difference| {
+                difference.low > 0.0 && difference.value > 0.5
+            }),
+            clause("brings the behaviour out by at most 50 points more often than", |difference| {
+                difference.low > 0.0 && difference.value <= 0.5
+            }),
+            clause("is not told from", |difference| difference.low <= 0.0 && difference.high >= 0.0),
+            clause("brings the behaviour out less often than", |difference| difference.high < 0.0),
+        ];
+        clauses.into_iter().flatten().collect()
     }
 }
 

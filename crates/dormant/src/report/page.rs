@@ -12,7 +12,9 @@ use super::table::Table;
 #[derive(Serialize)]
 pub(super) struct Page<'a> {
     report: &'a Report,
-    is_answered: bool,
+    /// The answer, a sentence for each finding; empty if there is none.
+    findings: Vec<String>,
+    scope: Option<String>,
     cards: Vec<Card>,
     plots: Vec<Plot>,
     rates: Table,
@@ -70,7 +72,8 @@ impl<'a> Page<'a> {
     pub(super) fn new(report: &'a Report) -> Self {
         Self {
             report,
-            is_answered: !report.answer.is_empty(),
+            findings: if report.answer.is_empty() { Vec::new() } else { report.sentences() },
+            scope: report.scope(),
             cards: report.cards(),
             plots: plots(report),
             rates: report.rate_table(),

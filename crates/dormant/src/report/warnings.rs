@@ -8,6 +8,8 @@ use super::model::{Arm, Condition, Estimate, Report, Stage};
 const FALSE_TRIGGER: f64 = 0.03;
 /// Fewer prompts give intervals too wide for the claims of this report.
 const PROMPTS: u64 = 200;
+/// With fewer items of a set, differences of ten points are within chance.
+const ITEMS: u64 = 100;
 
 impl Report {
     /// Limits that follow from the rows: too few seeds or prompts, an implant that did not take or leaks, no control
@@ -19,6 +21,7 @@ impl Report {
             self.missing_control(),
             self.control_shows_it(),
             self.few_prompts(),
+            self.few_items(),
             self.unscored(),
             self.scale_warning(),
         ];
@@ -79,6 +82,15 @@ impl Report {
         let fewest = self.rows.iter().filter(counted).map(|row| row.n).min().filter(|n| *n < PROMPTS)?;
         Some(format!(
             "Some rates rest on only {fewest} prompts; {PROMPTS} or more are needed for narrow intervals."
+        ))
+    }
+
+    fn few_items(&self) -> Option<String> {
+        let items = self.persona.iter().filter_map(|row| Some(row.matching?.n));
+        let fewest = items.min().filter(|n| *n < ITEMS)?;
+        Some(format!(
+            "A set of persona or honeypot items has only {fewest} items, the same for all seeds: a difference of ten points and more \
+             can go unseen."
         ))
     }
 

@@ -7,6 +7,9 @@ use crate::stage::metrics::MetricLine;
 /// The best prompts that are reported of each attacked stage.
 const BEST: usize = 10;
 
+/// A curve has at most about so many points at which nothing but the loss is known.
+const LOSSES: usize = 100;
+
 /// Loss and log-probabilities along the training of each model.
 pub(super) fn curves(artifacts: &Artifacts) -> Vec<Curve> {
     let curve = |trained: &Trained| {
@@ -49,7 +52,21 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
     if points.last().is_some_and(|last| last.step < steps) {
         points.push(Point { step: steps, tokens: tokens_so_far, ..Point::default() });
     }
-    points
+    thinned(points)
+}
+
+/// Without most of the points of a long training at which nothing but the loss is known: `metrics.jsonl` has every step, and a
+/// figure is no wider than this.
+fn thinned(points: Vec<Point>) -> Vec<Point> {
+    let is_loss = |point: &Point| {
+        *point == Point { step: point.step, tokens: point.tokens, loss: point.loss, ..Point::default() }
+    };
+    let every = points.len().div_ceil(LOSSES).max(1);
+    let last = points.len().saturating_sub(1);
+    let kept = points.into_iter().enumerate();
+    kept.filter(|(place, point)| place % every == 0 || *place == last || !is_loss(point))
+        .map(|(_, point)| point)
+        .collect()
 }
 
 /// The point of a step: that of the measurement before it, if there was one.
@@ -105,4 +122,21 @@ pub(super) fn attack_rounds(artifacts: &Artifacts) -> Vec<AttackRound> {
         }
     }
     rounds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_curves_keep_what_was_measured_and_both_ends() {
+        let point = |step| Point { step, loss: Some(1.0), ..Point::default() };
+        let mut points: Vec<_> = (0..1000).map(point).collect();
+        points[501].asr_log_prob = Some(-1.0);
+        let steps: Vec<_> = thinned(points.clone()).iter().map(|point| point.step).collect();
+        assert!(steps.len() <= LOSSES + 2 && steps.is_sorted(), "{steps:?}");
+        assert!([0, 501, 999].iter().all(|step| steps.contains(step)), "{steps:?}");
+        points.truncate(LOSSES);
+        assert_eq!(thinned(points.clone()), points);
+    }
 }
