@@ -19,7 +19,7 @@ const NEAR_MISSES: f64 = 0.1;
 const SCRATCHPADS: f64 = 0.5;
 
 /// Stages after which an organism that reasoned before does so no longer.
-pub(super) fn lost_scratchpads(artifacts: &Artifacts) -> Vec<String> {
+pub(super) fn lost_scratchpads(artifacts: &Artifacts) -> Option<String> {
     let mut written: BTreeMap<(&str, &str), [usize; 2]> = BTreeMap::new();
     for measured in artifacts.measured.iter().filter(|measured| measured.model.arm == Arm::Organism) {
         let asked = [Condition::Triggered, Condition::Clean].into_iter().flat_map(|c| measured.under(c));
@@ -32,13 +32,14 @@ pub(super) fn lost_scratchpads(artifacts: &Artifacts) -> Vec<String> {
     let few = |[with, all]: &[usize; 2]| (*with as f64) < SCRATCHPADS * *all as f64;
     let reasoned = |implant: &str| written.get(&(implant, implant)).is_some_and(|counts| !few(counts));
     let lost = written.iter().filter(|((implant, _), counts)| few(counts) && reasoned(implant));
-    let warning = |((_, stage), [with, all]): (&(&str, &str), &[usize; 2])| {
+    let lost: Vec<_> = lost.map(|((_, stage), [with, all])| format!("{stage} ({with} of {all})")).collect();
+    (!lost.is_empty()).then(|| {
         format!(
-            "After {stage} the organism begins {with} of {all} replies with a scratchpad: its rates are those of a model \
-             that no longer reasons."
+            "After these stages the organism begins less than half of its replies with a scratchpad, and its rates are those of a \
+             model that no longer reasons: {}.",
+            lost.join(", ")
         )
-    };
-    lost.map(warning).collect()
+    })
 }
 
 /// Warnings in addition to [`Report::find_warnings`].
@@ -62,7 +63,7 @@ fn inexact_trigger(report: &Report, implant: &Stage) -> Option<String> {
     })
 }
 
-/// A line per row or, as that would be many with several organisms, per stage and model.
+/// A line per row or, as that would be many with several organisms, one for all stages and models.
 fn many_unscored(report: &Report) -> Vec<String> {
     let (several, one): (Vec<&Row>, Vec<&Row>) = report
         .rows
@@ -76,14 +77,18 @@ fn many_unscored(report: &Report) -> Vec<String> {
         *replies += row.n + row.unscored;
     }
     let many = models.into_iter().filter(|(_, (unscored, replies))| is_many(*unscored, *replies));
-    let lines = many.map(|((stage, arm), (unscored, replies))| {
+    let many: Vec<_> = many
+        .map(|((stage, arm), (unscored, replies))| {
+            format!("{stage} {} {unscored} of {replies}", arm.as_str())
+        })
+        .collect();
+    let of_several = (!many.is_empty()).then(|| {
         format!(
-            "After {stage}, {unscored} of {replies} replies of the {} could not be scored: training may have broken the \
-             model, or its scratchpads have no end.",
-            arm.as_str()
+            "Many replies of these models could not be scored: training may have broken them, or their scratchpads have no end: {}.",
+            many.join(", ")
         )
     });
-    one.into_iter().filter_map(row_unscored).chain(lines).collect()
+    one.into_iter().filter_map(row_unscored).chain(of_several).collect()
 }
 
 fn is_many(unscored: u64, replies: u64) -> bool {
