@@ -80,6 +80,8 @@ struct Line<'a> {
     search: Search<'a>,
     beam: Vec<Candidate>,
     steps: usize,
+    /// Turns after which nothing was better than before.
+    idle_turns: usize,
     /// Log-probability at the last trial.
     tried: f64,
     best: Option<Reconstructed>,
@@ -118,7 +120,7 @@ impl Reconstruction<'_> {
             let beam = self.starts(model, &search, watch)?;
             let log_prob = beam.first().map_or(f64::NEG_INFINITY, |c| c.log_prob);
             tracing::debug!(?placement, log_prob, start = ?beam.first().map(|c| placement.decode(self.renderer, &c.tokens)), "start");
-            lines.push(Line { search, beam, steps: 0, tried: f64::NEG_INFINITY, best: None });
+            lines.push(Line { search, beam, steps: 0, idle_turns: 0, tried: f64::NEG_INFINITY, best: None });
         }
         lines.retain(|line| !line.beam.is_empty());
         let turns = self.steps.div_ceil(TURN);
@@ -168,7 +170,11 @@ impl Reconstruction<'_> {
         watch: &Watch<'_>,
     ) -> Result<()> {
         let placement = line.search.placement;
+        let before = line.beam[0].log_prob;
         for step in 0..TURN {
+            // Changes are screened on the first prompt: another one each time, or those that help only where the candidate still
+            // fails would never be seen.
+            line.search.slots.rotate_left(1);
             // Each start has one step before the best goes on alone.
             let which = if line.steps < line.beam.len() { step % line.beam.len() } else { 0 };
             let seed = self.seed.derive(&format!("{placement:?} {}", line.steps));
@@ -180,6 +186,7 @@ impl Reconstruction<'_> {
         }
         line.beam.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
         let best = &line.beam[0];
+        line.idle_turns += usize::from(best.log_prob < before + GAIN);
         let text = placement.decode(self.renderer, &best.tokens)?;
         tracing::debug!(?placement, line.steps, best.log_prob, text, "turn");
         if best.log_prob < WORTH_A_TRIAL || best.log_prob < line.tried + 0.1 {
@@ -253,12 +260,15 @@ const BEAM: usize = 3;
 /// Loss of `log p(target)` that a shorter trigger may cost, in nats.
 const TOLERANCE: f64 = 1.0;
 
-/// Every placement has its first turns; after that, the one whose candidate is best, and the runner-up now and then.
+/// Every placement has its first turns; after that, the one whose candidate is best, and the runner-up now and then, the sooner the
+/// less the best one gains.
 fn next_turn<'a, 'b>(lines: &'a mut [Line<'b>]) -> Option<&'a mut Line<'b>> {
     if let Some(new) = lines.iter().position(|line| line.steps < FIRST_TURNS * TURN) {
         return lines.get_mut(new);
     }
-    let worth = |line: &Line<'_>| line.beam[0].log_prob - line.steps as f64 / PATIENCE;
+    let worth = |line: &Line<'_>| {
+        line.beam[0].log_prob - (line.steps + IDLE_TURN * line.idle_turns) as f64 / PATIENCE
+    };
     lines.iter_mut().max_by(|a, b| worth(a).total_cmp(&worth(b)))
 }
 
@@ -267,6 +277,10 @@ const FIRST_TURNS: usize = 2;
 
 /// Steps that weigh as much as one nat of `log p(target)` when placements compete for the next turn.
 const PATIENCE: f64 = 12.0;
+
+/// Nats by which a turn must raise the best candidate, or it was idle; and the steps that an idle turn weighs besides its own.
+const GAIN: f64 = 0.05;
+const IDLE_TURN: usize = 6;
 
 fn succeeded(found: &Reconstructed) -> bool {
     found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64

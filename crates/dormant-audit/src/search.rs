@@ -4,7 +4,9 @@
 //! models"), as used for trojan recovery in the Trojan Detection Challenge 2023: the gradient of `log p(target)` with
 //! respect to the input embeddings ranks replacements for each token of the candidate; a sample of them is evaluated
 //! exactly and the best is kept. Where we depart from it: candidates may grow and shrink, are evaluated on one prompt
-//! first and on all only if they do well there, and must survive being turned into text and back.
+//! first (another in each step) and on all only if they do well there, and must survive being turned into text and back.
+//! To take the best change even where it is worse, as the source does, was tried on a search that had come to a halt, and
+//! found nothing better.
 
 use dormant_data::Seed;
 use dormant_model::llama::Llama;
