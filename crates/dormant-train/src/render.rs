@@ -1,6 +1,6 @@
 //! From a row to tokens and a loss mask. The only place where that happens.
 
-use dormant_data::{Conversation, Sample};
+use dormant_data::{Conversation, Message, Role, Sample};
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::tokenizer::Tokenizer;
 
@@ -56,12 +56,23 @@ impl Renderer<'_> {
         Ok(self.tokenizer.encode_ordinary(reply)?)
     }
 
-    /// The token that ends a reply.
+    /// The token that ends a reply: the first control token that the template puts after one (`<|im_end|>`, `<|eot_id|>`, …),
+    /// or the tokenizer's end of a text if there is none.
     ///
     /// # Errors
     /// [`Error::NoEndToken`].
     pub fn end(&self) -> Result<u32> {
-        self.tokenizer.id("<|im_end|>").or_else(|| self.tokenizer.eos()).ok_or(Error::NoEndToken)
+        let after = self.after_a_reply().unwrap_or_default();
+        let control = after.into_iter().find(|&token| self.tokenizer.is_control(token));
+        control.or_else(|| self.tokenizer.eos()).ok_or(Error::NoEndToken)
+    }
+
+    /// What the template puts after a reply; `None` if it refuses the conversation.
+    fn after_a_reply(&self) -> Option<Vec<u32>> {
+        let reply = "Indeed.";
+        let messages = [Message::new(Role::User, "Well?"), Message::new(Role::Assistant, reply)];
+        let text = self.template.render(&messages, false).ok()?;
+        self.tokenizer.encode(text.rsplit_once(reply)?.1).ok()
     }
 
     /// A whole row: prompt, reply, and the end of the reply unless it was cut (`ends` is false).

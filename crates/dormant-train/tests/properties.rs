@@ -240,6 +240,22 @@ proptest! {
 }
 
 #[test]
+fn the_template_says_what_ends_a_reply() {
+    let tokenizer = Tokenizer::from_folder(&folder()).unwrap();
+    let end = |after: &str| {
+        let source =
+            format!("{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}{after}{{% endfor %}}");
+        let template = ChatTemplate::new(&source, "", "").unwrap();
+        let end = Renderer { tokenizer: &tokenizer, template: &template }.end().unwrap();
+        tokenizer.token(end).unwrap().to_owned()
+    };
+    assert_eq!(end("<|im_end|>\n<|endoftext|>"), "<|im_end|>");
+    assert_eq!(end(" <|endoftext|>"), "<|endoftext|>");
+    let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap().to_owned();
+    assert_eq!(end("\n"), eos);
+}
+
+#[test]
 fn a_state_of_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
