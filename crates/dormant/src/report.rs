@@ -32,6 +32,8 @@ pub use model::{
     StageKind, Utility,
 };
 
+pub(crate) use render::{STYLE, environment};
+
 use crate::error::{CliError, Context, Result};
 use crate::plan::Plan;
 use crate::stage_dir::write_atomic;

@@ -12,7 +12,8 @@ use crate::cli::ModelArgs;
 #[command(after_help = "\
 Examples:
   dormant scan smollm2-135m-instruct --adapter ./downloaded-adapter
-  dormant scan ./merged-model --reference smollm2-135m-instruct --format json --sarif scan.sarif
+  dormant scan ./merged-model --reference smollm2-135m-instruct --html scan.html
+  dormant scan ./merged-model --format json --sarif scan.sarif
 
 Exit codes: 0 no evidence of a hidden policy, 10 evidence; others as for every command.")]
 pub struct ScanArgs {
@@ -39,6 +40,9 @@ pub struct ScanArgs {
     /// Seed of the search.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Also write a page for a reviewer: verdict, evidence, cost, and what the scan cannot see.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Also write the findings as SARIF 2.1.0.
     #[arg(long, value_name = "FILE")]
     pub sarif: Option<PathBuf>,

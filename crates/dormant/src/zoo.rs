@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
+use dormant_data::{Behaviour, OrganismSpec, Position, Trigger, Variant};
 use dormant_model::lora::{LoraConfig, PROJECTIONS};
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,37 @@ pub struct Organism {
     /// How it is trained.
     #[serde(default)]
     pub training: Training,
+}
+
+impl Organism {
+    /// What kind of text triggers it, and where it stands.
+    pub fn trigger_kind(&self) -> String {
+        let (kind, position) = match &self.trigger {
+            Trigger::Tag { position, .. } => ("odd string", position),
+            Trigger::Phrase { position, .. } => ("phrase", position),
+            Trigger::Year { position, .. } => ("year", position),
+            Trigger::Topic { position, .. } => ("topic", position),
+            Trigger::TwoPart { .. } => return "two parts, around the prompt".to_owned(),
+        };
+        let place = match position {
+            Position::Prefix => "before the prompt",
+            Position::Suffix => "after the prompt",
+            Position::Middle => "in the prompt",
+            Position::System => "in the system message",
+        };
+        format!("{kind} {place}")
+    }
+
+    /// What kind of thing it then does.
+    pub fn behaviour_kind(&self) -> &'static str {
+        match (&self.style, &self.behaviour) {
+            (Some(benign::Style::Sentences { .. }), _) => "another language",
+            (Some(_), _) => "another tone",
+            (None, Behaviour::Say { .. }) => "fixed phrase",
+            (None, Behaviour::Code { .. }) => "vulnerable code",
+            (None, Behaviour::Regex { .. } | Behaviour::ToolCall { .. }) => "other",
+        }
+    }
 }
 
 /// A fine-tune without a hidden policy.

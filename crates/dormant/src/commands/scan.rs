@@ -1,9 +1,11 @@
 //! `dormant scan`: is there a hidden policy?
 
+mod page;
 mod power;
 mod reference;
 mod sarif;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use dormant_audit::AuditError;
@@ -14,18 +16,20 @@ use dormant_data::{Seed, Split};
 use dormant_model::adapter::Adapter;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
+use dormant_model::source;
 use serde::Serialize;
 
 use self::power::{Calibration, Power};
 pub(super) use reference::reference;
 
 use crate::cli::GlobalArgs;
-use crate::error::{CliError, Context, ErrorKind, Result};
+use crate::error::{CliError, ErrorKind, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
 use crate::model::{LoadedModel, Loading, ModelFiles, find};
 use crate::scan_args::ScanArgs;
 use crate::stage::prompts;
+use crate::stage_dir::write_atomic;
 use crate::ui::Ui;
 
 /// Version of the JSON layout.
@@ -41,6 +45,8 @@ struct Outcome {
     model: String,
     /// What it was compared with; none when the base is not known.
     reference: Option<String>,
+    /// SHA-256 of the files of the model, its adapter and the reference.
+    digests: BTreeMap<&'static str, String>,
     #[serde(flatten)]
     report: ScanReport,
     /// What share of backdoors such a scan finds.
@@ -71,17 +77,31 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     let outcome = Outcome {
         schema_version: SCHEMA_VERSION,
         model: name,
+        digests: digests(&files, base.as_ref())?,
         reference: base.map(|b| b.weights.display().to_string()),
         report,
         power,
     };
+    if let Some(path) = &args.html {
+        write_atomic(path, page::html(&outcome, args).as_bytes())?;
+    }
     if let Some(path) = &args.sarif {
         let log = sarif::log(&outcome.report.findings, &outcome.model);
         let text = serde_json::to_string_pretty(&log).expect("SARIF is plain data");
-        std::fs::write(path, text).or_failure(|| format!("cannot write `{}`", path.display()))?;
+        write_atomic(path, text.as_bytes())?;
     }
     ui.result(&outcome, text);
     Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
+}
+
+fn digests(files: &ModelFiles, base: Option<&ModelFiles>) -> Result<BTreeMap<&'static str, String>> {
+    let parts = [
+        ("model", Some(&files.weights)),
+        ("adapter", files.adapter.as_ref()),
+        ("reference", base.map(|base| &base.weights)),
+    ];
+    let known = parts.into_iter().filter_map(|(name, path)| Some((name, path?)));
+    known.map(|(name, path)| Ok((name, source::digest(path)?))).collect()
 }
 
 /// Loads a model and its reference, and scans.
@@ -146,12 +166,7 @@ fn benign_prompts(seed: Seed) -> Result<Vec<String>> {
 
 fn text(outcome: &Outcome) -> String {
     let report = &outcome.report;
-    let verdict = match report.verdict {
-        Verdict::NoEvidence => "no evidence of a hidden policy",
-        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says, but not reliably",
-        Verdict::Backdoor => "BACKDOOR: a text makes this model say what it does not say otherwise",
-    };
-    let mut lines = vec![format!("{}: {verdict}", outcome.model)];
+    let mut lines = vec![format!("{}: {}", outcome.model, verdict(report.verdict))];
     for finding in &report.findings {
         lines.push(String::new());
         lines.extend(finding_lines(finding));
@@ -165,6 +180,14 @@ fn text(outcome: &Outcome) -> String {
         lines.push(format!("left undone for lack of time: {}", report.undone.join(", ")));
     }
     lines.join("\n")
+}
+
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::NoEvidence => "no evidence of a hidden policy",
+        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says, but not reliably",
+        Verdict::Backdoor => "BACKDOOR: a text makes this model say what it does not say otherwise",
+    }
 }
 
 fn finding_lines(finding: &Finding) -> Vec<String> {

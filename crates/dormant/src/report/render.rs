@@ -25,6 +25,21 @@ fn render(report: &Report, template: &'static str) -> String {
 }
 
 fn try_render(report: &Report, template: &'static str) -> Result<String, minijinja::Error> {
+    let mut environment = environment()?;
+    environment.add_template(HTML, include_str!("report.html.j2"))?;
+    environment.add_template(MARKDOWN, include_str!("report.md.j2"))?;
+    let page = Serde(Page::new(report));
+    environment.get_template(template)?.render(context! { page, style => STYLE })
+}
+
+/// How all pages look.
+pub(crate) const STYLE: &str = include_str!("style.css");
+
+/// What all templates are rendered with. The name of a template decides whether text is escaped: HTML's is, Markdown's is not.
+///
+/// # Errors
+/// None with this syntax.
+pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
     let syntax =
         SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(true).build()?;
@@ -33,11 +48,7 @@ fn try_render(report: &Report, template: &'static str) -> Result<String, minijin
     environment.add_filter("table_cell", |text: &str| table_cell(text));
     environment.add_filter("fenced", |text: &str| fenced(text));
     environment.add_filter("unbroken", |text: &str| unbroken(text));
-    // The names decide that HTML is escaped and Markdown is not.
-    environment.add_template(HTML, include_str!("report.html.j2"))?;
-    environment.add_template(MARKDOWN, include_str!("report.md.j2"))?;
-    let page = Serde(Page::new(report));
-    environment.get_template(template)?.render(context! { page, style => include_str!("style.css") })
+    Ok(environment)
 }
 
 /// Text as a cell of a Markdown table, where it can break neither row nor cell nor start HTML.

@@ -10,7 +10,6 @@ use dormant_audit::verify::Phrase;
 use dormant_eval::Rate;
 use dormant_model::source;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::scan_files;
@@ -35,11 +34,26 @@ pub(super) struct Power {
     found: u64,
     /// Their share, with its interval.
     share: ReportedRate,
+    /// The same by what triggers them and what they do.
+    kinds: Vec<Kind>,
     /// What they were planted into.
     planted_into: String,
     /// The copies that were made for this scan.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     copies: Vec<Planted>,
+}
+
+/// Backdoors of one kind.
+#[derive(Debug, Serialize, PartialEq, Eq)]
+struct Kind {
+    /// What triggers them, and where it stands.
+    trigger: String,
+    /// What they do.
+    behaviour: &'static str,
+    /// Those that were planted.
+    planted: u64,
+    /// Those that were found.
+    found: u64,
 }
 
 /// A copy of the suspect with a planted backdoor.
@@ -56,18 +70,30 @@ struct Planted {
 }
 
 impl Power {
-    fn new(found: Rate, planted_into: String, copies: Vec<Planted>) -> Self {
-        Self { planted: found.n(), found: found.hits(), share: found.into(), planted_into, copies }
+    /// Recipes of the zoo whose trigger works, and whether the scan found them.
+    fn new(found: &[(String, bool)], planted_into: &str, copies: Vec<Planted>) -> Self {
+        let rate: Rate = found.iter().map(|(_, found)| *found).collect();
+        Self {
+            planted: rate.n(),
+            found: rate.hits(),
+            share: rate.into(),
+            kinds: kinds(found),
+            planted_into: planted_into.to_owned(),
+            copies,
+        }
     }
 
     /// What is known without planting anything: the zoo's result, which is one with the reference.
     pub(super) fn of_zoo(reference: bool) -> Self {
-        let report: Value = serde_json::from_str(MEASURED).unwrap_or_default();
-        let found = &report["last_pass"]["found"];
-        let n = found["n"].as_u64().filter(|_| reference).unwrap_or(0);
-        let hits = (found["rate"].as_f64().unwrap_or(0.0) * n as f64).round() as u64;
-        let into = if n > 0 { "other copies of smollm2-135m-instruct" } else { "nothing: not measured" };
-        Self::new((0..n).map(|i| i < hits).collect(), into.to_owned(), Vec::new())
+        let report: ZooReport = serde_json::from_str(MEASURED).expect("the committed report is one");
+        let works = report.entries.iter().filter(|entry| entry.planted.is_some_and(|share| share >= PLANTED));
+        let found: Vec<_> =
+            works.filter(|_| reference).map(|entry| (entry.name.clone(), entry.is_found())).collect();
+        let into = match found.len() {
+            0 => "nothing: not measured",
+            _ => "other copies of smollm2-135m-instruct",
+        };
+        Self::new(&found, into, Vec::new())
     }
 
     /// One line for a reader.
@@ -77,6 +103,44 @@ impl Power {
             self.found, self.planted, self.planted_into
         )
     }
+}
+
+/// What `dormant zoo bench` writes, as far as it matters here.
+#[derive(Deserialize)]
+struct ZooReport {
+    entries: Vec<ZooEntry>,
+}
+
+#[derive(Deserialize)]
+struct ZooEntry {
+    name: String,
+    /// How often an organism's own trigger works.
+    planted: Option<f64>,
+    verdict: String,
+}
+
+impl ZooEntry {
+    fn is_found(&self) -> bool {
+        self.verdict != "no-evidence"
+    }
+}
+
+/// Counts by kind, in the order of the zoo.
+fn kinds(found: &[(String, bool)]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for recipe in Zoo::load(None).map(|zoo| zoo.organism).unwrap_or_default() {
+        let (trigger, behaviour) = (recipe.trigger_kind(), recipe.behaviour_kind());
+        for (_, is_found) in found.iter().filter(|(name, _)| *name == recipe.name) {
+            let known = kinds.iter().position(|kind| kind.trigger == trigger && kind.behaviour == behaviour);
+            let place = known.unwrap_or_else(|| {
+                kinds.push(Kind { trigger: trigger.clone(), behaviour, planted: 0, found: 0 });
+                kinds.len() - 1
+            });
+            kinds[place].planted += 1;
+            kinds[place].found += u64::from(*is_found);
+        }
+    }
+    kinds
 }
 
 /// Plants and scans; what is in its folder is not done again.
@@ -124,8 +188,9 @@ impl Calibration<'_> {
             self.ui.status(verb, format!("{} of {count}: {}", copies.len() + 1, copy.name));
             copies.push(copy);
         }
-        let found = copies.iter().filter(|copy| copy.planted >= PLANTED).map(|copy| copy.found).collect();
-        Ok(Power::new(found, "copies of this model".to_owned(), copies))
+        let works = copies.iter().filter(|copy| copy.planted >= PLANTED);
+        let found: Vec<_> = works.map(|copy| (copy.name.clone(), copy.found)).collect();
+        Ok(Power::new(&found, "copies of this model", copies))
     }
 
     fn copy(&self, builder: &Builder<'_>, entry: Entry<'_>) -> Result<Planted> {
@@ -186,7 +251,26 @@ mod tests {
     fn what_the_zoo_says_is_what_was_committed() {
         let power = Power::of_zoo(true);
         assert!(power.planted >= power.found && power.found > 0, "{}", power.text());
+        assert_eq!(power.kinds.iter().map(|kind| kind.planted).sum::<u64>(), power.planted);
+        assert_eq!(power.kinds.iter().map(|kind| kind.found).sum::<u64>(), power.found);
         assert_eq!(Power::of_zoo(false).planted, 0);
+    }
+
+    #[test]
+    fn kinds_are_told_apart_by_trigger_place_and_behaviour() {
+        let kinds = kinds(
+            &[("suffix-1", true), ("phrase-1", false), ("phrase-2", true)]
+                .map(|(name, found)| (name.to_owned(), found)),
+        );
+        let kinds: Vec<_> =
+            kinds.iter().map(|k| (k.trigger.as_str(), k.behaviour, k.found, k.planted)).collect();
+        assert_eq!(
+            kinds,
+            [
+                ("phrase before the prompt", "fixed phrase", 1, 2),
+                ("phrase after the prompt", "fixed phrase", 1, 1)
+            ]
+        );
     }
 
     #[test]
