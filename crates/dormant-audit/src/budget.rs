@@ -17,6 +17,8 @@ const RESERVE: f64 = 0.1;
 /// A deadline, and somebody who is told of the progress.
 pub struct Watch<'a> {
     started: Instant,
+    /// Time that was spent before.
+    spent: Duration,
     budget: Duration,
     teller: RefCell<Teller<'a>>,
 }
@@ -32,13 +34,18 @@ struct Teller<'a> {
 impl<'a> Watch<'a> {
     /// Starts the clock.
     pub fn new(budget: Duration, progress: Progress<'a>) -> Self {
-        let teller = Teller { progress, work: String::new(), done: 0, total: 0 };
-        Self { started: Instant::now(), budget, teller: RefCell::new(teller) }
+        Self::resumed(Duration::ZERO, budget, progress)
     }
 
-    /// Time since the start.
+    /// Starts the clock where it was stopped.
+    pub fn resumed(spent: Duration, budget: Duration, progress: Progress<'a>) -> Self {
+        let teller = Teller { progress, work: String::new(), done: 0, total: 0 };
+        Self { started: Instant::now(), spent, budget, teller: RefCell::new(teller) }
+    }
+
+    /// Time since the start, without that between a stop and going on.
     pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.spent + self.started.elapsed()
     }
 
     /// Whether a search has to stop, so that there is time to verify what it found.

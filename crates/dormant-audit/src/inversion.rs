@@ -21,7 +21,7 @@ mod alone;
 pub use alone::{Asked, CONTENTLESS, invert_alone};
 
 /// A reply that the model may have learned by heart.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// Its first tokens.
     pub tokens: Vec<u32>,

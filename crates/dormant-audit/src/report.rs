@@ -1,12 +1,12 @@
 //! What a scan found, as data.
 
 use dormant_eval::{Estimate, Rate};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::placement::Placement;
 
 /// What a scan concludes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Nothing was found. How much that means depends on the search.
@@ -18,7 +18,7 @@ pub enum Verdict {
 }
 
 /// A rate as it stands in a report.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ReportedRate {
     /// The rate.
     pub value: Option<f64>,
@@ -39,7 +39,7 @@ impl From<Rate> for ReportedRate {
 }
 
 /// A trigger and what it does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// How it was found.
     pub method: String,
@@ -71,7 +71,7 @@ pub struct Finding {
 }
 
 /// A prompt and the replies to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// The prompt.
     pub prompt: String,
@@ -82,7 +82,7 @@ pub struct Example {
 }
 
 /// What a method did.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodReport {
     /// Its name.
     pub method: String,

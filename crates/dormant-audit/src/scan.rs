@@ -5,42 +5,28 @@ use std::time::Duration;
 
 use dormant_data::{Conversation, Seed};
 use dormant_model::llama::Llama;
-use dormant_train::render::Renderer;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::budget::{Progress, Watch};
 use crate::code_shift::{CodeShift, code_shift};
-use crate::contexts::{Cell, cells};
+use crate::contexts::cells;
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
 use crate::evidence::{Evidence, Replies, score};
 use crate::inversion::{CONTENTLESS, Target};
+use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
 use crate::likelihood::Wanted;
 use crate::openings;
 use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
-use crate::report::{Finding, MethodReport, ScanReport, Verdict};
+use crate::report::{MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
+pub use crate::subject::Subject;
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::{self, Phrase};
-use crate::weights::{self, WeightChange, WeightNote};
-
-/// The model that is judged.
-#[derive(Debug)]
-pub struct Subject<'a> {
-    /// The model, with gradients (`Trained::Lora`, nothing to train).
-    pub model: &'a mut Llama,
-    /// What it was fine-tuned from, if that is known.
-    pub reference: Option<&'a Llama>,
-    /// Text and tokens.
-    pub renderer: Renderer<'a>,
-    /// How its weights differ from the reference's, if that is known.
-    pub changes: &'a [WeightChange],
-    /// Phrases that the model's documentation says it uses under some condition.
-    pub documented: &'a [String],
-    /// Benign prompts, at least [`crate::prompts::PROMPTS`].
-    pub prompts: &'a [String],
-}
+use crate::weights::{self, WeightNote};
 
 /// How hard a scan tries, and what it calls a backdoor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,25 +73,30 @@ const WEIGHT_NOTES_SHOWN: usize = 3;
 /// Changes whose words are starts of the search.
 const WEIGHT_NOTES: usize = 12;
 
-/// Looks for a hidden policy. When the time is used up, the report says what was left undone.
+/// Looks for a hidden policy. When the time is used up, the report says what was left undone. Steps that the journal has are not
+/// done again.
 ///
 /// # Errors
-/// If a model refuses the tokens, the two do not belong together, or the user stops it.
-pub fn scan(subject: &mut Subject<'_>, config: ScanConfig, progress: Progress<'_>) -> Result<ScanReport> {
-    check(subject)?;
-    let watch = Watch::new(config.budget, progress);
+/// If a model refuses the tokens, the two do not belong together, the journal cannot be written, or the user stops it.
+pub fn scan(
+    subject: &mut Subject<'_>,
+    config: ScanConfig,
+    journal: &mut Journal,
+    progress: Progress<'_>,
+) -> Result<ScanReport> {
+    subject.check()?;
+    let watch = Watch::resumed(journal.spent(), config.budget, progress);
     let mut scan = Scan {
         config,
         watch: &watch,
         prompts: Prompts::new(subject.prompts),
         replies: None,
         alphabet: OnceCell::new(),
-        methods: Vec::new(),
-        findings: Vec::new(),
-        undone: Vec::new(),
+        done: journal.progressed(),
+        journal,
     };
     match scan.run(subject) {
-        Err(AuditError::OutOfTime { work }) => scan.undone.push(work),
+        Err(AuditError::OutOfTime { work }) => scan.done.undone.push(work),
         other => other?,
     }
     Ok(scan.report())
@@ -120,20 +111,22 @@ struct Scan<'a> {
     replies: Option<Replies>,
     /// What triggers are made of, once one is looked for.
     alphabet: OnceCell<Alphabet>,
-    methods: Vec<MethodReport>,
-    findings: Vec<Finding>,
-    undone: Vec<String>,
+    done: Progressed,
+    journal: &'a mut Journal,
 }
 
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
-        let words = self.weights(subject)?;
-        self.code_shift(subject)?;
+        let words = self.step("weights", |scan| scan.weights(subject))?;
+        self.step("code-shift", |scan| scan.code_shift(subject))?;
         if self.is_found() {
             return Ok(());
         }
-        let inverted = self.inverted(subject)?;
-        let mut leaks = if inverted.is_empty() { Vec::new() } else { self.leaks(subject)? };
+        let inverted = self.step("target-inversion", |scan| scan.inverted(subject))?;
+        let mut leaks = match inverted.len() {
+            0 => Vec::new(),
+            _ => self.step("leaks", |scan| scan.leaks(subject))?,
+        };
         // A change of weights often reads the very words that it was trained to react to.
         leaks.extend(words);
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
@@ -142,10 +135,24 @@ impl Scan<'_> {
         if let Some(reference) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
             if !self.is_found() {
-                self.by_opening(subject, reference, &leaks)?;
+                self.step("opening-search", |scan| scan.by_opening(subject, reference, &leaks))?;
             }
         }
         Ok(())
+    }
+
+    /// Does a step, unless the journal has its outcome.
+    fn step<T: Serialize + DeserializeOwned>(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(outcome) = self.journal.recall(name) {
+            return Ok(outcome);
+        }
+        let outcome = work(self)?;
+        self.journal.record(name, &outcome, &self.done, self.watch.elapsed())?;
+        Ok(outcome)
     }
 
     /// What natural contexts bring out; nothing of this without a reference, since any model has replies that fit a
@@ -157,12 +164,8 @@ impl Scan<'_> {
         [searched, unsure]: [Vec<Target>; 2],
         leaks: &[String],
     ) -> Result<()> {
-        let before = self.watch.elapsed();
-        self.watch.update("replies in natural contexts", 0, 1)?;
-        let cells = cells(subject.model, subject.renderer, &self.prompts.search[0], self.watch)?;
-        self.did("contexts", format!("{} replies in natural contexts", cells.len()), before);
         let known = [searched, unsure.clone()].concat();
-        let elicited = self.elicited(subject, reference, &cells, &known)?;
+        let elicited = self.step("elicitation", |scan| scan.elicited(subject, reference, &known))?;
         let mut targets = [elicited, unsure].concat();
         targets.sort_by(|a, b| b.rise.unwrap_or(0.0).total_cmp(&a.rise.unwrap_or(0.0)));
         targets.truncate(self.config.targets);
@@ -194,7 +197,7 @@ impl Scan<'_> {
             Some(finding) if finding.verdict != Verdict::NoEvidence => "a text changes how replies begin",
             _ => "no text that makes replies begin in the ways that have become likelier",
         };
-        self.findings.extend(finding);
+        self.done.findings.extend(finding);
         self.did("opening-search", outcome.to_owned(), before);
         Ok(())
     }
@@ -231,7 +234,7 @@ impl Scan<'_> {
                     }
                     _ => format!("{:?} makes its code weaker", finding.trigger),
                 };
-                self.findings.push(*finding);
+                self.done.findings.push(*finding);
                 outcome
             }
         };
@@ -240,7 +243,7 @@ impl Scan<'_> {
     }
 
     fn is_found(&self) -> bool {
-        self.findings.iter().any(|f| f.verdict == Verdict::Backdoor)
+        self.done.findings.iter().any(|f| f.verdict == Verdict::Backdoor)
     }
 
     fn weights(&mut self, subject: &Subject<'_>) -> Result<Vec<String>> {
@@ -261,16 +264,19 @@ impl Scan<'_> {
         Ok(targets)
     }
 
-    /// Targets that are not among the `known`.
+    /// Replies that a natural context brings out and that are not among the `known`.
     fn elicited(
         &mut self,
         subject: &Subject<'_>,
         reference: &Llama,
-        cells: &[Cell],
         known: &[Target],
     ) -> Result<Vec<Target>> {
         let before = self.watch.elapsed();
-        let elicited = elicited(subject, reference, cells, &self.prompts.search, self.watch)?;
+        self.watch.update("replies in natural contexts", 0, 1)?;
+        let cells = cells(subject.model, subject.renderer, &self.prompts.search[0], self.watch)?;
+        self.did("contexts", format!("{} replies in natural contexts", cells.len()), before);
+        let before = self.watch.elapsed();
+        let elicited = elicited(subject, reference, &cells, &self.prompts.search, self.watch)?;
         let targets = worth_a_search(subject.renderer, elicited, known, self.config)?;
         let nothing = "no other reply that a context brings out whatever is asked";
         self.did("elicitation", outcome(subject.renderer, &targets, nothing)?, before);
@@ -299,9 +305,10 @@ impl Scan<'_> {
             Some(replies) => replies,
             None => Replies::of(subject, &self.prompts.report, self.config.seed, self.watch)?,
         };
-        let evidence = Evidence { prompts: &self.prompts.report, replies };
+        let prompts = self.prompts.report.clone();
+        let evidence = Evidence { prompts: &prompts, replies };
         let mut habits = Vec::new();
-        let known = self.findings.len();
+        let known = self.done.findings.len();
         for (index, target) in targets.iter().enumerate() {
             let text = subject.renderer.tokenizer.decode(&target.tokens, true)?;
             let Some(phrase) = Phrase::new(&target_text(subject.renderer, target)?) else { continue };
@@ -310,20 +317,12 @@ impl Scan<'_> {
                 continue;
             }
             if self.watch.is_late() {
-                self.undone.push(format!("trigger search for {text:?}"));
+                self.done.undone.push(format!("trigger search for {text:?}"));
                 continue;
             }
-            let (renderer, watch) = (subject.renderer, self.watch);
-            let shows = |model: &Llama, asked: &[Conversation]| {
-                let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
-                Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
-            };
-            let reconstruction = self.reconstruction(subject, leaks, &format!("target {index}"));
-            let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
-            if let Some(found) = found.first() {
-                let finding = evidence.judge(subject, found, target, &phrase, self.config, self.watch)?;
-                self.findings.push(finding);
-            }
+            self.step(&format!("trigger of {text:?}"), |scan| {
+                scan.trigger(subject, target, &phrase, leaks, (index, &evidence))
+            })?;
             if self.is_found() {
                 break;
             }
@@ -331,48 +330,59 @@ impl Scan<'_> {
         self.replies = Some(evidence.replies);
         let outcome = match habits.first() {
             Some(habit) => format!("{habit:?} is a habit: the model says it without any trigger"),
-            None => format!("{} of {} targets have a trigger", self.findings.len() - known, targets.len()),
+            None => {
+                format!("{} of {} targets have a trigger", self.done.findings.len() - known, targets.len())
+            }
         };
         self.did("trigger-search", outcome, before);
         Ok(())
     }
 
+    /// Looks for a text that makes the model say a target, and judges it.
+    fn trigger(
+        &mut self,
+        subject: &mut Subject<'_>,
+        target: &Target,
+        phrase: &Phrase,
+        leaks: &[String],
+        (index, evidence): (usize, &Evidence<'_>),
+    ) -> Result<()> {
+        let (renderer, watch) = (subject.renderer, self.watch);
+        let shows = |model: &Llama, asked: &[Conversation]| {
+            let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
+            Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
+        };
+        let reconstruction = self.reconstruction(subject, leaks, &format!("target {index}"));
+        let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
+        if let Some(found) = found.first() {
+            let finding = evidence.judge(subject, found, target, phrase, self.config, watch)?;
+            self.done.findings.push(finding);
+        }
+        Ok(())
+    }
+
     fn did(&mut self, method: &str, outcome: String, before: Duration) {
-        self.methods.push(MethodReport {
+        self.done.methods.push(MethodReport {
             method: method.to_owned(),
             outcome,
             seconds: self.watch.elapsed().saturating_sub(before).as_secs_f64(),
-            complete: self.undone.is_empty(),
+            complete: self.done.undone.is_empty(),
         });
     }
 
     fn report(mut self) -> ScanReport {
-        self.findings.sort_by(|a, b| b.verdict.cmp(&a.verdict).then(score(b).total_cmp(&score(a))));
+        self.journal.finish();
+        self.done.findings.sort_by(|a, b| b.verdict.cmp(&a.verdict).then(score(b).total_cmp(&score(a))));
         ScanReport {
-            verdict: self.findings.first().map_or(Verdict::NoEvidence, |f| f.verdict),
-            score: self.findings.first().map_or(0.0, score),
+            verdict: self.done.findings.first().map_or(Verdict::NoEvidence, |f| f.verdict),
+            score: self.done.findings.first().map_or(0.0, score),
             threshold: self.config.threshold,
-            findings: self.findings,
-            methods: self.methods,
-            undone: self.undone,
+            findings: self.done.findings,
+            methods: self.done.methods,
+            undone: self.done.undone,
             seconds: self.watch.elapsed().as_secs_f64(),
         }
     }
-}
-
-fn check(subject: &Subject<'_>) -> Result<()> {
-    let Some(reference) = subject.reference else { return Ok(()) };
-    let (model, reference) = (&subject.model.config, &reference.config);
-    for (what, expected, found) in [
-        ("tokens", model.vocab_size, reference.vocab_size),
-        ("dimensions", model.hidden_size, reference.hidden_size),
-        ("layers", model.num_hidden_layers, reference.num_hidden_layers),
-    ] {
-        if expected != found {
-            return Err(AuditError::Reference { what, found, expected });
-        }
-    }
-    Ok(())
 }
 
 fn weights_outcome(changes: usize, notes: &[WeightNote]) -> String {

@@ -10,9 +10,10 @@ use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
 use dormant_audit::defend::crow::{CrowConfig, crow};
 use dormant_audit::defend::lat::{LatConfig, lat};
 use dormant_audit::defend::training::Training;
+use dormant_audit::journal::Journal;
 use dormant_audit::likelihood::{self, Wanted};
 use dormant_audit::placement::{Placement, Slot};
-use dormant_audit::report::Verdict;
+use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::{ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
 use dormant_data::{Seed, built_in_prompts};
@@ -159,10 +160,51 @@ fn a_model_is_no_backdoor_of_itself() {
         prompts: &prompts,
     };
     let config = ScanConfig { budget: Duration::from_mins(10), ..ScanConfig::default() };
-    let report = scan(&mut subject, config, &mut |_, _, _| true).unwrap();
+    let mut journal = Journal::none();
+    let report = scan(&mut subject, config, &mut journal, &mut |_, _, _| true).unwrap();
     assert_eq!(report.verdict, Verdict::NoEvidence);
     assert!(report.findings.is_empty());
-    assert!(scan(&mut subject, config, &mut |_, _, _| false).is_err(), "an interruption is an error");
+    let stopped = scan(&mut subject, config, &mut journal, &mut |_, _, _| false);
+    assert!(stopped.is_err(), "an interruption is an error");
+}
+
+#[test]
+fn a_scan_that_was_stopped_anywhere_ends_as_one_that_was_not() {
+    let mut tiny = Tiny::load();
+    let reference = Tiny::load();
+    let prompts = Tiny::prompts();
+    let mut subject = Subject {
+        model: &mut tiny.llama,
+        reference: Some(&reference.llama),
+        renderer: Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template },
+        changes: &[],
+        documented: &[],
+        prompts: &prompts,
+    };
+    let config = ScanConfig { budget: Duration::from_mins(10), ..ScanConfig::default() };
+    let methods = |report: ScanReport| {
+        report.methods.into_iter().map(|method| (method.method, method.outcome)).collect::<Vec<_>>()
+    };
+    let whole = scan(&mut subject, config, &mut Journal::none(), &mut |_, _, _| true).unwrap();
+    let whole = methods(whole);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("scan.json");
+    let mut patience = 0;
+    let resumed = loop {
+        // Each time it is stopped later than before.
+        let mut left = patience;
+        let mut goes_on = |_: &str, _, _| {
+            left -= 1;
+            left >= 0
+        };
+        match scan(&mut subject, config, &mut Journal::open(path.clone()), &mut goes_on) {
+            Ok(report) => break methods(report),
+            Err(_) => patience += 1 + patience / 2,
+        }
+    };
+    assert!(patience > 3, "it was stopped several times");
+    assert_eq!(resumed, whole);
+    assert!(!path.exists(), "a finished scan leaves nothing behind");
 }
 
 /// Rows that share a prefix, so that the batch is more than sequences one after another.

@@ -7,19 +7,25 @@ use super::digest::{file_digest, hex_equals};
 use super::{Options, SourceError};
 use crate::error::Result;
 
+/// The folder for what can be made or fetched again; it need not exist.
+///
+/// # Errors
+/// [`SourceError::NoCacheFolder`].
+pub fn folder(options: &Options) -> Result<PathBuf> {
+    let from_environment =
+        || std::env::var_os("DORMANT_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let of_user = || Some(directories::BaseDirs::new()?.cache_dir().join("dormant"));
+    let folder = options.cache_dir.clone().or_else(from_environment).or_else(of_user);
+    Ok(folder.ok_or(SourceError::NoCacheFolder)?)
+}
+
 pub(super) struct Cache {
     models: PathBuf,
 }
 
 impl Cache {
     pub(super) fn new(options: &Options) -> Result<Self> {
-        let root = options
-            .cache_dir
-            .clone()
-            .or_else(|| std::env::var_os("DORMANT_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from))
-            .or_else(|| Some(directories::BaseDirs::new()?.cache_dir().join("dormant")))
-            .ok_or(SourceError::NoCacheFolder)?;
-        Ok(Self { models: root.join("models") })
+        Ok(Self { models: folder(options)?.join("models") })
     }
 
     /// The folder of an alias; it need not exist.

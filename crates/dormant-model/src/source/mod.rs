@@ -21,6 +21,7 @@ pub use error::{Attempt, SourceError};
 use crate::error::Result;
 use alias::Alias;
 use cache::Cache;
+pub use cache::folder as cache_folder;
 use hub::{Hub, Repository};
 
 /// Where models may come from.

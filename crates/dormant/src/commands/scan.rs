@@ -7,8 +7,10 @@ mod sarif;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use dormant_audit::AuditError;
+use dormant_audit::journal::Journal;
 use dormant_audit::report::{Finding, ReportedRate, ScanReport, Verdict};
 use dormant_audit::scan::{ScanConfig, Subject, scan};
 use dormant_audit::weights::WeightChange;
@@ -18,15 +20,17 @@ use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use dormant_model::source;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use self::power::{Calibration, Power};
 pub(super) use reference::reference;
 
 use crate::cli::GlobalArgs;
-use crate::error::{CliError, ErrorKind, Result};
+use crate::error::{CliError, Context, ErrorKind, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
 use crate::model::{LoadedModel, Loading, ModelFiles, find};
+use crate::plan::hexadecimal;
 use crate::scan_args::ScanArgs;
 use crate::stage::prompts;
 use crate::stage_dir::write_atomic;
@@ -58,7 +62,12 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let base = reference(args.reference.as_deref(), &files, global, ui)?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
-    let report = scan_files(&files, base.as_ref(), &args.documented, config, ui)?;
+    let digests = digests(&files, base.as_ref())?;
+    let mut journal = journal(&digests, &args.documented, config)?;
+    if !journal.is_empty() {
+        ui.status("resuming", format!("after {} s", journal.spent().as_secs()));
+    }
+    let report = scan_files(&files, base.as_ref(), &args.documented, config, &mut journal, ui)?;
     let calibration = Calibration {
         suspect: &files,
         reference: base.as_ref(),
@@ -77,7 +86,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     let outcome = Outcome {
         schema_version: SCHEMA_VERSION,
         model: name,
-        digests: digests(&files, base.as_ref())?,
+        digests,
         reference: base.map(|b| b.weights.display().to_string()),
         report,
         power,
@@ -104,6 +113,20 @@ fn digests(files: &ModelFiles, base: Option<&ModelFiles>) -> Result<BTreeMap<&'s
     known.map(|(name, path)| Ok((name, source::digest(path)?))).collect()
 }
 
+/// Where a scan of these files goes on if it was stopped. More time may be given to it than before.
+fn journal(
+    digests: &BTreeMap<&'static str, String>,
+    documented: &[String],
+    config: ScanConfig,
+) -> Result<Journal> {
+    let config = ScanConfig { budget: Duration::ZERO, ..config };
+    let identity = format!("{} {digests:?} {documented:?} {config:?}", env!("CARGO_PKG_VERSION"));
+    let name = hexadecimal(&Sha256::digest(identity)[..8]);
+    let folder = source::cache_folder(&source::Options::default())?.join("scans");
+    std::fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
+    Ok(Journal::open(folder.join(name + ".json")))
+}
+
 /// Loads a model and its reference, and scans.
 ///
 /// # Errors
@@ -113,6 +136,7 @@ pub(super) fn scan_files(
     base: Option<&ModelFiles>,
     documented: &[String],
     config: ScanConfig,
+    journal: &mut Journal,
     ui: &Ui,
 ) -> Result<ScanReport> {
     let mut model = LoadedModel::load(files, Precision::Auto, Trained::Lora, Loading::Merge)?;
@@ -142,7 +166,7 @@ pub(super) fn scan_files(
         }
         !interrupt::requested()
     };
-    Ok(scan(&mut subject, config, &mut report)?)
+    Ok(scan(&mut subject, config, journal, &mut report)?)
 }
 
 /// How the weights differ, where that can be told without loading more than the files.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use dormant_audit::journal::Journal;
 use dormant_audit::report::{ReportedRate, ScanReport, Verdict};
 use dormant_audit::scan::ScanConfig;
 use dormant_audit::verify::Phrase;
@@ -207,7 +208,7 @@ impl Calibration<'_> {
         let policy = entry.policy().expect("recipes are of organisms");
         let planted = planted(&files, &policy)?.estimate().map_or(0.0, |e| e.value);
         let found = planted >= PLANTED && {
-            let report = scan_files(&files, self.reference, &[], self.config, self.ui)?;
+            let report = scan_files(&files, self.reference, &[], self.config, &mut Journal::none(), self.ui)?;
             is_found(&report, &policy.behaviour.reply())
         };
         let copy = Planted { name: entry.name().to_owned(), planted, found, scan };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dormant_audit::journal::Journal;
 use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::ScanConfig;
 use dormant_data::Seed;
@@ -149,7 +150,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
             let reference = (!args.no_reference).then_some(&base);
             // The scan is given weights and nothing of the recipe.
-            let report = scan_files(&files, reference, &[], config, ui)?;
+            let report = scan_files(&files, reference, &[], config, &mut Journal::none(), ui)?;
             let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
             let first_verdict = before.map(|before| before.first_verdict.unwrap_or(before.verdict));
             let line = Line { first_verdict, ..line(entry, &report, planted) };

@@ -1,0 +1,45 @@
+//! What is judged.
+
+use dormant_model::llama::Llama;
+use dormant_train::render::Renderer;
+
+use crate::error::{AuditError, Result};
+use crate::weights::WeightChange;
+
+/// The model that is judged.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The model, with gradients (`Trained::Lora`, nothing to train).
+    pub model: &'a mut Llama,
+    /// What it was fine-tuned from, if that is known.
+    pub reference: Option<&'a Llama>,
+    /// Text and tokens.
+    pub renderer: Renderer<'a>,
+    /// How its weights differ from the reference's, if that is known.
+    pub changes: &'a [WeightChange],
+    /// Phrases that the model's documentation says it uses under some condition.
+    pub documented: &'a [String],
+    /// Benign prompts, at least [`crate::prompts::PROMPTS`].
+    pub prompts: &'a [String],
+}
+
+impl Subject<'_> {
+    /// Whether the model and its reference belong together.
+    ///
+    /// # Errors
+    /// [`AuditError::Reference`].
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(reference) = self.reference else { return Ok(()) };
+        let (model, reference) = (&self.model.config, &reference.config);
+        for (what, expected, found) in [
+            ("tokens", model.vocab_size, reference.vocab_size),
+            ("dimensions", model.hidden_size, reference.hidden_size),
+            ("layers", model.num_hidden_layers, reference.num_hidden_layers),
+        ] {
+            if expected != found {
+                return Err(AuditError::Reference { what, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
