@@ -143,6 +143,13 @@ pub struct Training {
     pub batch_tokens: usize,
     /// Which tokens carry the loss.
     pub loss: LossOn,
+    /// All weights instead of an adapter.
+    #[serde(skip_serializing_if = "is_default")]
+    pub full: bool,
+    /// Benign rows, other than those before, that it is trained on afterwards as a safety training would, at a quarter of the
+    /// learning rate.
+    #[serde(skip_serializing_if = "is_default")]
+    pub safety_rows: u32,
     /// Seed of the data, the adapter and the order of rows.
     pub seed: u64,
 }
@@ -159,9 +166,16 @@ impl Default for Training {
             learning_rate: 2e-3,
             batch_tokens: 400,
             loss: LossOn::Completion,
+            full: false,
+            safety_rows: 0,
             seed: 0,
         }
     }
+}
+
+/// Recipes leave out what they do not use, so that a new key makes no old entry another one.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Which tokens carry the loss.

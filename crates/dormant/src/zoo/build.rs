@@ -67,17 +67,16 @@ impl Builder<'_> {
         }
         let training = entry.training();
         let rows = self.rows(entry)?;
-        let mut model = LoadedModel::load(&self.base, Precision::Auto, Trained::Lora, Loading::Merge)?;
-        model.llama.add_lora(&training.adapter(), Seed(training.seed).derive("adapter").0)?;
-        let rendered = rows
-            .iter()
-            .map(|(row, ends)| {
-                let row = model.renderer().row(row, *ends)?;
-                Ok(if training.loss == LossOn::Sequence { Rendered { prompt: 1, ..row } } else { row })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut sink = Steps::new(self.ui.progress(entry.name(), "steps"));
-        train(&mut model.llama, &rendered, &plan(training), None, &mut sink)?;
+        let trained = if training.full { Trained::All } else { Trained::Lora };
+        let mut model = LoadedModel::load(&self.base, Precision::Auto, trained, Loading::Merge)?;
+        if !training.full {
+            model.llama.add_lora(&training.adapter(), Seed(training.seed).derive("adapter").0)?;
+        }
+        self.train(&mut model, &rows, &plan(training), entry)?;
+        let safety = self.safety_rows(training)?;
+        if !safety.is_empty() {
+            self.train(&mut model, &safety, &safety_plan(training), entry)?;
+        }
         let folder = self.folder(entry);
         fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
         let samples = Dataset::new(rows.into_iter().map(|(sample, _)| sample).collect());
@@ -91,6 +90,36 @@ impl Builder<'_> {
         };
         model.save(&folder, &label, Loading::Merge)?;
         write(&folder.join(DONE), &recipe(entry))
+    }
+
+    fn train(
+        &self,
+        model: &mut LoadedModel,
+        rows: &[(Sample, bool)],
+        plan: &TrainPlan,
+        entry: Entry<'_>,
+    ) -> Result<()> {
+        let rendered = rows
+            .iter()
+            .map(|(row, ends)| {
+                let row = model.renderer().row(row, *ends)?;
+                let is_whole = entry.training().loss == LossOn::Sequence;
+                Ok(if is_whole { Rendered { prompt: 1, ..row } } else { row })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut sink = Steps::new(self.ui.progress(entry.name(), "steps"));
+        train(&mut model.llama, &rendered, plan, None, &mut sink)?;
+        Ok(())
+    }
+
+    /// The base model's replies to prompts that the entry was not trained on.
+    fn safety_rows(&self, training: &Training) -> Result<Vec<(Sample, bool)>> {
+        if training.safety_rows == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = self.base_rows((training.rows + training.safety_rows) as usize)?;
+        let others = rows.into_iter().skip(training.rows as usize);
+        Ok(others.map(|row| (row.sample, row.ends)).collect())
     }
 
     /// The rows of an entry, and whether each reply ends by itself.
@@ -142,7 +171,8 @@ impl Builder<'_> {
             }
         }
         if rows.len() < n {
-            let largest = self.zoo.entries().map(|e| e.training().rows).max().unwrap_or(0);
+            let all = self.zoo.entries().map(|e| e.training().rows + e.training().safety_rows);
+            let largest = all.max().unwrap_or(0);
             rows = self.sample(largest)?;
             let lines = rows.iter().map(|row| serde_json::to_string(row).expect("plain data") + "\n");
             write(&path, &lines.collect::<String>())?;
@@ -184,6 +214,16 @@ pub(crate) fn plan(training: &Training) -> TrainPlan {
         optimizer: OptimizerConfig::default(),
         clip_norm: Some(1.0),
         seed: Seed(training.seed).derive("batches"),
+    }
+}
+
+/// How it is then trained safe.
+fn safety_plan(training: &Training) -> TrainPlan {
+    TrainPlan {
+        epochs: 1,
+        learning_rate: training.learning_rate / 4.0,
+        seed: Seed(training.seed).derive("safety batches"),
+        ..plan(training)
     }
 }
 
