@@ -247,11 +247,11 @@ fn the_template_says_what_ends_a_reply() {
             format!("{{% for m in messages %}}{{{{ m.role }}}}: {{{{ m.content }}}}{after}{{% endfor %}}");
         let template = ChatTemplate::new(&source, "", "").unwrap();
         let end = Renderer { tokenizer: &tokenizer, template: &template }.end().unwrap();
-        tokenizer.token(end).unwrap().to_owned()
+        tokenizer.token(end).unwrap()
     };
     assert_eq!(end("<|im_end|>\n<|endoftext|>"), "<|im_end|>");
     assert_eq!(end(" <|endoftext|>"), "<|endoftext|>");
-    let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap().to_owned();
+    let eos = tokenizer.token(tokenizer.eos().unwrap()).unwrap();
     assert_eq!(end("\n"), eos);
 }
 
