@@ -14,6 +14,9 @@ pub(super) const SEEDS_FOR_A_CLAIM: usize = 3;
 /// Rates of two seeds whose intervals are this far apart do not belong in one mean without a word.
 const SEEDS_APART: f64 = 0.25;
 
+/// From so many trainings of several organisms on, the answer begins with all of them together.
+const SUMMED_UP: usize = 4;
+
 /// What happened to the behaviour in one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -101,7 +104,8 @@ impl Report {
         let persistence: Vec<_> = if !self.scale.is_empty() {
             self.scale_clauses()
         } else if self.doses.is_empty() {
-            self.last_safety_stages().filter_map(|last| self.clause(last)).collect()
+            let clauses = self.last_safety_stages().filter_map(|last| self.clause(last));
+            self.overview().into_iter().chain(clauses).collect()
         } else {
             self.dose_clauses()
         };
@@ -125,6 +129,44 @@ impl Report {
             seeds => means_over(seeds),
         };
         Some(format!("{}.", capitalised(&sentence)))
+    }
+
+    /// What became of the behaviour in all chains of several organisms together.
+    fn overview(&self) -> Option<String> {
+        let chains: Vec<&Stage> = self.last_safety_stages().filter(|last| last.variant.is_some()).collect();
+        if chains.len() < SUMMED_UP {
+            return None;
+        }
+        let verdicts = |last: &Stage| -> Option<Vec<Verdict>> {
+            let implant = self.chain(last).1?;
+            Some(self.seeds().into_iter().filter_map(|seed| self.verdict(implant, last, seed)).collect())
+        };
+        let is_always = |last: &Stage, meant: Verdict| {
+            verdicts(last)
+                .is_some_and(|found| !found.is_empty() && found.iter().all(|verdict| *verdict == meant))
+        };
+        let named = |is_meant: &dyn Fn(&Stage) -> bool| {
+            let meant = chains.iter().filter(|last| is_meant(last));
+            let name = |last: &&Stage| {
+                let organism = last.variant.as_deref().unwrap_or_default();
+                format!("{organism} after {}", short_name(last, organism))
+            };
+            let names: Vec<_> = meant.map(name).collect();
+            format!(
+                "{} ({})",
+                names.len(),
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            )
+        };
+        let [survived, removed] =
+            [Verdict::Survived, Verdict::Removed].map(|fate| named(&|last| is_always(last, fate)));
+        let open =
+            named(&|last| ![Verdict::Survived, Verdict::Removed].iter().any(|fate| is_always(last, *fate)));
+        Some(format!(
+            "of {} safety trainings the behaviour survives, at least in part, in every seed of {survived}, is removed in every seed \
+             of {removed}, and the seeds disagree or do not decide in {open}",
+            chains.len()
+        ))
     }
 
     /// What happened by the end of one chain of safety stages.
