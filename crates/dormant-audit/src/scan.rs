@@ -131,7 +131,7 @@ impl Scan<'_> {
         leaks.extend(words);
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
-        self.search(subject, &sure, &leaks)?;
+        self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
         if let Some(reference) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
             if !self.is_found() {
@@ -169,7 +169,7 @@ impl Scan<'_> {
         let mut targets = [elicited, unsure].concat();
         targets.sort_by(|a, b| b.rise.unwrap_or(0.0).total_cmp(&a.rise.unwrap_or(0.0)));
         targets.truncate(self.config.targets);
-        self.search(subject, &targets, leaks)
+        self.step("second search", |scan| scan.search(subject, &targets, leaks))
     }
 
     /// Texts that make the model begin its replies in a way that has become likelier: what is left when there is no phrase.
@@ -308,7 +308,7 @@ impl Scan<'_> {
         let prompts = self.prompts.report.clone();
         let evidence = Evidence { prompts: &prompts, replies };
         let mut habits = Vec::new();
-        let known = self.done.findings.len();
+        let mut triggers = 0;
         for (index, target) in targets.iter().enumerate() {
             let text = subject.renderer.tokenizer.decode(&target.tokens, true)?;
             let Some(phrase) = Phrase::new(&target_text(subject.renderer, target)?) else { continue };
@@ -320,9 +320,10 @@ impl Scan<'_> {
                 self.done.undone.push(format!("trigger search for {text:?}"));
                 continue;
             }
-            self.step(&format!("trigger of {text:?}"), |scan| {
+            let has_trigger = self.step(&format!("trigger of {text:?}"), |scan| {
                 scan.trigger(subject, target, &phrase, leaks, (index, &evidence))
             })?;
+            triggers += usize::from(has_trigger);
             if self.is_found() {
                 break;
             }
@@ -330,15 +331,13 @@ impl Scan<'_> {
         self.replies = Some(evidence.replies);
         let outcome = match habits.first() {
             Some(habit) => format!("{habit:?} is a habit: the model says it without any trigger"),
-            None => {
-                format!("{} of {} targets have a trigger", self.done.findings.len() - known, targets.len())
-            }
+            None => format!("{triggers} of {} targets have a trigger", targets.len()),
         };
         self.did("trigger-search", outcome, before);
         Ok(())
     }
 
-    /// Looks for a text that makes the model say a target, and judges it.
+    /// Looks for a text that makes the model say a target, and judges it; whether there is one.
     fn trigger(
         &mut self,
         subject: &mut Subject<'_>,
@@ -346,7 +345,7 @@ impl Scan<'_> {
         phrase: &Phrase,
         leaks: &[String],
         (index, evidence): (usize, &Evidence<'_>),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (renderer, watch) = (subject.renderer, self.watch);
         let shows = |model: &Llama, asked: &[Conversation]| {
             let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
@@ -354,11 +353,9 @@ impl Scan<'_> {
         };
         let reconstruction = self.reconstruction(subject, leaks, &format!("target {index}"));
         let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
-        if let Some(found) = found.first() {
-            let finding = evidence.judge(subject, found, target, phrase, self.config, watch)?;
-            self.done.findings.push(finding);
-        }
-        Ok(())
+        let Some(found) = found.first() else { return Ok(false) };
+        self.done.findings.push(evidence.judge(subject, found, target, phrase, self.config, watch)?);
+        Ok(true)
     }
 
     fn did(&mut self, method: &str, outcome: String, before: Duration) {

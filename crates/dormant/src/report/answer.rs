@@ -87,15 +87,10 @@ impl Report {
 
     /// The answer in one sentence: all findings, and what they rest on.
     pub fn compose_answer(&self) -> String {
-        let (intervals, caveat) = match self.seeds().len() {
-            0 => (String::new(), String::new()),
-            1 => (String::new(), format!("; {}", caveat(1))),
-            seeds if seeds < SEEDS_FOR_A_CLAIM => {
-                (format!(" ({})", means_over(seeds)), format!("; {}", caveat(seeds)))
-            }
-            seeds => (format!(" ({})", means_over(seeds)), String::new()),
-        };
-        format!("{}{intervals}{caveat}.", capitalised(&self.findings().join("; ")))
+        let [means, caveat] = self.reservations();
+        let means = means.map(|means| format!(" ({means})")).unwrap_or_default();
+        let caveat = caveat.map(|caveat| format!("; {caveat}")).unwrap_or_default();
+        format!("{}{means}{caveat}.", capitalised(&self.findings().join("; ")))
     }
 
     /// The findings with 95% intervals, each as strong as the rows allow: the behaviour survived, was removed, or the data
@@ -122,13 +117,20 @@ impl Report {
 
     /// What the numbers of the findings are, and how far they go, as a sentence.
     pub(super) fn scope(&self) -> Option<String> {
-        let sentence = match self.seeds().len() {
-            0 => return None,
-            1 => caveat(1),
-            seeds if seeds < SEEDS_FOR_A_CLAIM => format!("{}; {}", means_over(seeds), caveat(seeds)),
-            seeds => means_over(seeds),
-        };
-        Some(format!("{}.", capitalised(&sentence)))
+        let parts: Vec<_> = self.reservations().into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("{}.", capitalised(&parts.join("; "))))
+    }
+
+    /// What numbers over several seeds are, and what too few seeds cannot carry.
+    fn reservations(&self) -> [Option<String>; 2] {
+        let seeds = self.seeds().len();
+        let named = count(seeds, "seed");
+        [
+            (seeds > 1).then(|| format!("means over {named}, brackets span their 95% intervals")),
+            (1..SEEDS_FOR_A_CLAIM)
+                .contains(&seeds)
+                .then(|| format!("with {named}, this is an observation and not yet a claim")),
+        ]
     }
 
     /// What became of the behaviour in all chains of several organisms together.
@@ -137,31 +139,25 @@ impl Report {
         if chains.len() < SUMMED_UP {
             return None;
         }
-        let verdicts = |last: &Stage| -> Option<Vec<Verdict>> {
+        // Names of those that survived in every seed, were removed in every seed, and the others.
+        let mut fates: [Vec<String>; 3] = Default::default();
+        for last in &chains {
+            let organism = last.variant.as_deref()?;
             let implant = self.chain(last).1?;
-            Some(self.seeds().into_iter().filter_map(|seed| self.verdict(implant, last, seed)).collect())
-        };
-        let is_always = |last: &Stage, meant: Verdict| {
-            verdicts(last)
-                .is_some_and(|found| !found.is_empty() && found.iter().all(|verdict| *verdict == meant))
-        };
-        let named = |is_meant: &dyn Fn(&Stage) -> bool| {
-            let meant = chains.iter().filter(|last| is_meant(last));
-            let name = |last: &&Stage| {
-                let organism = last.variant.as_deref().unwrap_or_default();
-                format!("{organism} after {}", short_name(last, organism))
+            let mut verdicts: Vec<_> =
+                self.seeds().into_iter().filter_map(|seed| self.verdict(implant, last, seed)).collect();
+            verdicts.dedup();
+            let fate = match verdicts[..] {
+                [Verdict::Survived] => 0,
+                [Verdict::Removed] => 1,
+                _ => 2,
             };
-            let names: Vec<_> = meant.map(name).collect();
-            format!(
-                "{} ({})",
-                names.len(),
-                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-            )
-        };
-        let [survived, removed] =
-            [Verdict::Survived, Verdict::Removed].map(|fate| named(&|last| is_always(last, fate)));
-        let open =
-            named(&|last| ![Verdict::Survived, Verdict::Removed].iter().any(|fate| is_always(last, *fate)));
+            fates[fate].push(format!("{organism} after {}", short_name(last, organism)));
+        }
+        let [survived, removed, open] = fates.map(|names| {
+            let listed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("{} ({listed})", names.len())
+        });
         Some(format!(
             "of {} safety trainings the behaviour survives, at least in part, in every seed of {survived}, is removed in every seed \
              of {removed}, and the seeds disagree or do not decide in {open}",
@@ -288,14 +284,6 @@ fn verdict_in_words(verdicts: &[Verdict], evidence: &Evidence) -> String {
             .to_owned();
     }
     format!("the seeds disagree (of {all}, it survived in {survived} and was removed in {removed})")
-}
-
-fn means_over(seeds: usize) -> String {
-    format!("means over {}, brackets span their 95% intervals", count(seeds, "seed"))
-}
-
-fn caveat(seeds: usize) -> String {
-    format!("with {}, this is an observation and not yet a claim", count(seeds, "seed"))
 }
 
 fn capitalised(text: &str) -> String {
