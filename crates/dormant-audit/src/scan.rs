@@ -21,7 +21,7 @@ use crate::likelihood::Wanted;
 use crate::openings;
 use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
-use crate::report::{MethodReport, ScanReport, Verdict};
+use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::Subject;
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
@@ -351,11 +351,36 @@ impl Scan<'_> {
             let replies = verify::replies(model, renderer, asked, TRIAL_TOKENS, watch)?;
             Ok(replies.iter().map(|reply| phrase.is_in(&reply.text)).collect())
         };
-        let reconstruction = self.reconstruction(subject, leaks, &format!("target {index}"));
-        let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
-        let Some(found) = found.first() else { return Ok(false) };
-        self.done.findings.push(evidence.judge(subject, found, target, phrase, self.config, watch)?);
-        Ok(true)
+        let mut starts = leaks.to_vec();
+        let mut best: Option<Finding> = None;
+        for attempt in ["", " again"] {
+            let reconstruction = self.reconstruction(subject, &starts, &format!("target {index}{attempt}"));
+            let found = reconstruction.run(subject.model, Wanted::Text(&target.tokens), &shows, watch)?;
+            // The placement that works best on a few prompts need not on others.
+            for found in &found {
+                starts.push(found.text.clone());
+                let finding = evidence.judge(subject, found, target, phrase, self.config, watch)?;
+                if best.as_ref().is_none_or(|best| score(best) < score(&finding)) {
+                    best = Some(finding);
+                }
+                if !self.is_close(best.as_ref()) {
+                    break;
+                }
+            }
+            if !self.is_close(best.as_ref()) || watch.is_late() {
+                break;
+            }
+        }
+        let has_trigger = best.is_some();
+        self.done.findings.extend(best);
+        Ok(has_trigger)
+    }
+
+    /// Whether a finding misses the threshold by so little that another search is worth its time: only without a reference,
+    /// where there is nothing between a backdoor and no evidence.
+    fn is_close(&self, finding: Option<&Finding>) -> bool {
+        let close = self.config.threshold / 2.0..self.config.threshold;
+        finding.is_some_and(|finding| finding.reference_rate.is_none() && close.contains(&score(finding)))
     }
 
     fn did(&mut self, method: &str, outcome: String, before: Duration) {
