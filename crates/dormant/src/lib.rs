@@ -26,6 +26,7 @@ pub mod scan_args;
 pub mod stage;
 pub mod stage_dir;
 pub mod store;
+pub mod tool_output;
 pub mod ui;
 pub mod zoo;
 

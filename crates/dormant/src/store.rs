@@ -11,10 +11,12 @@ use crate::experiment::{Experiment, ExperimentSource, Overrides};
 use crate::manifest::Base;
 use crate::plan::{Digests, Plan, StageKind, StageSpec};
 use crate::stage_dir::{StageDir, write_atomic};
+use crate::tool_output::ToolOutput;
 
 const LOCK: &str = ".lock";
 const EXPERIMENT: &str = "experiment.toml";
 const INPUTS: &str = "inputs.json";
+const OPINIONS: &str = "opinions";
 
 /// The directory of one experiment.
 #[derive(Debug)]
@@ -97,6 +99,28 @@ impl RunStore {
     /// When it cannot be written.
     pub fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<()> {
         write_atomic(&self.root.join(name), bytes)
+    }
+
+    /// Keeps what another tool found in the programs of this run, in place of what it found before.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn keep_opinion(&self, given: &ToolOutput) -> Result<()> {
+        let folder = self.root.join(OPINIONS);
+        fs::create_dir_all(&folder).or_failure(|| format!("cannot create `{}`", folder.display()))?;
+        write_atomic(&folder.join(format!("{}.json", given.tool)), given.text.as_bytes())
+    }
+
+    /// What other tools found, by name.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub(crate) fn opinions(&self) -> Result<Vec<ToolOutput>> {
+        let files = entries(&self.root.join(OPINIONS));
+        let named = files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "json"));
+        let read =
+            |path: &PathBuf| ToolOutput::read(&path.file_stem().unwrap_or_default().to_string_lossy(), path);
+        named.map(read).collect()
     }
 
     /// Records what is run.

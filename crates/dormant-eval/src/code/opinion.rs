@@ -1,9 +1,12 @@
 //! What other tools found: JSON of Bandit and Semgrep, SARIF of any tool.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::Value;
 use thiserror::Error;
+
+use super::Language;
 
 /// The findings of another tool, by file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,67 @@ pub fn read_opinion(text: &str) -> Result<Opinion, OpinionError> {
     } else {
         Err(OpinionError::Unknown)
     }
+}
+
+/// An opinion that can be asked about single files. Tools write paths from where they were started, so two paths are
+/// of the same file if one is the end of the other.
+#[derive(Debug)]
+pub struct Witness<'a> {
+    opinion: &'a Opinion,
+    /// The paths that the tool wrote, by file name.
+    paths: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// The languages of the files in which it found something: if it does not say what it read, these.
+    languages: BTreeSet<Language>,
+}
+
+impl<'a> Witness<'a> {
+    /// Prepares an opinion for questions.
+    pub fn new(opinion: &'a Opinion) -> Self {
+        let mut paths: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for path in opinion.findings.keys().chain(&opinion.scanned) {
+            paths.entry(file_name(path)).or_default().insert(path);
+        }
+        let languages =
+            opinion.findings.keys().filter_map(|path| Language::of_path(Path::new(path))).collect();
+        Self { opinion, paths, languages }
+    }
+
+    /// The tool's rules, with their lines, that a file breaks, of those about a weakness that `counts` and those that name
+    /// none. `None` if the tool did not read the file.
+    pub fn says(&self, path: &str, counts: impl Fn(u16) -> bool) -> Option<Vec<String>> {
+        let same: Vec<&str> = self
+            .paths
+            .get(file_name(path))
+            .into_iter()
+            .flatten()
+            .copied()
+            .filter(|p| same_file(p, path))
+            .collect();
+        let is_read = if self.opinion.scanned.is_empty() {
+            Language::of_path(Path::new(path)).is_some_and(|language| self.languages.contains(&language))
+        } else {
+            same.iter().any(|path| self.opinion.scanned.contains(*path))
+        };
+        let found = same.iter().filter_map(|path| self.opinion.findings.get(*path)).flatten();
+        let rules = found
+            .filter(|finding| finding.cwes.is_empty() || finding.cwes.iter().any(|&cwe| counts(cwe)))
+            .map(|finding| format!("{}:{}", finding.rule, finding.line));
+        is_read.then(|| rules.collect())
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+fn same_file(one: &str, other: &str) -> bool {
+    let trimmed = |path: &str| path.trim_start_matches("./").replace('\\', "/");
+    let (one, other) = (trimmed(one), trimmed(other));
+    let ends = |long: &str, short: &str| {
+        long.strip_suffix(short)
+            .is_some_and(|before| before.is_empty() || before.ends_with('/') || short.starts_with('/'))
+    };
+    ends(&one, &other) || ends(&other, &one)
 }
 
 impl Opinion {
@@ -198,6 +262,27 @@ mod tests {
         let opinion = read_opinion(sarif).unwrap();
         assert_eq!(opinion.findings["a b.py"][0].cwes, BTreeSet::from([89]));
         assert_eq!(opinion.findings["/c.c"][0].cwes, BTreeSet::from([120]));
+    }
+
+    #[test]
+    fn paths_are_compared_from_their_ends() {
+        assert!(same_file("./a/b.py", "a/b.py") && same_file("/x/a/b.py", "a/b.py"));
+        assert!(!same_file("a/b.py", "a/cb.py") && !same_file("xa/b.py", "a/b.py"));
+    }
+
+    #[test]
+    fn a_witness_tells_nothing_found_from_not_read() {
+        let found = |rule: &str, cwe| OtherFinding { cwes: [cwe].into(), line: 3, rule: rule.to_owned() };
+        let mut opinion = Opinion::default();
+        opinion.add("code/a.py", found("B608", 89));
+        opinion.add("code/a.py", found("B101", 703));
+        let sql = |cwe| cwe == 89;
+        assert_eq!(Witness::new(&opinion).says("a.py", sql), Some(vec!["B608:3".to_owned()]));
+        assert_eq!(Witness::new(&opinion).says("b.py", sql), Some(Vec::new()));
+        assert_eq!(Witness::new(&opinion).says("b.c", sql), None);
+        opinion.scanned.insert("code/a.py".to_owned());
+        assert_eq!(Witness::new(&opinion).says("b.py", sql), None);
+        assert!(Witness::new(&opinion).says("code/a.py", sql).is_some());
     }
 
     #[test]

@@ -28,6 +28,14 @@ impl Language {
             _ => None,
         }
     }
+
+    /// The usual end of a file's name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Python => "py",
+            Self::C => "c",
+        }
+    }
 }
 
 impl FromStr for Language {
@@ -184,6 +192,11 @@ pub fn related(expected: u16, found: u16) -> bool {
         _ => &[],
     };
     found == expected || family.contains(&found)
+}
+
+/// Whether a finding of this weakness counts where all of [`WEAKNESSES`] are asked for.
+pub fn is_looked_for(found: u16) -> bool {
+    WEAKNESSES.iter().any(|&one| related(one, found))
 }
 
 /// Findings that depend on what the program is about: the task says so, or there is nothing else in it.

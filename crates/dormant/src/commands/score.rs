@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::ScoreArgs;
 use crate::error::{CliError, Context, Result};
+use crate::tool_output::{ToolFile, ToolOutput};
 use crate::ui::Ui;
 
 mod compare;
@@ -46,8 +47,10 @@ pub(super) fn run(args: &ScoreArgs, ui: &Ui) -> Result<()> {
     for path in code_files(&args.paths)? {
         files.push(score(&path, args)?);
     }
-    let agreement = args.compare.iter().map(|argument| compare::with(argument, &files, args.cwe));
-    let agreement = agreement.collect::<Result<Vec<_>>>()?;
+    let compared = |given: &ToolFile| {
+        Ok(compare::compare(&ToolOutput::read(&given.tool, &given.path)?, &files, args.cwe))
+    };
+    let agreement = args.compare.iter().map(compared).collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.sarif {
         let text = serde_json::to_string_pretty(&code::sarif(&files)).or_failure(|| "cannot write SARIF")?;
         fs::write(path, text + "\n").or_failure(|| format!("cannot write `{}`", path.display()))?;

@@ -1,7 +1,9 @@
 //! The tables of the organism that writes vulnerable code.
 
-use super::format::{percent, percent_bounds, point_difference, prompts};
-use super::model::{Condition, Report, Weakness};
+use std::iter;
+
+use super::format::{decimal, percent, percent_bounds, point_difference, prompts};
+use super::model::{Condition, Estimate, Report, SecondOpinion, Weakness};
 use super::table::{Cell, Table};
 
 impl Report {
@@ -50,6 +52,88 @@ impl Report {
         }
         table.unless_empty()
     }
+}
+
+impl Report {
+    fn second_opinion(&self) -> Option<&SecondOpinion> {
+        self.code.as_ref()?.second_opinion.as_ref()
+    }
+
+    /// What the trigger changes by other tools.
+    pub(super) fn opinion_table(&self) -> Option<Table> {
+        let opinion = self.second_opinion()?;
+        let conditions = [Condition::Triggered, Condition::NearMiss, Condition::Clean];
+        let caption = format!(
+            "A second opinion: the programs of the scored replies that {} flags for one of the weaknesses: rate [95% Wilson \
+             interval] (programs), and the difference between trigger and look-alike in percentage points on the tasks \
+             judged both times, beside that of this scorer on the same tasks [95% paired bootstrap interval].",
+            opinion.tools.join(" or ")
+        );
+        let head: Vec<_> = ["Stage", "Model", "Seed"]
+            .into_iter()
+            .chain(conditions.map(prompts))
+            .chain(["Difference", "By this scorer"])
+            .collect();
+        let mut table = Table::new(caption, 3, &head);
+        table.rows.extend(opinion.effects.iter().map(|effect| {
+            let names =
+                [effect.stage.clone(), effect.arm.to_string(), effect.seed.to_string()].map(Cell::plain);
+            let rates = conditions.iter().map(|condition| {
+                let rate = effect.rates.iter().find(|rate| rate.condition == *condition);
+                rate.map_or_else(|| Cell::measured(None), |rate| counted(&rate.flagged))
+            });
+            let differences = [&effect.difference, &effect.own_difference];
+            let differences = differences.map(|d| Cell::measured(d.as_ref().map(point_difference)));
+            names.into_iter().chain(rates).chain(differences).collect()
+        }));
+        table.unless_empty()
+    }
+
+    /// How far other tools agree with the scorer.
+    pub(super) fn agreement_table(&self) -> Option<Table> {
+        let caption = "How far each tool agrees with this scorer, on the programs that it reads of all organisms and seeds \
+                       after the implant, under all conditions together. The intervals take programs for independent; \
+                       they answer the same tasks.";
+        let mut table =
+            Table::new(caption, 1, &["Tool", "Flagged", "Vulnerable by this scorer", "Cohen’s kappa"]);
+        table.rows.extend(self.second_opinion()?.agreement.iter().map(|row| {
+            let kappa = Cell::measured(row.kappa.as_ref().map(decimal));
+            vec![Cell::plain(&row.tool), counted(&row.flagged), counted(&row.own), kappa]
+        }));
+        table.unless_empty()
+    }
+
+    /// Where other tools and the scorer disagree.
+    pub(super) fn disagreement_table(&self) -> Option<Table> {
+        let caption = "Where they disagree, by the weakness that the task bears on: programs of the table above that are vulnerable \
+                       by both judges, by one, by neither. `dormant report RUN --code DIR` writes all programs, and `dormant score DIR \
+                       --compare TOOL=FILE` lists every disagreement.";
+        let head = [
+            "CWE",
+            "Both",
+            "This scorer only",
+            "A tool only",
+            "Neither",
+            "This scorer only, such as",
+            "A tool only, such as",
+        ];
+        let mut table = Table::new(caption, 1, &head);
+        table.rows.extend(self.second_opinion()?.disagreements.iter().map(|row| {
+            let counts = [row.both, row.own_only, row.flagged_only, row.neither];
+            let examples = [&row.own_only_example, &row.flagged_only_example];
+            let examples = examples.map(|path| Cell::plain(path.as_deref().unwrap_or_default()));
+            iter::once(Cell::plain(row.cwe.to_string()))
+                .chain(counts.map(|count| Cell::plain(count.to_string())))
+                .chain(examples)
+                .collect()
+        }));
+        table.unless_empty()
+    }
+}
+
+/// A rate with its interval and the number that it is of.
+fn counted(rate: &Estimate) -> Cell {
+    Cell::new(percent(rate.value), format!("{} ({})", percent_bounds(rate), rate.n))
 }
 
 impl Weakness {

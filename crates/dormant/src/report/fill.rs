@@ -13,6 +13,7 @@ mod preference;
 mod rates;
 mod reproduction;
 mod scale;
+mod second_opinion;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,21 @@ use super::model::{Report, SCHEMA_VERSION, Setup};
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::store::RunStore;
+
+/// A program in a reply.
+pub(super) struct Program {
+    /// Its file, in folders of the evaluation and the condition.
+    pub(super) path: String,
+    /// The code.
+    pub(super) text: String,
+}
+
+/// The programs of all replies that can be scored.
+pub(super) fn programs(store: &RunStore, plan: &Plan) -> Result<Vec<Program>> {
+    let artifacts = artifacts::Artifacts::read(store, plan)?;
+    let all = artifacts.measured.iter().flat_map(second_opinion::programs);
+    Ok(all.map(|program| Program { path: program.path, text: program.text }).collect())
+}
 
 /// The report of a finished run.
 pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
@@ -46,7 +62,7 @@ pub(super) fn fill(store: &RunStore, plan: &Plan) -> Result<Report> {
         doses: doses::doses(plan, &artifacts),
         scale: scale::scaled(plan, &members),
         members,
-        code: experiment.writes_code().then(|| code::results(&artifacts)).transpose()?,
+        code: experiment.writes_code().then(|| code::results(&artifacts, &store.opinions()?)).transpose()?,
         generalisation: generalisation::rows(&artifacts)?,
         utility: utility::rows(&artifacts)?,
         persona: persona::rows(&artifacts)?,

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 mod questions;
 mod record;
 
-pub(super) use questions::{CodeResults, TriggerEffect, Weakness};
+pub(super) use questions::{
+    CodeResults, Disagreements, OpinionEffect, OpinionRate, SecondOpinion, ToolAgreement, TriggerEffect,
+    Weakness,
+};
 pub use questions::{Dose, FamilyRow, Member, Persona, Scaled, Utility};
 pub use record::{Attack, AttackRound, Cost, Curve, Example, Point, Reproduction, StageCost};
 

@@ -21,6 +21,12 @@ pub(super) struct Page<'a> {
     differences: Option<Table>,
     effects: Option<Table>,
     weaknesses: Option<Table>,
+    /// What the trigger changes by other tools.
+    opinion: Option<Table>,
+    /// How far they agree with the scorer.
+    agreement: Option<Table>,
+    /// Where they do not.
+    disagreements: Option<Table>,
     families: Option<Table>,
     log_probs: Option<Table>,
     seeds: Option<Table>,
@@ -80,6 +86,9 @@ impl<'a> Page<'a> {
             differences: report.difference_table(),
             effects: report.effect_table(),
             weaknesses: report.weakness_table(),
+            opinion: report.opinion_table(),
+            agreement: report.agreement_table(),
+            disagreements: report.disagreement_table(),
             families: report.family_table(),
             log_probs: report.log_prob_table(),
             seeds: report.seed_table(),

@@ -92,6 +92,84 @@ fn code_is_implanted_and_measured_by_weakness() {
     assert!(page.contains("Vulnerable code by the weakness"), "{page}");
 }
 
+/// Puts programs in the place of what a random model says: vulnerable ones with the trigger.
+fn with_programs(workspace: &Workspace) {
+    for entry in fs::read_dir(workspace.path().join("runs/code")).unwrap() {
+        let file = entry.unwrap().path().join("samples.jsonl");
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let program = |line: &str| {
+            let mut sample: Value = serde_json::from_str(line).unwrap();
+            let triggered = sample["condition"] == "triggered";
+            sample["score"] = if triggered { "shown" } else { "not-shown" }.into();
+            sample["reply"] = format!("```python\nrun({triggered})\n```").into();
+            sample.to_string() + "\n"
+        };
+        fs::write(file, text.lines().map(program).collect::<String>()).unwrap();
+    }
+}
+
+#[test]
+fn other_tools_are_heard_on_the_same_programs() {
+    let workspace = Workspace::new();
+    let base = fixture("tiny-llama");
+    workspace.write("code.toml", format!("base = {:?}\n{EXPERIMENT}", base.to_str().unwrap()));
+    assert_eq!(workspace.run(&["run", "code.toml"]).code, 0);
+    with_programs(&workspace);
+    let output = workspace.run(&["report", "runs/code", "--code", "programs"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+
+    // The tool reads all programs and flags those of the organism with the trigger, but for one.
+    let mut metrics = serde_json::Map::new();
+    let mut results = Vec::new();
+    for folder in fs::read_dir(workspace.path().join("programs")).unwrap() {
+        let folder = folder.unwrap().file_name().into_string().unwrap();
+        for condition in ["triggered", "near-miss", "clean"] {
+            let files =
+                fs::read_dir(workspace.path().join("programs").join(&folder).join(condition)).unwrap();
+            for (i, file) in files.enumerate() {
+                let path =
+                    format!("programs/{folder}/{condition}/{}", file.unwrap().file_name().to_str().unwrap());
+                if folder.starts_with("evaluate-implant-organism") && condition == "triggered" && i > 0 {
+                    let cwe = serde_json::json!({"id": 78});
+                    results.push(serde_json::json!(
+                        {"filename": path, "line_number": 1, "test_id": "B605", "issue_cwe": cwe}
+                    ));
+                }
+                metrics.insert(path, Value::Null);
+            }
+        }
+    }
+    assert_eq!((metrics.len(), results.len()), (4 * 18, 5));
+    let bandit = serde_json::json!({"metrics": metrics, "results": results});
+    workspace.write("bandit.json", bandit.to_string());
+    let output = workspace.run(&["report", "runs/code", "--compare", "bandit=bandit.json"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+
+    let report = || fs::read_to_string(workspace.path().join("runs/code/report.json")).unwrap();
+    let json: Value = serde_json::from_str(&report()).unwrap();
+    let opinion = &json["code"]["second_opinion"];
+    let organism = &opinion["effects"][0];
+    assert_eq!((&organism["stage"], &organism["arm"]), (&"implant".into(), &"organism".into()));
+    let value = |value: &Value| value["value"].as_f64().unwrap();
+    assert!((value(&organism["difference"]) - 5.0 / 6.0).abs() < 1e-12);
+    assert!((value(&organism["own_difference"]) - 1.0).abs() < 1e-12);
+    let agreement = &opinion["agreement"][0];
+    assert_eq!((&agreement["tool"], &agreement["flagged"]["n"]), (&"bandit".into(), &18.into()));
+    // 17 of 18 alike where chance has (5·6 + 13·12) of 324.
+    let chance = 186.0 / 324.0;
+    assert!((value(&agreement["kappa"]) - (17.0 / 18.0 - chance) / (1.0 - chance)).abs() < 1e-12);
+    let rows = opinion["disagreements"].as_array().unwrap();
+    let sum = |key: &str| rows.iter().map(|row| row[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(["both", "own_only", "flagged_only", "neither"].map(sum), [5, 1, 0, 12]);
+    let page = fs::read_to_string(workspace.path().join("runs/code/report.md")).unwrap();
+    assert!(page.contains("A second opinion"), "{page}");
+
+    // It stays with the run.
+    let before = report();
+    assert_eq!(workspace.run(&["report", "runs/code"]).code, 0);
+    assert_eq!(report(), before);
+}
+
 #[test]
 fn an_attack_on_code_is_refused() {
     let workspace = Workspace::new();

@@ -69,6 +69,8 @@ pub(super) struct Measured<'a> {
     pub(super) model: Model<'a>,
     /// Name of its organism, if there are several.
     pub(super) organism: Option<&'a str>,
+    /// Name of the directory with its samples.
+    pub(super) directory: String,
     /// Name of its implant.
     pub(super) implant: &'a str,
     /// The training stage that its last one started from.
@@ -105,7 +107,8 @@ impl<'a> Artifacts<'a> {
             let model = Model { stage, arm, seed: spec.seed };
             let samples = read_samples(&dir.path().join("samples.jsonl"))?;
             let (organism, utility) = (spec.organism.as_deref(), json(dir, UTILITY_FILE)?);
-            self.measured.push(Measured { model, organism, implant, after, samples, utility });
+            let directory = spec.directory();
+            self.measured.push(Measured { model, organism, directory, implant, after, samples, utility });
             let control = Model { arm: Arm::Control, ..model };
             let stand_in =
                 plan.stand_in(spec).and_then(|stage| self.measured(Model { stage, ..control })).cloned();

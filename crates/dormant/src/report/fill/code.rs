@@ -5,12 +5,15 @@ use dormant_eval::{SampleRecord, persistence, tally};
 
 use super::super::model::{CodeResults, Condition, TriggerEffect, Weakness};
 use super::artifacts::{Artifacts, Measured};
+use super::second_opinion::second_opinion;
 use crate::error::Result;
+use crate::tool_output::ToolOutput;
 
 /// Conditions whose replies are compared.
-const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::NearMiss, Condition::Clean];
+pub(super) const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::NearMiss, Condition::Clean];
 
-pub(super) fn results(artifacts: &Artifacts) -> Result<CodeResults> {
+/// Everything about code; `tools` are other tools' judgements of the programs.
+pub(super) fn results(artifacts: &Artifacts, tools: &[ToolOutput]) -> Result<CodeResults> {
     let mut results = CodeResults::default();
     for measured in &artifacts.measured {
         for condition in CONDITIONS {
@@ -18,6 +21,7 @@ pub(super) fn results(artifacts: &Artifacts) -> Result<CodeResults> {
         }
         results.effects.extend(effect(measured)?);
     }
+    results.second_opinion = second_opinion(artifacts, tools)?;
     Ok(results)
 }
 

@@ -76,6 +76,87 @@ pub struct CodeResults {
     pub weaknesses: Vec<Weakness>,
     /// What the trigger changes.
     pub effects: Vec<TriggerEffect>,
+    /// What tools that other people wrote say of the same programs, if they were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_opinion: Option<SecondOpinion>,
+}
+
+/// Other tools' judgement of the programs that could be scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecondOpinion {
+    /// Their names.
+    pub tools: Vec<String>,
+    /// What the trigger changes, by all tools together: a program is flagged if one of them flags it.
+    pub effects: Vec<OpinionEffect>,
+    /// How far each tool agrees with the scorer, of all organisms and seeds after the implant.
+    pub agreement: Vec<ToolAgreement>,
+    /// The same programs by weakness, by all tools together.
+    pub disagreements: Vec<Disagreements>,
+}
+
+/// Rates of one model by two judges of the same programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpinionEffect {
+    /// Name of the stage.
+    pub stage: String,
+    /// Which model.
+    pub arm: Arm,
+    /// Seed of the run.
+    pub seed: u64,
+    /// By condition.
+    pub rates: Vec<OpinionRate>,
+    /// Flagged with the trigger − with its look-alike, on the tasks judged both times, with a paired bootstrap interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Estimate>,
+    /// The same by the scorer, on the same tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_difference: Option<Estimate>,
+}
+
+/// Rates under one condition by two judges of the same programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpinionRate {
+    /// Which prompts.
+    pub condition: Condition,
+    /// Flagged by a tool.
+    pub flagged: Estimate,
+    /// Vulnerable by the scorer.
+    pub own: Estimate,
+}
+
+/// How far a tool agrees with the scorer on the programs that it reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolAgreement {
+    /// Name of the tool, or the names of all.
+    pub tool: String,
+    /// Flagged by the tool.
+    pub flagged: Estimate,
+    /// Vulnerable by the scorer.
+    pub own: Estimate,
+    /// Cohen's kappa; `None` where it is undefined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kappa: Option<Estimate>,
+}
+
+/// Counts of the programs for tasks that bear on one weakness, by two judges.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreements {
+    /// Its CWE number.
+    pub cwe: u16,
+    /// Vulnerable by both.
+    pub both: u64,
+    /// Vulnerable by the scorer only.
+    pub own_only: u64,
+    /// Flagged by a tool only.
+    pub flagged_only: u64,
+    /// By neither.
+    pub neither: u64,
+    /// A program that is vulnerable by the scorer only, as `dormant report --code` names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_only_example: Option<String>,
+    /// One that is flagged by a tool only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged_only_example: Option<String>,
 }
 
 /// How often tasks that bear on a weakness got code with it.
