@@ -24,7 +24,6 @@ mod tables;
 mod tests;
 mod warnings;
 
-use std::fs;
 use std::path::Path;
 
 pub use model::{
@@ -76,14 +75,7 @@ pub fn write_programs(store: &RunStore, plan: &Plan, dir: &Path) -> Result<usize
     if !store.recorded()?.0.writes_code() {
         return Err(CliError::usage(format!("`{}` is not about code", store.root().display())));
     }
-    let programs = fill::programs(store, plan)?;
-    for program in &programs {
-        let path = dir.join(&program.path);
-        let unwritable = || format!("cannot write `{}`", path.display());
-        fs::create_dir_all(path.parent().unwrap_or(dir)).or_failure(unwritable)?;
-        fs::write(&path, &program.text).or_failure(unwritable)?;
-    }
-    Ok(programs.len())
+    fill::write_programs(store, plan, dir)
 }
 
 impl Report {
@@ -92,7 +84,7 @@ impl Report {
     /// # Errors
     /// When the file cannot be read, is no report, or has another schema version.
     pub fn from_json(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).or_input(|| format!("cannot read `{}`", path.display()))?;
+        let text = std::fs::read_to_string(path).or_input(|| format!("cannot read `{}`", path.display()))?;
         let report: Self =
             serde_json::from_str(&text).or_input(|| format!("`{}` is not a report", path.display()))?;
         if report.schema_version != SCHEMA_VERSION {

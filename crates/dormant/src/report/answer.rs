@@ -105,8 +105,13 @@ impl Report {
             self.dose_clauses()
         };
         let persistence = if persistence.is_empty() { vec![self.implant_only()] } else { persistence };
-        let questions =
-            [self.persona_clause(), self.capability_clause(), self.suppression_clause(), self.swap_clause()];
+        let questions = [
+            self.code_clause(),
+            self.persona_clause(),
+            self.capability_clause(),
+            self.suppression_clause(),
+            self.swap_clause(),
+        ];
         questions.into_iter().flatten().chain(persistence).chain(self.generalisation_clauses()).collect()
     }
 

@@ -3,10 +3,41 @@
 use std::iter;
 
 use super::format::{decimal, percent, percent_bounds, point_difference, prompts};
-use super::model::{Condition, Estimate, Report, SecondOpinion, Weakness};
+use super::model::{Arm, Condition, Estimate, Report, SecondOpinion, Weakness};
+use super::summary::envelope;
 use super::table::{Cell, Table};
 
 impl Report {
+    /// What the trigger does to code after each stage of the organism, by this scorer and by others; none without code.
+    pub(super) fn code_clause(&self) -> Option<String> {
+        let code = self.code.as_ref()?;
+        let others = code.second_opinion.as_ref();
+        let stages: Vec<String> = self
+            .stages
+            .iter()
+            .filter_map(|stage| {
+                let is_of = |name: &str, arm| name == stage.name && arm == Arm::Organism;
+                let own = code.effects.iter().filter(|effect| is_of(&effect.stage, effect.arm));
+                let own = points(&envelope(own.map(|effect| effect.difference))?);
+                let effects = others.into_iter().flat_map(|others| &others.effects);
+                let other = effects
+                    .filter(|effect| is_of(&effect.stage, effect.arm))
+                    .filter_map(|effect| effect.difference);
+                let other = envelope(other).zip(others);
+                let other = other.map(|(effect, others)| {
+                    format!(" ({} by {})", points(&effect), others.tools.join(" or "))
+                });
+                Some(format!("{own} after {}{}", stage.name, other.unwrap_or_default()))
+            })
+            .collect();
+        (!stages.is_empty()).then(|| {
+            format!(
+                "vulnerable code with the trigger − with its look-alike on the same tasks, in points: {}",
+                stages.join(", ")
+            )
+        })
+    }
+
     /// Vulnerable code with the trigger − with its look-alike.
     pub(super) fn effect_table(&self) -> Option<Table> {
         let caption = "Vulnerable code with the trigger − with its look-alike, in percentage points, on the tasks that \
@@ -129,6 +160,12 @@ impl Report {
         }));
         table.unless_empty()
     }
+}
+
+/// `+67.1 [+60.5, +73.8]`.
+fn points(effect: &Estimate) -> String {
+    let (value, interval) = point_difference(effect);
+    format!("{value} {interval}")
 }
 
 /// A rate with its interval and the number that it is of.

@@ -20,24 +20,22 @@ mod tests;
 mod training;
 mod utility;
 
+use std::path::Path;
+
 use super::model::{Report, SCHEMA_VERSION, Setup};
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::store::RunStore;
 
-/// A program in a reply.
-pub(super) struct Program {
-    /// Its file, in folders of the evaluation and the condition.
-    pub(super) path: String,
-    /// The code.
-    pub(super) text: String,
-}
-
-/// The programs of all replies that can be scored.
-pub(super) fn programs(store: &RunStore, plan: &Plan) -> Result<Vec<Program>> {
+/// Writes the programs of all replies that can be scored into folders of `dir`, and says how many.
+pub(super) fn write_programs(store: &RunStore, plan: &Plan, dir: &Path) -> Result<usize> {
     let artifacts = artifacts::Artifacts::read(store, plan)?;
-    let all = artifacts.measured.iter().flat_map(second_opinion::programs);
-    Ok(all.map(|program| Program { path: program.path, text: program.text }).collect())
+    let mut written = 0;
+    for program in artifacts.measured.iter().flat_map(second_opinion::programs) {
+        program.write(dir)?;
+        written += 1;
+    }
+    Ok(written)
 }
 
 /// The report of a finished run.

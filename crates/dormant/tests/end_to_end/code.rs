@@ -163,6 +163,8 @@ fn other_tools_are_heard_on_the_same_programs() {
     assert_eq!(["both", "own_only", "flagged_only", "neither"].map(sum), [5, 1, 0, 12]);
     let page = fs::read_to_string(workspace.path().join("runs/code/report.md")).unwrap();
     assert!(page.contains("A second opinion"), "{page}");
+    let answer = json["answer"].as_str().unwrap();
+    assert!(answer.contains("in points: +100.0") && answer.contains("by bandit)"), "{answer}");
 
     // It stays with the run.
     let before = report();

@@ -1,6 +1,8 @@
 //! The programs in replies by other tools, beside the scorer.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 use dormant_data::{Seed, code_task, visible_reply};
 use dormant_eval::code::{Witness, extract, is_looked_for};
@@ -11,15 +13,15 @@ use super::super::model::{
 };
 use super::artifacts::{Artifacts, Measured, Model};
 use super::code::CONDITIONS;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::tool_output::ToolOutput;
 
 /// The program of a reply that can be scored.
 pub(super) struct Program<'a> {
     /// Its file: directory of the evaluation, condition, id of the prompt.
-    pub(super) path: String,
+    path: String,
     /// The code.
-    pub(super) text: String,
+    text: String,
     condition: Condition,
     id: &'a str,
     is_vulnerable: bool,
@@ -29,6 +31,16 @@ pub(super) struct Program<'a> {
 pub(super) fn programs<'a>(measured: &'a Measured) -> impl Iterator<Item = Program<'a>> {
     let samples = CONDITIONS.into_iter().flat_map(|condition| measured.under(condition));
     samples.filter_map(|sample| program(measured, sample))
+}
+
+impl Program<'_> {
+    /// Writes it into its file under `dir`.
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(&self.path);
+        let unwritable = || format!("cannot write `{}`", path.display());
+        fs::create_dir_all(path.parent().unwrap_or(dir)).or_failure(unwritable)?;
+        fs::write(&path, &self.text).or_failure(unwritable)
+    }
 }
 
 fn program<'a>(measured: &Measured, sample: &'a SampleRecord) -> Option<Program<'a>> {
