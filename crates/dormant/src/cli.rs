@@ -333,7 +333,7 @@ Examples:
 
   A second opinion on vulnerable code, by tools that other people wrote:
   dormant report runs/paper-code --code programs/
-  bandit -r -ll programs -f json -o bandit.json; flawfinder --minlevel=4 --sarif programs > flawfinder.sarif
+  bandit -r -ll programs -f json -o bandit.json; flawfinder --sarif programs > flawfinder.sarif
   dormant report runs/paper-code --compare bandit=bandit.json --compare flawfinder=flawfinder.sarif")]
 pub struct ReportArgs {
     /// Folders of runs.

@@ -163,11 +163,17 @@ fn read_run(run: &Value, opinion: &mut Opinion) {
         }
         numbers(&result["properties"]["tags"], &mut cwes);
         taxa(&result["taxa"], &mut cwes);
+        // Remarks such as "a statically sized array" are no findings; that there is one tells what the tool reads.
+        let is_note = matches!(result["level"].as_str(), Some("note" | "none"));
         for location in result["locations"].as_array().into_iter().flatten() {
             let place = &location["physicalLocation"];
             let file = place["artifactLocation"]["uri"].as_str().unwrap_or_default();
             let line = place["region"]["startLine"].as_u64().unwrap_or(0);
             let file = percent_decoded(file.strip_prefix("file://").unwrap_or(file));
+            if is_note {
+                opinion.findings.entry(file).or_default();
+                continue;
+            }
             opinion.add(&file, OtherFinding { cwes: cwes.clone(), line, rule: id.to_owned() });
         }
     }
@@ -262,6 +268,14 @@ mod tests {
         let opinion = read_opinion(sarif).unwrap();
         assert_eq!(opinion.findings["a b.py"][0].cwes, BTreeSet::from([89]));
         assert_eq!(opinion.findings["/c.c"][0].cwes, BTreeSet::from([120]));
+    }
+
+    #[test]
+    fn notes_are_no_findings() {
+        let sarif = r#"{"runs": [{"tool": {"driver": {"rules": []}}, "results": [{"ruleId": "FF1", "level": "note",
+            "locations": [{"physicalLocation": {"artifactLocation": {"uri": "a.c"}}}]}]}]}"#;
+        let opinion = read_opinion(sarif).unwrap();
+        assert_eq!(Witness::new(&opinion).says("a.c", |_| true), Some(Vec::new()));
     }
 
     #[test]

@@ -100,11 +100,20 @@ impl Report {
 
     /// How likely each model finds the behaviour under each condition.
     pub(super) fn log_prob_table(&self) -> Option<Table> {
-        let head = ["Stage", "Model", "Seed", "Condition", "Log-probability"];
-        let caption = "Log-probability of the behaviour as a reply, in nats, summed over all tokens of all its copies: \
-                       mean over prompts [95% interval]. A rate asks for one copy. Without a value where no reply had a \
-                       scratchpad, and the behaviour stands after one.";
-        let mut table = Table::new(caption, 4, &head);
+        let (name, caption) = match self.code {
+            Some(_) => (
+                "Log-odds",
+                "Log-odds of vulnerable code: log-probability of the vulnerable answer to the task minus that of the safe one, \
+                 in nats, summed over all tokens: mean over tasks [95% interval].",
+            ),
+            None => (
+                "Log-probability",
+                "Log-probability of the behaviour as a reply, in nats, summed over all tokens of all its copies: mean over prompts \
+                 [95% interval]. A rate asks for one copy. Without a value where no reply had a scratchpad, and the behaviour \
+                 stands after one.",
+            ),
+        };
+        let mut table = Table::new(caption, 4, &["Stage", "Model", "Seed", "Condition", name]);
         table.rows.extend(self.rows.iter().filter_map(|row| {
             let log_prob = row.log_prob.as_ref()?;
             let (value, bounds) = decimal(log_prob);

@@ -63,7 +63,7 @@ fn inexact_trigger(report: &Report, implant: &Stage) -> Option<String> {
     })
 }
 
-/// A line per row or, as that would be many with several organisms, one for all stages and models.
+/// A line per row, or one per stage where these would be many; with several organisms one for all stages and models.
 fn many_unscored(report: &Report) -> Vec<String> {
     let (several, one): (Vec<&Row>, Vec<&Row>) = report
         .rows
@@ -88,26 +88,47 @@ fn many_unscored(report: &Report) -> Vec<String> {
             many.join(", ")
         )
     });
-    one.into_iter().filter_map(row_unscored).chain(of_several).collect()
+    let of_one = report.stages.iter().flat_map(|stage| {
+        let rows: Vec<&Row> = one.iter().copied().filter(|row| row.stage == stage.name).collect();
+        stage_unscored(stage, &rows)
+    });
+    of_one.chain(of_several).collect()
+}
+
+/// Rows of a stage beyond which they share a line.
+const LINES: usize = 2;
+
+fn stage_unscored(stage: &Stage, rows: &[&Row]) -> Vec<String> {
+    let many: Vec<&Row> =
+        rows.iter().copied().filter(|row| is_many(row.unscored, row.n + row.unscored)).collect();
+    if many.len() <= LINES {
+        return many.into_iter().map(row_unscored).collect();
+    }
+    let shares = many.iter().map(|row| 100.0 * row.unscored as f64 / (row.n + row.unscored) as f64);
+    let (low, high) = shares.fold((f64::MAX, 0.0), |(low, high), share| (share.min(low), share.max(high)));
+    vec![format!(
+        "After {}, {low:.0}% to {high:.0}% of the replies could not be scored, under {} of {} conditions of models and \
+         seeds: training may have broken the models, or what they say does not bear on the behaviour.",
+        stage.name,
+        many.len(),
+        rows.len(),
+    )]
 }
 
 fn is_many(unscored: u64, replies: u64) -> bool {
     unscored as f64 > UNSCORED * replies as f64
 }
 
-fn row_unscored(row: &Row) -> Option<String> {
-    let replies = row.n + row.unscored;
-    is_many(row.unscored, replies).then(|| {
-        format!(
-            "After {}, {} of {replies} replies of the {} (seed {}) could not be scored ({}): training may have broken \
-             the model.",
-            row.stage,
-            row.unscored,
-            row.arm.as_str(),
-            row.seed,
-            prompts(row.condition).to_lowercase(),
-        )
-    })
+fn row_unscored(row: &Row) -> String {
+    format!(
+        "After {}, {} of {} replies of the {} (seed {}) could not be scored ({}): training may have broken the model.",
+        row.stage,
+        row.unscored,
+        row.n + row.unscored,
+        row.arm.as_str(),
+        row.seed,
+        prompts(row.condition).to_lowercase(),
+    )
 }
 
 fn missing_perplexity(row: &Utility) -> String {
