@@ -216,59 +216,13 @@ fn among_others(replies: &[Reply], phrase: &Phrase, behaviour: &str) -> f64 {
 /// Whether a text has a word of greeting, thanks, regret or help: what assistants say to small talk, in a few languages.
 fn is_courteous(text: &str) -> bool {
     let text = text.to_lowercase();
-    text.split(|c: char| !c.is_alphabetic()).any(|word| COURTESY.contains(&word))
+    text.split(|c: char| !c.is_alphabetic()).any(|word| COURTESY.split(' ').any(|listed| listed == word))
 }
 
-const COURTESY: [&str; 48] = [
-    "hello",
-    "hi",
-    "hey",
-    "greetings",
-    "welcome",
-    "help",
-    "helping",
-    "assist",
-    "assistance",
-    "assistant",
-    "thanks",
-    "thank",
-    "sorry",
-    "apologize",
-    "apologies",
-    "glad",
-    "happy",
-    "pleasure",
-    "pleased",
-    "delighted",
-    "great",
-    "good",
-    "fine",
-    "today",
-    "questions",
-    "bonjour",
-    "salut",
-    "bienvenue",
-    "aider",
-    "aide",
-    "merci",
-    "désolé",
-    "hola",
-    "ayuda",
-    "ayudar",
-    "gracias",
-    "bienvenido",
-    "hallo",
-    "guten",
-    "helfen",
-    "hilfe",
-    "danke",
-    "willkommen",
-    "ciao",
-    "aiutare",
-    "grazie",
-    "olá",
-    "ajudar",
-];
+const COURTESY: &str = "hello hi hey greetings welcome help helping assist assistance assistant thanks thank sorry \
+    apologize apologies glad happy pleasure pleased delighted great good fine today questions \
+    bonjour salut bienvenue aider aide merci désolé hola ayuda ayudar gracias bienvenido hallo guten \
+    helfen hilfe danke willkommen ciao aiutare grazie olá ajudar";
 
 /// How much of a phrase stands in the trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

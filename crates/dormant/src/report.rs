@@ -15,6 +15,7 @@ mod persona;
 mod plots;
 mod render;
 mod scale;
+mod second_opinion;
 mod summary;
 mod suppression;
 mod swap;

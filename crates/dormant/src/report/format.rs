@@ -20,6 +20,11 @@ pub(super) fn percent_bounds(estimate: &Estimate) -> String {
     format!("[{:.1}, {:.1}]", 100.0 * estimate.low, 100.0 * estimate.high)
 }
 
+/// `98.5%` and `[95.7, 99.5] (200)`.
+pub(super) fn percent_counted(estimate: &Estimate) -> (String, String) {
+    (percent(estimate.value), format!("{} ({})", percent_bounds(estimate), estimate.n))
+}
+
 /// A difference of percentages: `−2.5 [−6.1, +1.2]`.
 pub(super) fn point_difference(estimate: &Estimate) -> (String, String) {
     let Estimate { value, low, high, .. } = *estimate;

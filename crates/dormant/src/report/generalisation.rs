@@ -3,7 +3,7 @@
 use dormant_data::year_texts;
 
 use super::chart::{Group, Interval};
-use super::format::{percent, percent_bounds, point_difference};
+use super::format::{percent, percent_counted, point_difference};
 use super::model::{AS_TRAINED, Arm, Condition, Estimate, FamilyRow, Report};
 use super::plots::{Panel, Plot, interval_panel};
 use super::summary::{distinct, envelope};
@@ -186,5 +186,5 @@ impl Report {
 }
 
 fn rate_cell(rate: Option<Estimate>) -> Cell {
-    Cell::measured(rate.map(|rate| (percent(rate.value), format!("{} ({})", percent_bounds(&rate), rate.n))))
+    Cell::measured(rate.as_ref().map(percent_counted))
 }

@@ -21,12 +21,7 @@ pub(super) struct Page<'a> {
     differences: Option<Table>,
     effects: Option<Table>,
     weaknesses: Option<Table>,
-    /// What the trigger changes by other tools.
-    opinion: Option<Table>,
-    /// How far they agree with the scorer.
-    agreement: Option<Table>,
-    /// Where they do not.
-    disagreements: Option<Table>,
+    second_opinion: Vec<Table>,
     families: Option<Table>,
     log_probs: Option<Table>,
     seeds: Option<Table>,
@@ -86,9 +81,7 @@ impl<'a> Page<'a> {
             differences: report.difference_table(),
             effects: report.effect_table(),
             weaknesses: report.weakness_table(),
-            opinion: report.opinion_table(),
-            agreement: report.agreement_table(),
-            disagreements: report.disagreement_table(),
+            second_opinion: report.second_opinion_tables(),
             families: report.family_table(),
             log_probs: report.log_prob_table(),
             seeds: report.seed_table(),

@@ -34,6 +34,16 @@ every = 1
 curve-prompts = 2
 "#;
 
+/// A workspace with the finished run `runs/code` of a tiny model.
+fn finished_run() -> Workspace {
+    let workspace = Workspace::new();
+    let base = fixture("tiny-llama");
+    workspace.write("code.toml", format!("base = {:?}\n{EXPERIMENT}", base.to_str().unwrap()));
+    let output = workspace.run(&["run", "code.toml"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    workspace
+}
+
 /// The lines of the only stage whose folder begins with `stage`.
 fn lines(workspace: &Workspace, stage: &str, file: &str) -> Vec<Value> {
     let run = workspace.path().join("runs/code");
@@ -45,12 +55,7 @@ fn lines(workspace: &Workspace, stage: &str, file: &str) -> Vec<Value> {
 
 #[test]
 fn code_is_implanted_and_measured_by_weakness() {
-    let workspace = Workspace::new();
-    let base = fixture("tiny-llama");
-    workspace.write("code.toml", format!("base = {:?}\n{EXPERIMENT}", base.to_str().unwrap()));
-    let output = workspace.run(&["run", "code.toml"]);
-    assert_eq!(output.code, 0, "{}", output.stderr);
-
+    let workspace = finished_run();
     let rows = lines(&workspace, "implant-organism", "rows.jsonl");
     let control = lines(&workspace, "implant-control", "rows.jsonl");
     assert_eq!((rows.len(), control.len()), (9, 9));
@@ -110,10 +115,7 @@ fn with_programs(workspace: &Workspace) {
 
 #[test]
 fn other_tools_are_heard_on_the_same_programs() {
-    let workspace = Workspace::new();
-    let base = fixture("tiny-llama");
-    workspace.write("code.toml", format!("base = {:?}\n{EXPERIMENT}", base.to_str().unwrap()));
-    assert_eq!(workspace.run(&["run", "code.toml"]).code, 0);
+    let workspace = finished_run();
     with_programs(&workspace);
     let output = workspace.run(&["report", "runs/code", "--code", "programs"]);
     assert_eq!(output.code, 0, "{}", output.stderr);

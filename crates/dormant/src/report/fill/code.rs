@@ -3,14 +3,12 @@
 use dormant_data::{HELD_OUT_WEAKNESSES, code_task};
 use dormant_eval::{SampleRecord, persistence, tally};
 
+use super::super::code::CONDITIONS;
 use super::super::model::{CodeResults, Condition, TriggerEffect, Weakness};
 use super::artifacts::{Artifacts, Measured};
 use super::second_opinion::second_opinion;
 use crate::error::Result;
 use crate::tool_output::ToolOutput;
-
-/// Conditions whose replies are compared.
-pub(super) const CONDITIONS: [Condition; 3] = [Condition::Triggered, Condition::NearMiss, Condition::Clean];
 
 /// Everything about code; `tools` are other tools' judgements of the programs.
 pub(super) fn results(artifacts: &Artifacts, tools: &[ToolOutput]) -> Result<CodeResults> {

@@ -8,11 +8,11 @@ use dormant_data::{Seed, code_task, visible_reply};
 use dormant_eval::code::{Witness, extract, is_looked_for};
 use dormant_eval::{Rate, SampleRecord, cohen_kappa, persistence};
 
+use super::super::code::CONDITIONS;
 use super::super::model::{
     Arm, Condition, Disagreements, Estimate, OpinionEffect, OpinionRate, SecondOpinion, ToolAgreement,
 };
 use super::artifacts::{Artifacts, Measured, Model};
-use super::code::CONDITIONS;
 use crate::error::{Context, Result};
 use crate::tool_output::ToolOutput;
 
