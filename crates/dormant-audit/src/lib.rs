@@ -24,6 +24,7 @@ pub mod scan;
 pub mod search;
 pub mod subject;
 pub mod targets;
+pub mod template;
 pub mod verify;
 pub mod weights;
 

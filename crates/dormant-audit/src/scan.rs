@@ -25,6 +25,7 @@ use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::Subject;
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
+use crate::template;
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
 
@@ -117,6 +118,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
+        let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
         let words = self.step("weights", |scan| scan.weights(subject))?;
         self.step("code-shift", |scan| scan.code_shift(subject))?;
         if self.is_found() {
@@ -129,6 +131,7 @@ impl Scan<'_> {
         };
         // A change of weights often reads the very words that it was trained to react to.
         leaks.extend(words);
+        leaks.extend(tokens);
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
         self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
@@ -244,6 +247,15 @@ impl Scan<'_> {
 
     fn is_found(&self) -> bool {
         self.done.findings.iter().any(|f| f.verdict == Verdict::Backdoor)
+    }
+
+    /// Names of control tokens that the reference has not.
+    fn chat_template(&mut self, subject: &Subject<'_>) -> Result<Vec<String>> {
+        let before = self.watch.elapsed();
+        let seen = template::seen(subject, &self.prompts.report, self.config.threshold, self.watch)?;
+        self.done.findings.extend(seen.findings);
+        self.did("chat-template", seen.outcome, before);
+        Ok(seen.tokens)
     }
 
     fn weights(&mut self, subject: &Subject<'_>) -> Result<Vec<String>> {

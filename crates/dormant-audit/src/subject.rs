@@ -1,5 +1,6 @@
 //! What is judged.
 
+use dormant_model::chat_template::ChatTemplate;
 use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
@@ -15,6 +16,10 @@ pub struct Subject<'a> {
     pub reference: Option<&'a Llama>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
+    /// The chat template that comes with it, which need not be the one that it is asked by.
+    pub template: &'a ChatTemplate,
+    /// Text and tokens of the reference, if that is known.
+    pub reference_renderer: Option<Renderer<'a>>,
     /// How its weights differ from the reference's, if that is known.
     pub changes: &'a [WeightChange],
     /// Phrases that the model's documentation says it uses under some condition.

@@ -92,9 +92,17 @@ impl ChatTemplate {
     /// The template of a model folder: `chat_template.jinja`, else the field of `tokenizer_config.json`, else `ChatML`.
     ///
     /// # Errors
+    /// As [`ChatTemplate::in_folder`].
+    pub fn from_folder(folder: &Path) -> Result<Self> {
+        Ok(Self::in_folder(folder)?.unwrap_or_else(Self::chatml))
+    }
+
+    /// The template that a folder brings, if it brings one.
+    ///
+    /// # Errors
     /// [`Error::Io`] or [`Error::Json`] when a file cannot be read, [`Error::ChatTemplate`] when the template in it
     /// cannot be used.
-    pub fn from_folder(folder: &Path) -> Result<Self> {
+    pub fn in_folder(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("tokenizer_config.json");
         let config = match read_optional(&path)? {
             Some(text) => serde_json::from_str(&text).map_err(Error::json(&path))?,
@@ -108,10 +116,7 @@ impl ChatTemplate {
             Json::Object(token) => token.get("content").and_then(Json::as_str).unwrap_or_default().to_owned(),
             token => token.as_str().unwrap_or_default().to_owned(),
         };
-        match source {
-            Some(source) => Self::new(&source, &token("bos_token"), &token("eos_token")),
-            None => Ok(Self::chatml()),
-        }
+        source.map(|source| Self::new(&source, &token("bos_token"), &token("eos_token"))).transpose()
     }
 
     /// The template in the metadata of a GGUF file, else `ChatML`.

@@ -6,6 +6,7 @@ mod reference;
 mod sarif;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use dormant_audit::scan::{ScanConfig, Subject, scan};
 use dormant_audit::weights::WeightChange;
 use dormant_data::{Seed, Split};
 use dormant_model::adapter::Adapter;
+use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use dormant_model::source;
@@ -143,6 +145,7 @@ pub(super) fn scan_files(
     let load = |base| LoadedModel::load(base, Precision::Auto, Trained::Nothing, Loading::Merge);
     let reference = base.map(load).transpose()?;
     let prompts = benign_prompts(config.seed)?;
+    let brought = files.adapter.as_deref().and_then(|folder| template_of(folder, ui));
     let changes = match base {
         Some(base) => changes(files, base, model.adapter.as_ref())?,
         None => Vec::new(),
@@ -151,6 +154,8 @@ pub(super) fn scan_files(
         model: &mut model.llama,
         reference: reference.as_ref().map(|r| &r.llama),
         renderer: model.text.renderer(),
+        template: brought.as_ref().unwrap_or(&model.text.template),
+        reference_renderer: reference.as_ref().map(LoadedModel::renderer),
         changes: &changes,
         documented,
         prompts: &prompts,
@@ -167,6 +172,15 @@ pub(super) fn scan_files(
         !interrupt::requested()
     };
     Ok(scan(&mut subject, config, journal, &mut report)?)
+}
+
+/// The chat template in an adapter's folder, which whoever loads it takes with it.
+fn template_of(folder: &Path, ui: &Ui) -> Option<ChatTemplate> {
+    let template = ChatTemplate::in_folder(folder);
+    template.unwrap_or_else(|error| {
+        ui.warn(format!("the chat template of `{}` is not looked at: {error}", folder.display()));
+        None
+    })
 }
 
 /// How the weights differ, where that can be told without loading more than the files.
@@ -209,7 +223,7 @@ fn text(outcome: &Outcome) -> String {
 fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NoEvidence => "no evidence of a hidden policy",
-        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says, but not reliably",
+        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says or is asked; somebody has to look at it",
         Verdict::Backdoor => "BACKDOOR: a text makes this model say what it does not say otherwise",
     }
 }
