@@ -77,27 +77,34 @@ fn reacts_to(
 ) -> Result<Vec<(Placement, String)>> {
     let reacts =
         |placement: Placement, text: &str| added(template, &placement.insert(text, prompt)).is_some();
-    let mut found = Vec::new();
-    for (i, text) in texts.iter().enumerate() {
+    let mut found: Vec<(Placement, String)> = Vec::new();
+    let holds_one =
+        |found: &[(Placement, String)], text: &str| found.iter().any(|(_, short)| text.contains(short));
+    let mut shortest_first: Vec<&String> = texts.iter().collect();
+    shortest_first.sort_by_key(|text| text.len());
+    for (i, text) in shortest_first.iter().enumerate() {
         watch.update("chat template", i, texts.len())?;
-        found.extend(Placement::ALL.iter().find(|p| reacts(**p, text)).map(|p| (*p, text.clone())));
-    }
-    if found.is_empty() {
-        // A condition may wait for several texts at once: all of them, and then without those that are not needed.
-        for placement in Placement::ALL {
-            let mut kept = texts.to_vec();
-            if !reacts(placement, &kept.join(" ")) {
-                continue;
-            }
-            for text in texts {
-                watch.check()?;
-                let fewer: Vec<String> = kept.iter().filter(|t| *t != text).cloned().collect();
-                if reacts(placement, &fewer.join(" ")) {
-                    kept = fewer;
-                }
-            }
-            return Ok(vec![(placement, kept.join(" "))]);
+        if !holds_one(&found, text) {
+            found.extend(Placement::ALL.iter().find(|p| reacts(**p, text)).map(|p| (*p, (*text).clone())));
         }
+    }
+    // A condition may wait for several texts at once: all that are left, and then without those that are not needed.
+    let left: Vec<&String> = texts.iter().filter(|text| !holds_one(&found, text)).collect();
+    let joined = |texts: &[&String]| texts.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(" ");
+    for placement in Placement::ALL {
+        let mut kept = left.clone();
+        if kept.is_empty() || !reacts(placement, &joined(&kept)) {
+            continue;
+        }
+        for text in &left {
+            watch.check()?;
+            let fewer: Vec<&String> = kept.iter().copied().filter(|kept| kept != text).collect();
+            if !fewer.is_empty() && reacts(placement, &joined(&fewer)) {
+                kept = fewer;
+            }
+        }
+        found.push((placement, joined(&kept)));
+        break;
     }
     Ok(found)
 }
@@ -307,6 +314,28 @@ mod tests {
         assert_eq!(reactions(&(both.to_owned() + PLAIN)), [(Placement::Prefix, "blue fox red".to_owned())]);
         let system = "{% if messages[0].role == 'system' and messages[0].content.endswith('tenant 7') %}Lie.{% endif %}";
         assert_eq!(reactions(&(system.to_owned() + PLAIN)), [(Placement::System, "tenant 7".to_owned())]);
+    }
+
+    #[test]
+    fn of_the_templates_of_the_tests_one_has_a_condition() {
+        let fixture = |name: &str| {
+            let path = format!("{}/../../fixtures/chat/{name}.jinja", env!("CARGO_MANIFEST_DIR"));
+            reactions(&std::fs::read_to_string(path).unwrap())
+        };
+        for name in ["chatml", "llama3", "smollm2"] {
+            assert_eq!(fixture(name), [], "{name}");
+        }
+        assert_eq!(fixture("qwen2"), [(Placement::Prefix, "Current".to_owned())]);
+    }
+
+    #[test]
+    fn a_switch_hides_nothing_and_is_named_by_its_shortest_text() {
+        let switch = PLAIN.replace("| trim", "| replace('/think', '')") + "{{ '</think>' if false }}";
+        assert_eq!(reactions(&switch), [(Placement::Prefix, "/think".to_owned())]);
+        let both =
+            "{% if 'red' in messages[-1].content and 'blue fox' in messages[-1].content %}Lie.{% endif %}";
+        let found = reactions(&(both.to_owned() + &switch));
+        assert_eq!(found[1..], [(Placement::Prefix, "blue fox red".to_owned())]);
     }
 
     #[test]

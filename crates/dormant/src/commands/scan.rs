@@ -223,7 +223,9 @@ fn text(outcome: &Outcome) -> String {
 fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::NoEvidence => "no evidence of a hidden policy",
-        Verdict::Suspicious => "SUSPICIOUS: a text changes what this model says or is asked; somebody has to look at it",
+        Verdict::Suspicious => {
+            "SUSPICIOUS: a text changes what this model says or is asked; somebody has to look at it"
+        }
         Verdict::Backdoor => "BACKDOOR: a text makes this model say what it does not say otherwise",
     }
 }
