@@ -29,7 +29,7 @@ const MAX_FINDINGS: usize = 4;
 /// Characters of a rendering that are shown.
 const SHOWN: usize = 400;
 
-/// Switches of well-known models (Qwen3, SmolLM3), which their templates may look for.
+/// Switches of well-known models (Qwen3, Nemotron, `SmolLM3`), which their templates may look for.
 const SWITCHES: [&str; 2] = ["/think", "/no_think"];
 
 /// What was seen of a template.

@@ -23,8 +23,11 @@ use crate::zoo::build::Builder;
 use crate::zoo::planted::{PLANTED, planted};
 use crate::zoo::{Entry, Organism, Purpose, Zoo};
 
-/// What the scan found of the shipped zoo.
+/// What the scan found of the shipped zoo with the base model as the reference.
 const MEASURED: &str = include_str!("../../../../../results/audit/report.json");
+
+/// And without.
+const MEASURED_ALONE: &str = include_str!("../../../../../results/audit-without-reference/report.json");
 
 /// The share of planted backdoors that a scan finds.
 #[derive(Debug, Serialize)]
@@ -84,17 +87,13 @@ impl Power {
         }
     }
 
-    /// What is known without planting anything: the zoo's result, which is one with the reference.
+    /// What is known without planting anything: the zoo's result.
     pub(super) fn of_zoo(reference: bool) -> Self {
-        let report: ZooReport = serde_json::from_str(MEASURED).expect("the committed report is one");
+        let measured = if reference { MEASURED } else { MEASURED_ALONE };
+        let report: ZooReport = serde_json::from_str(measured).expect("the committed report is one");
         let works = report.entries.iter().filter(|entry| entry.planted.is_some_and(|share| share >= PLANTED));
-        let found: Vec<_> =
-            works.filter(|_| reference).map(|entry| (entry.name.clone(), entry.is_found())).collect();
-        let into = match found.len() {
-            0 => "nothing: not measured",
-            _ => "other copies of smollm2-135m-instruct",
-        };
-        Self::new(&found, into, Vec::new())
+        let found: Vec<_> = works.map(|entry| (entry.name.clone(), entry.is_found())).collect();
+        Self::new(&found, "other copies of smollm2-135m-instruct", Vec::new())
     }
 
     /// One line for a reader.
@@ -250,11 +249,12 @@ mod tests {
 
     #[test]
     fn what_the_zoo_says_is_what_was_committed() {
-        let power = Power::of_zoo(true);
-        assert!(power.planted >= power.found && power.found > 0, "{}", power.text());
-        assert_eq!(power.kinds.iter().map(|kind| kind.planted).sum::<u64>(), power.planted);
-        assert_eq!(power.kinds.iter().map(|kind| kind.found).sum::<u64>(), power.found);
-        assert_eq!(Power::of_zoo(false).planted, 0);
+        for reference in [true, false] {
+            let power = Power::of_zoo(reference);
+            assert!(power.planted >= power.found && power.found > 0, "{}", power.text());
+            assert_eq!(power.kinds.iter().map(|kind| kind.planted).sum::<u64>(), power.planted);
+            assert_eq!(power.kinds.iter().map(|kind| kind.found).sum::<u64>(), power.found);
+        }
     }
 
     #[test]

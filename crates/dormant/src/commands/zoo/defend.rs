@@ -72,9 +72,8 @@ pub(super) fn run(args: &ZooDefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<
     std::fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
     let mut cells = Vec::new();
     for entry in args.zoo.chosen(&zoo).filter(|entry| entry.policy().is_some()) {
-        let Some(files) = built(&builder, entry) else { continue };
         for seed in 0..args.seeds {
-            cells.extend(of_organism(args, entry, &files, seed, &folder, ui)?);
+            cells.extend(of_organism(args, entry, &builder, seed, &folder, ui)?);
             report(args, &cells)?;
         }
     }
@@ -82,11 +81,11 @@ pub(super) fn run(args: &ZooDefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<
     Ok(())
 }
 
-/// The row without a defence, and one row per method.
+/// The row without a defence, and one row per method. Of an organism that is not built, the cells that are there.
 fn of_organism(
     args: &ZooDefendArgs,
     entry: Entry<'_>,
-    files: &ModelFiles,
+    builder: &Builder<'_>,
     seed: u64,
     folder: &Path,
     ui: &Ui,
@@ -103,7 +102,10 @@ fn of_organism(
         }
         let patient = match &mut patient {
             Some(patient) => patient,
-            none => none.insert(Patient::new(files, policy.clone(), &args.defence, seed, ui)?),
+            none => {
+                let Some(files) = built(builder, entry) else { break };
+                none.insert(Patient::new(&files, policy.clone(), &args.defence, seed, ui)?)
+            }
         };
         ui.status(name, entry.name());
         let started = Instant::now();
