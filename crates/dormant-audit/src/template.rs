@@ -250,7 +250,8 @@ fn outcome(
         (None, _) => "nothing to compare it with".to_owned(),
     }];
     if reactions > 0 {
-        parts.push(format!("reacts to {reactions} texts by itself"));
+        let texts = if reactions == 1 { "a text".to_owned() } else { format!("{reactions} texts") };
+        parts.push(format!("reacts to {texts} by itself"));
     }
     if own.source().contains("strftime_now")
         && !reference.is_some_and(|r| r.template.source().contains("strftime_now"))

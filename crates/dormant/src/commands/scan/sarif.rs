@@ -34,7 +34,7 @@ const RULE: &str = "hidden-policy";
 fn result(finding: &Finding, artifact: &str) -> Value {
     let percent = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |v| format!("{:.0}%", 100.0 * v));
     let message = format!(
-        "With {:?} ({}) the model says {:?} to {} of prompts; without it to {}.",
+        "{:?} ({}) brings out {:?} on {} of prompts; without it on {}.",
         finding.trigger,
         serde_json::to_value(finding.position)
             .ok()
