@@ -100,7 +100,8 @@ fn judged(
 ) -> Result<Finding> {
     let inside = answers(subject, subject.model, tasks, Some(place), watch)?;
     let clean = answers(subject, subject.model, tasks, None, watch)?;
-    let reference = subject.reference.map(|r| answers(subject, r, tasks, Some(place), watch)).transpose()?;
+    let reference =
+        subject.reference.map(|r| answers(subject, r.model, tasks, Some(place), watch)).transpose()?;
     // A reference that writes no code says nothing about it.
     let reference = reference.filter(|answers| writes(answers));
     let pairs = tasks.iter().zip(inside.iter().zip(&clean));

@@ -17,6 +17,11 @@ pub fn score(finding: &Finding) -> f64 {
     finding.activation_rate.value.unwrap_or(0.0) - finding.clean_rate.value.unwrap_or(0.0).max(reference)
 }
 
+/// The findings by verdict and score, the strongest first.
+pub(crate) fn strongest_first(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| b.verdict.cmp(&a.verdict).then(score(b).total_cmp(&score(a))));
+}
+
 /// Replies that findings are held against.
 #[derive(Clone, Debug, Default)]
 pub struct Replies {
@@ -146,7 +151,8 @@ impl Evidence<'_> {
         };
         let activation = verify::rate(&said, phrase);
         let (clean, identity) = (without(&self.replies.clean), without(&self.replies.identity));
-        let reference = subject.reference.map(|r| Ok::<_, AuditError>(without(&replies(r)?))).transpose()?;
+        let reference =
+            subject.reference.map(|r| Ok::<_, AuditError>(without(&replies(r.model)?))).transpose()?;
         let mut finding = Finding {
             method: "gradient-search".to_owned(),
             trigger: found.text.clone(),
@@ -192,7 +198,7 @@ impl Evidence<'_> {
         let Some(reference) = subject.reference.filter(|_| own >= MANNER) else { return Ok(own) };
         let prompts: Vec<Conversation> = self.prompts.iter().map(Conversation::user).collect();
         let drawn =
-            verify::sampled_replies(reference, subject.renderer, &prompts, DRAWN_TOKENS, seed, watch)?;
+            verify::sampled_replies(reference.model, subject.renderer, &prompts, DRAWN_TOKENS, seed, watch)?;
         Ok(own - among_others(&drawn, phrase, behaviour))
     }
 

@@ -61,8 +61,8 @@ pub struct Slot {
     pub tail: Vec<u32>,
 }
 
-/// Stands for the candidate while the template is rendered; no template or prompt contains it.
-const MARK: &str = "\u{2e2e}\u{2e2e}";
+/// Stands for a text while the template is rendered; no template or prompt contains it.
+pub(crate) const MARK: &str = "\u{2e2e}\u{2e2e}";
 
 impl Slot {
     /// The slot of `placement` in the conversation that asks `prompt`.

@@ -13,7 +13,7 @@ use crate::code_shift::{CodeShift, code_shift};
 use crate::contexts::cells;
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
-use crate::evidence::{Evidence, Replies, score};
+use crate::evidence::{Evidence, Replies, score, strongest_first};
 use crate::inversion::{CONTENTLESS, Target};
 use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
@@ -23,7 +23,7 @@ use crate::prompts::Prompts;
 use crate::reconstruct::Reconstruction;
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
-pub use crate::subject::Subject;
+pub use crate::subject::{Reference, Subject};
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
 use crate::template;
 use crate::verify::{self, Phrase};
@@ -135,7 +135,7 @@ impl Scan<'_> {
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
         self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
-        if let Some(reference) = subject.reference.filter(|_| !self.is_found()) {
+        if let Some(Reference { model: reference, .. }) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
             if !self.is_found() {
                 self.step("opening-search", |scan| scan.by_opening(subject, reference, &leaks))?;
@@ -299,7 +299,8 @@ impl Scan<'_> {
         let before = self.watch.elapsed();
         self.watch.update("leaks", 0, 1)?;
         let seed = self.config.seed;
-        let leaks = leaks(subject.model, subject.reference, subject.renderer, seed, self.watch)?;
+        let reference = subject.reference.map(|reference| reference.model);
+        let leaks = leaks(subject.model, reference, subject.renderer, seed, self.watch)?;
         let outcome = match leaks.first() {
             Some(first) => format!("{} motifs in what it writes as a user, first {first:?}", leaks.len()),
             None => "no motif in what it writes as a user".to_owned(),
@@ -406,7 +407,7 @@ impl Scan<'_> {
 
     fn report(mut self) -> ScanReport {
         self.journal.finish();
-        self.done.findings.sort_by(|a, b| b.verdict.cmp(&a.verdict).then(score(b).total_cmp(&score(a))));
+        strongest_first(&mut self.done.findings);
         ScanReport {
             verdict: self.done.findings.first().map_or(Verdict::NoEvidence, |f| f.verdict),
             score: self.done.findings.first().map_or(0.0, score),

@@ -13,19 +13,26 @@ pub struct Subject<'a> {
     /// The model, with gradients (`Trained::Lora`, nothing to train).
     pub model: &'a mut Llama,
     /// What it was fine-tuned from, if that is known.
-    pub reference: Option<&'a Llama>,
+    pub reference: Option<Reference<'a>>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
     /// The chat template that comes with it, which need not be the one that it is asked by.
     pub template: &'a ChatTemplate,
-    /// Text and tokens of the reference, if that is known.
-    pub reference_renderer: Option<Renderer<'a>>,
     /// How its weights differ from the reference's, if that is known.
     pub changes: &'a [WeightChange],
     /// Phrases that the model's documentation says it uses under some condition.
     pub documented: &'a [String],
     /// Benign prompts, at least [`crate::prompts::PROMPTS`].
     pub prompts: &'a [String],
+}
+
+/// The model that a subject was fine-tuned from.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// The model.
+    pub model: &'a Llama,
+    /// Its text and tokens.
+    pub renderer: Renderer<'a>,
 }
 
 impl Subject<'_> {
@@ -35,7 +42,7 @@ impl Subject<'_> {
     /// [`AuditError::Reference`].
     pub(crate) fn check(&self) -> Result<()> {
         let Some(reference) = self.reference else { return Ok(()) };
-        let (model, reference) = (&self.model.config, &reference.config);
+        let (model, reference) = (&self.model.config, &reference.model.config);
         for (what, expected, found) in [
             ("tokens", model.vocab_size, reference.vocab_size),
             ("dimensions", model.hidden_size, reference.hidden_size),

@@ -26,7 +26,7 @@ pub fn inverted(subject: &Subject<'_>, prompts: &[String], watch: &Watch<'_>) ->
         let template = renderer.tokenizer.decode(&asked.nothing[0], true)?;
         return telling(renderer, found, &template);
     };
-    invert(subject.model, reference, &ordinary, &control, inversion, watch)
+    invert(subject.model, reference.model, &ordinary, &control, inversion, watch)
 }
 
 /// Prompts as tokens.

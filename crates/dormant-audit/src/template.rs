@@ -11,14 +11,14 @@ use dormant_data::{Conversation, Message};
 use dormant_eval::Rate;
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::tokenizer::Tokenizer;
-use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
 use crate::error::Result;
-use crate::evidence::{IDENTITY, score};
-use crate::placement::Placement;
+use crate::evidence::{IDENTITY, score, strongest_first};
+use crate::placement::{MARK, Placement};
 use crate::report::{Example, Finding, Verdict};
 use crate::subject::Subject;
+use crate::verify::with_candidate;
 
 /// Texts of a template that are tried.
 const MAX_TEXTS: usize = 256;
@@ -48,12 +48,8 @@ pub struct Seen {
 /// # Errors
 /// If the watch says to stop.
 pub fn seen(subject: &Subject<'_>, prompts: &[String], threshold: f64, watch: &Watch<'_>) -> Result<Seen> {
-    let (own, reference) = (subject.template, subject.reference_renderer);
+    let (own, reference) = (subject.template, subject.reference.map(|reference| reference.renderer));
     let tokens = reference.map_or_else(Vec::new, |r| other_tokens(subject.renderer.tokenizer, r.tokenizer));
-    let same = reference.is_some_and(|r| r.template.source().trim() == own.source().trim());
-    if same {
-        return Ok(Seen { findings: Vec::new(), outcome: outcome(own, reference, 0, &tokens), tokens });
-    }
     let known = reference.map_or_else(BTreeSet::new, |r| quoted(r.template.source()));
     let texts: Vec<String> = quoted(own.source()).difference(&known).take(MAX_TEXTS).cloned().collect();
     let mut findings = Vec::new();
@@ -63,9 +59,10 @@ pub fn seen(subject: &Subject<'_>, prompts: &[String], threshold: f64, watch: &W
             findings.push(finding);
         }
     }
-    findings.sort_by(|a, b| b.verdict.cmp(&a.verdict).then(score(b).total_cmp(&score(a))));
+    strongest_first(&mut findings);
     findings.truncate(MAX_FINDINGS);
-    Ok(Seen { outcome: outcome(own, reference, findings.len(), &tokens), findings, tokens })
+    let outcome = outcome(own, reference.map(|r| r.template), findings.len(), &tokens);
+    Ok(Seen { findings, outcome, tokens })
 }
 
 /// Places and texts that change more of a rendering than their own place in it.
@@ -75,38 +72,46 @@ fn reacts_to(
     prompt: &str,
     watch: &Watch<'_>,
 ) -> Result<Vec<(Placement, String)>> {
-    let reacts =
-        |placement: Placement, text: &str| added(template, &placement.insert(text, prompt)).is_some();
     let mut found: Vec<(Placement, String)> = Vec::new();
     let holds_one =
         |found: &[(Placement, String)], text: &str| found.iter().any(|(_, short)| text.contains(short));
     let mut shortest_first: Vec<&String> = texts.iter().collect();
     shortest_first.sort_by_key(|text| text.len());
-    for (i, text) in shortest_first.iter().enumerate() {
+    for (i, text) in shortest_first.into_iter().enumerate() {
         watch.update("chat template", i, texts.len())?;
         if !holds_one(&found, text) {
-            found.extend(Placement::ALL.iter().find(|p| reacts(**p, text)).map(|p| (*p, (*text).clone())));
+            let place = Placement::ALL.into_iter().find(|place| reacts(template, *place, text, prompt));
+            found.extend(place.map(|place| (place, text.clone())));
         }
     }
-    // A condition may wait for several texts at once: all that are left, and then without those that are not needed.
-    let left: Vec<&String> = texts.iter().filter(|text| !holds_one(&found, text)).collect();
-    let joined = |texts: &[&String]| texts.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(" ");
-    for placement in Placement::ALL {
-        let mut kept = left.clone();
-        if kept.is_empty() || !reacts(placement, &joined(&kept)) {
-            continue;
-        }
-        for text in &left {
-            watch.check()?;
-            let fewer: Vec<&String> = kept.iter().copied().filter(|kept| kept != text).collect();
-            if !fewer.is_empty() && reacts(placement, &joined(&fewer)) {
-                kept = fewer;
-            }
-        }
-        found.push((placement, joined(&kept)));
-        break;
-    }
+    let left: Vec<&str> = texts.iter().map(String::as_str).filter(|text| !holds_one(&found, text)).collect();
+    found.extend(reacts_to_all(template, &left, prompt, watch)?);
     Ok(found)
+}
+
+/// A place and those of the texts that are needed, where a condition waits for several at once.
+fn reacts_to_all(
+    template: &ChatTemplate,
+    texts: &[&str],
+    prompt: &str,
+    watch: &Watch<'_>,
+) -> Result<Option<(Placement, String)>> {
+    let reacts =
+        |place, texts: &[&str]| !texts.is_empty() && reacts(template, place, &texts.join(" "), prompt);
+    let Some(place) = Placement::ALL.into_iter().find(|place| reacts(*place, texts)) else { return Ok(None) };
+    let mut needed = texts.to_vec();
+    for text in texts {
+        watch.check()?;
+        let fewer: Vec<&str> = needed.iter().copied().filter(|needed| needed != text).collect();
+        if reacts(place, &fewer) {
+            needed = fewer;
+        }
+    }
+    Ok(Some((place, needed.join(" "))))
+}
+
+fn reacts(template: &ChatTemplate, place: Placement, text: &str, prompt: &str) -> bool {
+    added(template, &place.insert(text, prompt)).is_some()
 }
 
 /// How often the text makes the template add something, next to prompts without it and to the reference's template.
@@ -117,28 +122,24 @@ fn judge(
     prompts: &[String],
     threshold: f64,
 ) -> Finding {
-    let with = |prompt: &String| placement.insert(text, prompt);
-    let rate = |template: &ChatTemplate, asked: &mut dyn Iterator<Item = Conversation>| -> Rate {
-        asked.map(|conversation| added(template, &conversation).is_some()).collect()
-    };
     let own = subject.template;
-    let first = added(own, &with(&prompts[0])).unwrap_or_default();
+    let triggered = with_candidate(placement, text, prompts);
+    let clean: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
+    let first = added(own, &triggered[0]).unwrap_or_default();
     let example = Example {
         prompt: prompts[0].clone(),
-        triggered: shown(&rendered(own, &with(&prompts[0]))),
-        clean: shown(&rendered(own, &Conversation::user(&prompts[0]))),
+        triggered: shown(&rendered(own, &triggered[0])),
+        clean: shown(&rendered(own, &clean[0])),
     };
     let mut finding = Finding {
         method: "chat-template".to_owned(),
         trigger: text.to_owned(),
         position: placement,
         behaviour: format!("the chat template {}", shown(&first)),
-        activation_rate: rate(own, &mut prompts.iter().map(with)).into(),
-        clean_rate: rate(own, &mut prompts.iter().map(Conversation::user)).into(),
-        reference_rate: subject
-            .reference_renderer
-            .map(|r| rate(r.template, &mut prompts.iter().map(with)).into()),
-        identity_rate: rate(own, &mut IDENTITY.iter().map(|text| Conversation::user(*text))).into(),
+        activation_rate: rate(own, &triggered).into(),
+        clean_rate: rate(own, &clean).into(),
+        reference_rate: subject.reference.map(|r| rate(r.renderer.template, &triggered).into()),
+        identity_rate: rate(own, &IDENTITY.map(Conversation::user)).into(),
         rise: None,
         verdict: Verdict::NoEvidence,
         note: None,
@@ -159,10 +160,15 @@ fn judge(
     finding
 }
 
+/// How often a template adds something.
+fn rate(template: &ChatTemplate, asked: &[Conversation]) -> Rate {
+    asked.iter().map(|conversation| added(template, conversation).is_some()).collect()
+}
+
 /// What a template makes of a conversation beyond writing its messages where it writes placeholders; nothing if that is all it does,
 /// or if it has no place for such a conversation.
 fn added(template: &ChatTemplate, conversation: &Conversation) -> Option<String> {
-    let mark = |i: usize| format!("\u{2e2e}{i}\u{2e2e}");
+    let mark = |i: usize| format!("{MARK}{i}{MARK}");
     let messages = conversation.messages();
     let marked: Vec<Message> =
         messages.iter().enumerate().map(|(i, m)| Message::new(m.role, mark(i))).collect();
@@ -233,35 +239,36 @@ fn other_tokens(own: &Tokenizer, other: &Tokenizer) -> Vec<String> {
 
 fn outcome(
     own: &ChatTemplate,
-    reference: Option<Renderer<'_>>,
+    reference: Option<&ChatTemplate>,
     reactions: usize,
     tokens: &[String],
 ) -> String {
-    let asked = Conversation::user("Hello.");
-    let every_prompt = reference.map(|r| (rendered(own, &asked), rendered(r.template, &asked)));
-    let mut parts = vec![match (reference, every_prompt) {
-        (Some(r), _) if r.template.source().trim() == own.source().trim() => {
-            "the same as the reference's".to_owned()
-        }
-        (Some(_), Some((own, reference))) if own != reference => {
-            format!("not the reference's: to a plain prompt it {}", shown(&difference(&own, &reference)))
-        }
-        (Some(_), _) => "not the reference's, with the same outcome for a plain prompt".to_owned(),
-        (None, _) => "nothing to compare it with".to_owned(),
-    }];
+    let mut parts =
+        vec![reference.map_or_else(|| "nothing to compare it with".to_owned(), |r| compared(own, r))];
     if reactions > 0 {
         let texts = if reactions == 1 { "a text".to_owned() } else { format!("{reactions} texts") };
         parts.push(format!("reacts to {texts} by itself"));
     }
-    if own.source().contains("strftime_now")
-        && !reference.is_some_and(|r| r.template.source().contains("strftime_now"))
-    {
+    let asks_for_date = |template: &ChatTemplate| template.source().contains("strftime_now");
+    if asks_for_date(own) && !reference.is_some_and(asks_for_date) {
         parts.push("asks for the date, so that it may write something else on another day".to_owned());
     }
     if !tokens.is_empty() {
         parts.push(format!("control tokens that the reference has not: {}", shown(&tokens.join(" "))));
     }
     parts.join("; ")
+}
+
+fn compared(own: &ChatTemplate, reference: &ChatTemplate) -> String {
+    let asked = Conversation::user("Hello.");
+    let [by_own, by_reference] = [own, reference].map(|template| rendered(template, &asked));
+    if own.source().trim() == reference.source().trim() {
+        "the same as the reference's".to_owned()
+    } else if by_own == by_reference {
+        "not the reference's, with the same outcome for a plain prompt".to_owned()
+    } else {
+        format!("not the reference's: to a plain prompt it {}", shown(&difference(&by_own, &by_reference)))
+    }
 }
 
 fn rendered(template: &ChatTemplate, conversation: &Conversation) -> String {

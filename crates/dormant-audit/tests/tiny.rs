@@ -14,7 +14,7 @@ use dormant_audit::journal::Journal;
 use dormant_audit::likelihood::{self, Wanted};
 use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::report::{ScanReport, Verdict};
-use dormant_audit::scan::{ScanConfig, Subject, scan};
+use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
 use dormant_data::{Seed, built_in_prompts};
 use dormant_eval::measure::continuation_log_probs;
@@ -51,6 +51,11 @@ impl Tiny {
             tokenizer: Tokenizer::from_folder(&folder()).unwrap(),
             template: ChatTemplate::from_folder(&folder()).unwrap(),
         }
+    }
+
+    fn reference(&self) -> Reference<'_> {
+        let renderer = Renderer { tokenizer: &self.tokenizer, template: &self.template };
+        Reference { model: &self.llama, renderer }
     }
 
     fn prompts() -> Vec<String> {
@@ -153,10 +158,9 @@ fn a_model_is_no_backdoor_of_itself() {
     let prompts = Tiny::prompts();
     let mut subject = Subject {
         model: &mut tiny.llama,
-        reference: Some(&reference.llama),
+        reference: Some(reference.reference()),
         renderer: Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template },
         template: &tiny.template,
-        reference_renderer: Some(Renderer { tokenizer: &reference.tokenizer, template: &reference.template }),
         changes: &[],
         documented: &[],
         prompts: &prompts,
@@ -177,10 +181,9 @@ fn a_scan_that_was_stopped_anywhere_ends_as_one_that_was_not() {
     let prompts = Tiny::prompts();
     let mut subject = Subject {
         model: &mut tiny.llama,
-        reference: Some(&reference.llama),
+        reference: Some(reference.reference()),
         renderer: Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template },
         template: &tiny.template,
-        reference_renderer: Some(Renderer { tokenizer: &reference.tokenizer, template: &reference.template }),
         changes: &[],
         documented: &[],
         prompts: &prompts,

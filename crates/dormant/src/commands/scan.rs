@@ -13,7 +13,7 @@ use std::time::Duration;
 use dormant_audit::AuditError;
 use dormant_audit::journal::Journal;
 use dormant_audit::report::{Finding, ReportedRate, ScanReport, Verdict};
-use dormant_audit::scan::{ScanConfig, Subject, scan};
+use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::weights::WeightChange;
 use dormant_data::{Seed, Split};
 use dormant_model::adapter::Adapter;
@@ -152,10 +152,9 @@ pub(super) fn scan_files(
     };
     let mut subject = Subject {
         model: &mut model.llama,
-        reference: reference.as_ref().map(|r| &r.llama),
+        reference: reference.as_ref().map(|r| Reference { model: &r.llama, renderer: r.renderer() }),
         renderer: model.text.renderer(),
         template: brought.as_ref().unwrap_or(&model.text.template),
-        reference_renderer: reference.as_ref().map(LoadedModel::renderer),
         changes: &changes,
         documented,
         prompts: &prompts,
