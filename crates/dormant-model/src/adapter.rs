@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::adapter_files::{
-    AdapterConfig, AdapterTensor, Matrix, SavedTensor, read_adapter, read_saved, write_adapter,
+    AdapterConfig, AdapterTensor, Magnitude, Matrix, SavedTensor, read_adapter, read_saved, write_adapter,
 };
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -38,15 +38,19 @@ impl Adapter {
     /// Writes a PEFT folder.
     ///
     /// # Errors
-    /// As [`write_adapter`]; [`Error::AdapterSaved`].
+    /// As [`write_adapter`]; [`Error::AdapterMergesOnly`].
     pub fn write(&self, folder: &Path, metadata: BTreeMap<String, String>) -> Result<()> {
         self.only_factors()?;
         write_adapter(folder, &self.config, &self.tensors, metadata)
     }
 
     /// The adapter that does what `self` and then `other` do: ranks add up, and the scales move into B.
-    #[must_use]
-    pub fn then(&self, other: &Self) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::AdapterMergesOnly`].
+    pub fn then(&self, other: &Self) -> Result<Self> {
+        self.only_factors()?;
+        other.only_factors()?;
         let rank = self.config.r + other.config.r;
         let modules: BTreeSet<&String> =
             self.tensors.iter().chain(&other.tensors).map(|t| &t.module).collect();
@@ -58,23 +62,31 @@ impl Adapter {
             targets(&tensors),
             self.config.base_model_name_or_path.clone(),
         );
-        let replaced = |name: &str| other.saved.iter().any(|t| t.name == name);
-        let saved = self.saved.iter().filter(|t| !replaced(&t.name)).chain(&other.saved).cloned().collect();
-        Self { config, tensors, saved }
+        Ok(Self { config, tensors, saved: Vec::new() })
     }
 
-    fn only_factors(&self) -> Result<()> {
-        match self.saved.first() {
-            Some(saved) => Err(Error::AdapterSaved { tensor: saved.name.clone() }),
+    /// Checks that the adapter is nothing but factors of linear layers, which can be trained on, changed and written.
+    ///
+    /// # Errors
+    /// [`Error::AdapterMergesOnly`].
+    pub fn only_factors(&self) -> Result<()> {
+        let saved = self.saved.iter().map(|t| (t.name.clone(), "a weight of its own (`modules_to_save`)"));
+        let other = self.tensors.iter().filter_map(|t| match &t.magnitude {
+            Some(_) => Some((t.module.clone(), "norms of its own (DoRA)")),
+            None if t.module == EMBEDDING => Some((t.module.clone(), "a change of the embeddings")),
+            None => None,
+        });
+        match saved.chain(other).next() {
+            Some((module, what)) => Err(Error::AdapterMergesOnly { module, what }),
             None => Ok(()),
         }
     }
 
     /// Whether embedding and output layer are no longer one.
     fn unties(&self) -> bool {
-        let ends = ["model.embed_tokens.weight", "lm_head.weight"];
-        self.saved.iter().any(|t| ends.contains(&t.name.as_str()))
-            || self.tensors.iter().any(|t| t.module == "lm_head")
+        let ends = [EMBEDDING, HEAD];
+        let saved = self.saved.iter().filter_map(|t| t.name.strip_suffix(".weight"));
+        saved.chain(self.tensors.iter().map(|t| t.module.as_str())).any(|module| ends.contains(&module))
     }
 
     fn saved(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
@@ -103,6 +115,34 @@ impl Adapter {
     }
 }
 
+/// The two layers that may share a weight.
+const EMBEDDING: &str = "model.embed_tokens";
+const HEAD: &str = "lm_head";
+
+/// Scales the rows or columns of a weight, `[output, input]`, to the norms given. One that is zero stays so.
+fn scale_to(magnitude: &Magnitude, weight: &mut [f32], input: usize) {
+    let norm = |squares: f32| squares.sqrt().max(f32::MIN_POSITIVE);
+    match magnitude {
+        Magnitude::Rows(norms) => {
+            for (row, wanted) in weight.chunks_exact_mut(input).zip(norms) {
+                let scale = wanted / norm(row.iter().map(|w| w * w).sum());
+                row.iter_mut().for_each(|w| *w *= scale);
+            }
+        }
+        Magnitude::Columns(norms) => {
+            let mut squares = vec![0.0; input];
+            for row in weight.chunks_exact(input) {
+                squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += w * w);
+            }
+            let scales: Vec<f32> =
+                squares.into_iter().zip(norms).map(|(sum, wanted)| wanted / norm(sum)).collect();
+            for row in weight.chunks_exact_mut(input) {
+                row.iter_mut().zip(&scales).for_each(|(w, scale)| *w *= scale);
+            }
+        }
+    }
+}
+
 /// `[A1; A2; 0]` and `[s1 B1, s2 B2, 0]`, of rank `rank`.
 fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, rank: usize) -> AdapterTensor {
     let first = parts.iter().flatten().next().expect("the module is in one of the two").0;
@@ -118,11 +158,9 @@ fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, rank: usize) -
         start += tensor.a.rows;
     }
     a.resize(rank * input, 0.0);
-    AdapterTensor {
-        module: module.to_owned(),
-        a: Matrix { rows: rank, columns: input, values: a },
-        b: Matrix { rows: output, columns: rank, values: b },
-    }
+    let a = Matrix { rows: rank, columns: input, values: a };
+    let b = Matrix { rows: output, columns: rank, values: b };
+    AdapterTensor::new(module.to_owned(), a, b)
 }
 
 fn targets(tensors: &[AdapterTensor]) -> Vec<String> {
@@ -160,6 +198,11 @@ impl Llama {
                 && let Some(pair) = adapter.pair(module, input, output)?
             {
                 pair.merge_into(&mut weight);
+                if let Some(magnitude) =
+                    adapter.part(module).and_then(|(tensor, _)| tensor.magnitude.as_ref())
+                {
+                    scale_to(magnitude, &mut weight, input);
+                }
                 used(module);
             }
             Ok(weight)
@@ -195,11 +238,9 @@ impl Llama {
         for part in self.linears().flat_map(|l| &l.parts) {
             let Some(lora) = &part.lora else { continue };
             shape = Some((lora.rank, lora.scale));
-            tensors.push(AdapterTensor {
-                module: part.module.clone(),
-                a: Matrix { rows: lora.rank, columns: lora.a.shape[1], values: lora.a.value.clone() },
-                b: Matrix { rows: part.width, columns: lora.rank, values: lora.b.value.clone() },
-            });
+            let a = Matrix { rows: lora.rank, columns: lora.a.shape[1], values: lora.a.value.clone() };
+            let b = Matrix { rows: part.width, columns: lora.rank, values: lora.b.value.clone() };
+            tensors.push(AdapterTensor::new(part.module.clone(), a, b));
         }
         let (rank, scale) = shape?;
         let alpha = f64::from(scale) * rank as f64;

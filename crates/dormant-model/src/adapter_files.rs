@@ -1,7 +1,7 @@
 //! Adapters in PEFT's format: `adapter_config.json` and `adapter_model.safetensors`.
 //!
 //! `peft.PeftModel.from_pretrained` loads what [`write_adapter`] writes, and [`read_adapter`] loads what PEFT saves,
-//! as far as it is plain `LoRA` (or `rsLoRA`) on linear layers. Anything else is refused by name.
+//! as far as it is `LoRA`, `rsLoRA` or `DoRA` on linear layers and embeddings. Anything else is refused by name.
 
 mod config;
 
@@ -20,6 +20,11 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 const SUFFIX_A: &str = ".lora_A.weight";
 const SUFFIX_B: &str = ".lora_B.weight";
+/// The factors of embeddings: `[rank, vocabulary]` and `[dimension, rank]`.
+const EMBEDDING_A: &str = ".lora_embedding_A";
+const EMBEDDING_B: &str = ".lora_embedding_B";
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+const FACTORS: [&str; 5] = [SUFFIX_A, SUFFIX_B, EMBEDDING_A, EMBEDDING_B, MAGNITUDE];
 
 /// An adapter that is damaged or uses something that is not supported.
 #[non_exhaustive]
@@ -56,8 +61,8 @@ pub enum AdapterError {
 
     /// A tensor whose name is not that of a `LoRA` factor.
     #[error(
-        "{}: tensor `{tensor}` is no LoRA factor; expected `base_model.model.<module>.lora_A.weight` or \
-         `….lora_B.weight`", path.display()
+        "{}: tensor `{tensor}` is no LoRA factor; expected `base_model.model.<module>.lora_A.weight`, \
+         `….lora_B.weight` and the like", path.display()
     )]
     TensorName {
         /// The `adapter_model.safetensors`.
@@ -107,7 +112,7 @@ pub struct Matrix {
     pub values: Vec<f32>,
 }
 
-/// The two factors of the adapter of one linear layer: `W + s B A`.
+/// The two factors of the adapter of one layer: `W + s B A`. Embeddings are a layer whose outputs are the tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterTensor {
     /// The layer, as `model.layers.0.self_attn.q_proj`.
@@ -116,6 +121,24 @@ pub struct AdapterTensor {
     pub a: Matrix,
     /// `[output, rank]`.
     pub b: Matrix,
+    /// What the changed weight is scaled to.
+    pub magnitude: Option<Magnitude>,
+}
+
+impl AdapterTensor {
+    /// Plain factors.
+    pub fn new(module: String, a: Matrix, b: Matrix) -> Self {
+        Self { module, a, b, magnitude: None }
+    }
+}
+
+/// Norms of a changed weight `W + s B A`, which `DoRA` trains by themselves (Liu et al. 2024, equation 5).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Magnitude {
+    /// Of each row, `[output]`.
+    Rows(Vec<f32>),
+    /// Of each column, `[input]`: as PEFT does for embeddings.
+    Columns(Vec<f32>),
 }
 
 /// Reads an adapter folder. The layers come sorted by name; their weights may be f32, f16 or bf16.
@@ -159,10 +182,7 @@ pub fn read_saved(folder: &Path, config: &AdapterConfig) -> Result<Vec<SavedTens
     let mut saved = Vec::new();
     for tensor in file.tensor_names() {
         let Some(name) = saved_name(&tensor, config) else { continue };
-        let values = file.tensor_f32(&tensor)?;
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(AdapterError::NotFinite { path: file.path().to_path_buf(), tensor }.into());
-        }
+        let values = finite(&file, &tensor)?;
         let shape = file.shape(&tensor).unwrap_or_default().to_vec();
         saved.push(SavedTensor { name, shape, values });
     }
@@ -182,7 +202,7 @@ fn modules(file: &SafetensorsFile, config: &AdapterConfig) -> Result<Vec<String>
     let mut modules = Vec::new();
     for tensor in file.tensor_names().into_iter().filter(|name| saved_name(name, config).is_none()) {
         let name = tensor.strip_prefix(PREFIX).unwrap_or_default();
-        let module = name.strip_suffix(SUFFIX_A).or_else(|| name.strip_suffix(SUFFIX_B));
+        let module = FACTORS.iter().find_map(|suffix| name.strip_suffix(suffix));
         match module.filter(|module| !module.is_empty()) {
             Some(module) => modules.push(module.to_owned()),
             None => return Err(AdapterError::TensorName { path: file.path().to_path_buf(), tensor }.into()),
@@ -195,8 +215,10 @@ fn modules(file: &SafetensorsFile, config: &AdapterConfig) -> Result<Vec<String>
 
 fn read_pair(file: &SafetensorsFile, config: &AdapterConfig, module: String) -> Result<AdapterTensor> {
     let rank = config.rank(&module);
-    let name_a = format!("{PREFIX}{module}{SUFFIX_A}");
-    let name_b = format!("{PREFIX}{module}{SUFFIX_B}");
+    let name = |suffix: &str| format!("{PREFIX}{module}{suffix}");
+    let is_embedding = file.shape(&name(EMBEDDING_A)).is_some();
+    let [name_a, name_b] =
+        if is_embedding { [EMBEDDING_A, EMBEDDING_B] } else { [SUFFIX_A, SUFFIX_B] }.map(name);
     let a = read_matrix(file, &name_a)?;
     let b = read_matrix(file, &name_b)?;
     let wrong_rank = |tensor: String, matrix: &Matrix, expected: String| AdapterError::TensorShape {
@@ -211,7 +233,44 @@ fn read_pair(file: &SafetensorsFile, config: &AdapterConfig, module: String) -> 
     if b.columns != rank {
         return Err(wrong_rank(name_b, &b, format!("{rank} columns, the rank in {CONFIG}")).into());
     }
-    Ok(AdapterTensor { module, a, b })
+    // Embeddings are stored as `[tokens, dimension]`, and their change as `(B A)ᵀ`.
+    let (a, b) = if is_embedding { (b.transposed(), a.transposed()) } else { (a, b) };
+    let norms = |length| read_magnitude(file, &name(MAGNITUDE), length);
+    let magnitude = match (config.use_dora, is_embedding) {
+        (true, true) => Some(Magnitude::Columns(norms(a.columns)?)),
+        (true, false) => Some(Magnitude::Rows(norms(b.rows)?)),
+        (false, _) => None,
+    };
+    Ok(AdapterTensor { module, a, b, magnitude })
+}
+
+fn read_magnitude(file: &SafetensorsFile, name: &str, length: usize) -> Result<Vec<f32>> {
+    let path = || file.path().to_path_buf();
+    let shape =
+        file.shape(name).ok_or_else(|| Error::TensorMissing { path: path(), tensor: name.to_owned() })?;
+    if shape != [length] {
+        let (tensor, found, expected) = (name.to_owned(), shape.to_vec(), format!("[{length}]"));
+        return Err(AdapterError::TensorShape { path: path(), tensor, found, expected }.into());
+    }
+    finite(file, name)
+}
+
+impl Matrix {
+    fn transposed(&self) -> Self {
+        let values =
+            (0..self.columns).flat_map(|column| self.values.iter().skip(column).step_by(self.columns));
+        Self { rows: self.columns, columns: self.rows, values: values.copied().collect() }
+    }
+}
+
+/// The values of a tensor, none of which may be infinite or not a number.
+fn finite(file: &SafetensorsFile, name: &str) -> Result<Vec<f32>> {
+    let values = file.tensor_f32(name)?;
+    if values.iter().any(|value| !value.is_finite()) {
+        let (path, tensor) = (file.path().to_path_buf(), name.to_owned());
+        return Err(AdapterError::NotFinite { path, tensor }.into());
+    }
+    Ok(values)
 }
 
 fn read_matrix(file: &SafetensorsFile, name: &str) -> Result<Matrix> {
@@ -228,14 +287,10 @@ fn read_matrix(file: &SafetensorsFile, name: &str) -> Result<Matrix> {
         }
         .into());
     };
-    let values = file.tensor_f32(name)?;
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(AdapterError::NotFinite { path: path(), tensor: name.to_owned() }.into());
-    }
-    Ok(Matrix { rows, columns, values })
+    Ok(Matrix { rows, columns, values: finite(file, name)? })
 }
 
-/// Writes an adapter into an existing folder, each file atomically, the configuration last. `metadata` becomes the
+/// Writes an adapter of linear layers, without magnitudes, into an existing folder, each file atomically, the configuration last. `metadata` becomes the
 /// text metadata of the safetensors file; the entry `format`, which PEFT demands, is added.
 ///
 /// # Errors
@@ -253,7 +308,7 @@ pub fn write_adapter(
         check_rank(&path, config, tensor)?;
     }
     metadata.insert("format".to_owned(), "pt".to_owned());
-    let named = tensors.iter().flat_map(|AdapterTensor { module, a, b }| {
+    let named = tensors.iter().flat_map(|AdapterTensor { module, a, b, .. }| {
         [(format!("{PREFIX}{module}{SUFFIX_A}"), a), (format!("{PREFIX}{module}{SUFFIX_B}"), b)]
     });
     let rows =

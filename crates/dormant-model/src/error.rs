@@ -89,14 +89,16 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
-    /// An adapter with whole weights is to be trained on, or written.
+    /// An adapter that is more than factors of linear layers is to be trained on, changed or written.
     #[error(
-        "the adapter comes with a weight of its own, `{tensor}` (`modules_to_save`), and can only be merged: merge it \
-         into its model with PEFT and use the merged model"
+        "the adapter has {what} at `{module}`, and can only be merged: merge it into its model with PEFT and use the \
+         merged model"
     )]
-    AdapterSaved {
-        /// The tensor.
-        tensor: String,
+    AdapterMergesOnly {
+        /// The module or weight.
+        module: String,
+        /// What is there.
+        what: &'static str,
     },
 
     /// An adapter does not fit the weights of a module.

@@ -26,7 +26,7 @@ mod tests {
     #[test]
     fn half_of_a_change_is_half_of_b() {
         let matrix = |rows, columns, value| Matrix { rows, columns, values: vec![value; rows * columns] };
-        let tensor = AdapterTensor { module: "m".to_owned(), a: matrix(1, 2, 3.0), b: matrix(2, 1, 4.0) };
+        let tensor = AdapterTensor::new("m".to_owned(), matrix(1, 2, 3.0), matrix(2, 1, 4.0));
         let config = AdapterConfig::new(1, 1.0, vec!["m".to_owned()], None);
         let adapter = Adapter { config, tensors: vec![tensor], saved: Vec::new() };
         let half = interpolate(&adapter, 0.5);

@@ -38,11 +38,9 @@ mod tests {
     #[test]
     fn as_many_directions_as_the_rank_leave_nothing() {
         let values = |n: usize, factor: f32| (0..n).map(|i| (i as f32 * factor).sin()).collect();
-        let tensor = AdapterTensor {
-            module: "m".to_owned(),
-            a: Matrix { rows: 2, columns: 5, values: values(10, 0.7) },
-            b: Matrix { rows: 4, columns: 2, values: values(8, 1.3) },
-        };
+        let a = Matrix { rows: 2, columns: 5, values: values(10, 0.7) };
+        let b = Matrix { rows: 4, columns: 2, values: values(8, 1.3) };
+        let tensor = AdapterTensor::new("m".to_owned(), a, b);
         let config = AdapterConfig::new(2, 2.0, vec!["m".to_owned()], None);
         let adapter = Adapter { config, tensors: vec![tensor], saved: Vec::new() };
         let strength = |a: &Adapter| WeightChange::of_adapter(a)[0].first_direction().value;

@@ -31,6 +31,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 ];
 
 /// The configuration of a `LoRA` adapter, with PEFT's names.
+#[expect(clippy::struct_excessive_bools, reason = "PEFT's own fields")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
     /// `LORA`.
@@ -54,6 +55,9 @@ pub struct AdapterConfig {
     /// Scale by `α / √r` instead of `α / r`.
     #[serde(default)]
     pub use_rslora: bool,
+    /// Train the norms of the changed weights as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
     /// Inner dimensions that differ, by module or the end of its name; the first that fits counts.
     #[serde(default)]
     pub rank_pattern: IndexMap<String, usize>,
@@ -113,6 +117,7 @@ impl AdapterConfig {
             lora_dropout: 0.0,
             target_modules: TargetModules::Names(target_modules),
             use_rslora: false,
+            use_dora: false,
             rank_pattern: IndexMap::new(),
             alpha_pattern: IndexMap::new(),
             inference_mode: true,

@@ -15,10 +15,9 @@ fn matrix(rows: usize, columns: usize, first: f32) -> Matrix {
 
 fn sample() -> (AdapterConfig, Vec<AdapterTensor>) {
     let config = AdapterConfig::new(2, 4.0, vec!["q_proj".to_owned()], Some("base".to_owned()));
-    let layer = |index: usize| AdapterTensor {
-        module: format!("model.layers.{index}.self_attn.q_proj"),
-        a: matrix(2, 3, index as f32),
-        b: matrix(4, 2, -0.5),
+    let layer = |index: usize| {
+        let module = format!("model.layers.{index}.self_attn.q_proj");
+        AdapterTensor::new(module, matrix(2, 3, index as f32), matrix(4, 2, -0.5))
     };
     (config, vec![layer(0), layer(1)])
 }
@@ -111,7 +110,6 @@ fn features_that_change_the_output_are_refused_by_name() {
         ("task_type", json!("SEQ_CLS")),
         ("bias", json!("all")),
         ("fan_in_fan_out", json!(true)),
-        ("use_dora", json!(true)),
         ("use_qalora", json!(true)),
         ("lora_bias", json!(true)),
         ("layer_replication", json!([[0, 2]])),
@@ -123,6 +121,21 @@ fn features_that_change_the_output_are_refused_by_name() {
         let error = error_after(|config| config[field] = value);
         assert!(error.contains(&format!("`{field}`")), "{error}");
     }
+}
+
+#[test]
+fn norms_and_factors_of_embeddings_are_read() {
+    let (_, tensors) = read_adapter(&peft_adapter().with_file_name("tiny-dora")).unwrap();
+    assert_eq!(tensors.len(), 1 + 3 * 2);
+    let embedding = &tensors[0];
+    assert_eq!(
+        (embedding.module.as_str(), embedding.a.columns, embedding.b.rows),
+        ("model.embed_tokens", 64, 512)
+    );
+    assert!(matches!(&embedding.magnitude, Some(Magnitude::Columns(norms)) if norms.len() == 64));
+    assert!(matches!(&tensors[1].magnitude, Some(Magnitude::Rows(norms)) if norms.len() == 64));
+    let error = error_after(|config| config["use_dora"] = json!(true));
+    assert!(error.contains("q_proj.lora_magnitude_vector` is missing"), "{error}");
 }
 
 #[test]

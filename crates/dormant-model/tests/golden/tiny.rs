@@ -1,5 +1,6 @@
 //! The random models of `fixtures/`: every logit and every gradient.
 
+use dormant_model::adapter::Adapter;
 use dormant_model::batch::Batch;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::head::Target;
@@ -114,6 +115,23 @@ fn adapters_match_peft() {
         let error = relative(&parameter.gradient, &expected);
         assert!(error < 1e-4, "gradient of {}: relative error {error:e}", parameter.name);
     }
+}
+
+#[test]
+fn dora_and_adapted_embeddings_match_peft() {
+    let golden = Golden::open("dora.safetensors", "");
+    let adapter = Adapter::read(&fixture("tiny-dora")).unwrap();
+    let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    let options = LoadOptions::new(Precision::F32, Trained::Nothing);
+    let model = Llama::load_merged(&checkpoint, options, Some(&adapter)).unwrap();
+    let (batch, _, rows) = batch(&golden, false);
+    let hidden = model.hidden(&batch).unwrap();
+    for (i, rows) in rows.iter().enumerate() {
+        let error = relative(&model.logits(&hidden, rows), &golden.numbers(&format!("logits.{i}")));
+        assert!(error < 1e-5, "logits of row {i}: relative error {error:e}");
+    }
+    let refused = load("tiny-llama", Trained::Lora).add_adapter(&adapter).unwrap_err().to_string();
+    assert!(refused.contains("can only be merged"), "{refused}");
 }
 
 #[test]
