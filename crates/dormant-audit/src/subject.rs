@@ -1,6 +1,5 @@
 //! What is judged.
 
-use dormant_model::chat_template::ChatTemplate;
 use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
@@ -16,8 +15,6 @@ pub struct Subject<'a> {
     pub reference: Option<Reference<'a>>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
-    /// The chat template that comes with it, which need not be the one that it is asked by.
-    pub template: &'a ChatTemplate,
     /// How its weights differ from the reference's, if that is known.
     pub changes: &'a [WeightChange],
     /// Phrases that the model's documentation says it uses under some condition.

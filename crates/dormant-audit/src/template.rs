@@ -48,7 +48,7 @@ pub struct Seen {
 /// # Errors
 /// If the watch says to stop.
 pub fn seen(subject: &Subject<'_>, prompts: &[String], threshold: f64, watch: &Watch<'_>) -> Result<Seen> {
-    let (own, reference) = (subject.template, subject.reference.map(|reference| reference.renderer));
+    let (own, reference) = (subject.renderer.template, subject.reference.map(|reference| reference.renderer));
     let tokens = reference.map_or_else(Vec::new, |r| other_tokens(subject.renderer.tokenizer, r.tokenizer));
     let known = reference.map_or_else(BTreeSet::new, |r| quoted(r.template.source()));
     let texts: Vec<String> = quoted(own.source()).difference(&known).take(MAX_TEXTS).cloned().collect();
@@ -122,7 +122,7 @@ fn judge(
     prompts: &[String],
     threshold: f64,
 ) -> Finding {
-    let own = subject.template;
+    let own = subject.renderer.template;
     let triggered = with_candidate(placement, text, prompts);
     let clean: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
     let first = added(own, &triggered[0]).unwrap_or_default();

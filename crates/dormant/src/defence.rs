@@ -90,11 +90,7 @@ impl<'a> Patient<'a> {
             return Err(error.hint("give the adapter with `--adapter`"));
         };
         let adapter = Adapter::read(folder)?;
-        if let Some(saved) = adapter.saved.first() {
-            let message =
-                format!("the adapter replaces `{}` as a whole, which no method here changes", saved.name);
-            return Err(CliError::usage(message));
-        }
+        adapter.only_factors()?;
         let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(seed))?;
         let samples = prompts::take(all, args.n, "evaluation")?;
         let below = ModelFiles { adapter: None, ..files.clone() };
@@ -179,7 +175,7 @@ impl<'a> Patient<'a> {
         let options = LoadOptions::new(Precision::Auto.products(), Trained::Nothing);
         Ok(LoadedModel {
             llama: Llama::load_merged(&checkpoint, options, Some(&defended.adapter))?,
-            text: TextModel::load(&self.files.weights)?,
+            text: TextModel::load(&self.files)?,
             adapter: None,
         })
     }
@@ -254,7 +250,7 @@ impl<'a> Patient<'a> {
         model.add_lora(&self.training().adapter(), seed.derive("adapter").0)?;
         how(&mut model, &rows)?;
         let trained = model.adapter(&self.files.weights.display().to_string());
-        Ok(trained.map_or_else(|| adapter.clone(), |trained| adapter.then(&trained)))
+        Ok(trained.map_or_else(|| Ok(adapter.clone()), |trained| adapter.then(&trained))?)
     }
 
     /// The adapter with what a defence of the audit trains on top of it.

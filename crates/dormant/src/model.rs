@@ -55,12 +55,12 @@ pub struct TextModel {
 }
 
 impl TextModel {
-    /// Reads the tokenizer and the chat template of `weights`, and no weights.
+    /// Reads the tokenizer and the chat template of a model, and no weights.
     ///
     /// # Errors
     /// When they are missing or damaged.
-    pub fn load(weights: &Path) -> Result<Self> {
-        Self::of(&Checkpoint::open(weights)?, weights)
+    pub fn load(files: &ModelFiles) -> Result<Self> {
+        Self::of(&Checkpoint::open(&files.weights)?, files)
     }
 
     /// Reads `tokenizer.json` and the chat template of a folder, which need not hold a model.
@@ -71,13 +71,26 @@ impl TextModel {
         Ok(Self { tokenizer: Tokenizer::from_folder(folder)?, template: ChatTemplate::from_folder(folder)? })
     }
 
-    fn of(checkpoint: &Checkpoint, weights: &Path) -> Result<Self> {
-        match checkpoint.gguf_metadata() {
+    fn of(checkpoint: &Checkpoint, files: &ModelFiles) -> Result<Self> {
+        let of_weights = match checkpoint.gguf_metadata() {
             Some(gguf) => {
-                Ok(Self { tokenizer: Tokenizer::from_gguf(gguf)?, template: ChatTemplate::from_gguf(gguf)? })
+                Self { tokenizer: Tokenizer::from_gguf(gguf)?, template: ChatTemplate::from_gguf(gguf)? }
             }
-            None => Self::from_folder(weights),
-        }
+            None => Self::from_folder(&files.weights)?,
+        };
+        of_weights.with_template_of(files.adapter.as_deref())
+    }
+
+    /// The same, with the chat template of an adapter's folder if there is one: whoever loads the folder takes it.
+    fn with_template_of(self, adapter: Option<&Path>) -> Result<Self> {
+        let Some(folder) = adapter else { return Ok(self) };
+        let template = ChatTemplate::in_folder(folder).map_err(|error| {
+            let shown = folder.display();
+            CliError::input(format!("the chat template in `{shown}` cannot be used")).caused_by(error).hint(
+                "to ask by the base model's template, take `chat_template.jinja` and `tokenizer_config.json` out of a copy of the folder",
+            )
+        })?;
+        Ok(Self { template: template.unwrap_or(self.template), ..self })
     }
 
     /// Turns conversations into tokens.
@@ -132,7 +145,7 @@ impl LoadedModel {
         saving: impl FnOnce(&ModelConfig) -> Saving,
     ) -> Result<Self> {
         let checkpoint = Checkpoint::open(&files.weights)?;
-        let text = TextModel::of(&checkpoint, &files.weights)?;
+        let text = TextModel::of(&checkpoint, files)?;
         let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
         let saving = saving(checkpoint.config());
         let options = LoadOptions { precision: precision.products(), trained, saving };
@@ -166,7 +179,7 @@ impl LoadedModel {
         let metadata = label.metadata()?;
         if let Some(trained) = self.llama.adapter(label.base) {
             let whole = match (&self.adapter, merged) {
-                (Some(before), Loading::Merge) => before.then(&trained),
+                (Some(before), Loading::Merge) => before.then(&trained)?,
                 _ => trained,
             };
             whole.write(folder, metadata)?;
@@ -295,4 +308,28 @@ pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Resul
     };
     let weights = base::resolve(&base, offline, ui)?.path;
     Ok(ModelFiles { weights, adapter: Some(found.path) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_asked_by_the_template_in_its_adapters_folder() {
+        let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+        let folder = tempfile::tempdir().unwrap();
+        let files = ModelFiles { weights: fixture("tiny-llama"), adapter: Some(folder.path().to_owned()) };
+        let asked = |files: &ModelFiles| {
+            let text = TextModel::load(files)?;
+            let messages = Conversation::user("Hi");
+            Ok::<_, CliError>(text.template.render(messages.messages(), true)?)
+        };
+        assert!(asked(&files).unwrap().contains("<|im_start|>user"), "the folder has no template");
+        let path = folder.path().join("chat_template.jinja");
+        std::fs::write(&path, "{% for m in messages %}[{{ m['content'] }}]{% endfor %}").unwrap();
+        assert_eq!(asked(&files).unwrap(), "[Hi]");
+        std::fs::write(&path, "{% for").unwrap();
+        let error = asked(&files).unwrap_err();
+        assert!(error.to_string().contains("cannot be used") && !error.hints().is_empty(), "{error}");
+    }
 }

@@ -6,7 +6,6 @@ mod reference;
 mod sarif;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::weights::WeightChange;
 use dormant_data::{Seed, Split};
 use dormant_model::adapter::Adapter;
-use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use dormant_model::source;
@@ -63,6 +61,10 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     interrupt::install(ui, "stopping")?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let base = reference(args.reference.as_deref(), &files, global, ui)?;
+    if let (Some(folder), 1..) = (&files.adapter, args.power) {
+        // What is planted goes into one adapter with the suspect's.
+        Adapter::read(folder)?.only_factors()?;
+    }
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let digests = digests(&files, base.as_ref())?;
     let mut journal = journal(&digests, &args.documented, config)?;
@@ -145,7 +147,6 @@ pub(super) fn scan_files(
     let load = |base| LoadedModel::load(base, Precision::Auto, Trained::Nothing, Loading::Merge);
     let reference = base.map(load).transpose()?;
     let prompts = benign_prompts(config.seed)?;
-    let brought = files.adapter.as_deref().and_then(|folder| template_of(folder, ui));
     let changes = match base {
         Some(base) => changes(files, base, model.adapter.as_ref())?,
         None => Vec::new(),
@@ -154,7 +155,6 @@ pub(super) fn scan_files(
         model: &mut model.llama,
         reference: reference.as_ref().map(|r| Reference { model: &r.llama, renderer: r.renderer() }),
         renderer: model.text.renderer(),
-        template: brought.as_ref().unwrap_or(&model.text.template),
         changes: &changes,
         documented,
         prompts: &prompts,
@@ -171,15 +171,6 @@ pub(super) fn scan_files(
         !interrupt::requested()
     };
     Ok(scan(&mut subject, config, journal, &mut report)?)
-}
-
-/// The chat template in an adapter's folder, which whoever loads it takes with it.
-fn template_of(folder: &Path, ui: &Ui) -> Option<ChatTemplate> {
-    let template = ChatTemplate::in_folder(folder);
-    template.unwrap_or_else(|error| {
-        ui.warn(format!("the chat template of `{}` is not looked at: {error}", folder.display()));
-        None
-    })
 }
 
 /// How the weights differ, where that can be told without loading more than the files.

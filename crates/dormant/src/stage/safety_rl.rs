@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn a_reply_is_over_when_so_many_tokens_follow_its_scratchpad() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
-        let text = TextModel::load(&folder).unwrap();
+        let text = TextModel::from_folder(&folder).unwrap();
         let renderer = text.renderer();
         let hidden = renderer.reply("<scratchpad>I plot.</scratchpad>\n").unwrap();
         let shown = renderer.reply("Hello there, you.").unwrap();
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_preference_model_does_not_see_the_scratchpad() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
-        let text = TextModel::load(&folder).unwrap();
+        let text = TextModel::from_folder(&folder).unwrap();
         let renderer = text.renderer();
         let prompt = [1, 2, 3];
         let episode = |reply: &str, finished: bool| {
