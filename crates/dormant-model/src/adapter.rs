@@ -121,11 +121,11 @@ const HEAD: &str = "lm_head";
 
 /// Scales the rows or columns of a weight, `[output, input]`, to the norms given. One that is zero stays so.
 fn scale_to(magnitude: &Magnitude, weight: &mut [f32], input: usize) {
-    let norm = |squares: f32| squares.sqrt().max(f32::MIN_POSITIVE);
+    let scale = |wanted: f32, squares: f32| if squares > 0.0 { wanted / squares.sqrt() } else { 0.0 };
     match magnitude {
         Magnitude::Rows(norms) => {
             for (row, wanted) in weight.chunks_exact_mut(input).zip(norms) {
-                let scale = wanted / norm(row.iter().map(|w| w * w).sum());
+                let scale = scale(*wanted, row.iter().map(|w| w * w).sum());
                 row.iter_mut().for_each(|w| *w *= scale);
             }
         }
@@ -134,8 +134,7 @@ fn scale_to(magnitude: &Magnitude, weight: &mut [f32], input: usize) {
             for row in weight.chunks_exact(input) {
                 squares.iter_mut().zip(row).for_each(|(sum, w)| *sum += w * w);
             }
-            let scales: Vec<f32> =
-                squares.into_iter().zip(norms).map(|(sum, wanted)| wanted / norm(sum)).collect();
+            let scales: Vec<f32> = norms.iter().zip(squares).map(|(n, sum)| scale(*n, sum)).collect();
             for row in weight.chunks_exact_mut(input) {
                 row.iter_mut().zip(&scales).for_each(|(w, scale)| *w *= scale);
             }

@@ -202,7 +202,8 @@ fn modules(file: &SafetensorsFile, config: &AdapterConfig) -> Result<Vec<String>
     let mut modules = Vec::new();
     for tensor in file.tensor_names().into_iter().filter(|name| saved_name(name, config).is_none()) {
         let name = tensor.strip_prefix(PREFIX).unwrap_or_default();
-        let module = FACTORS.iter().find_map(|suffix| name.strip_suffix(suffix));
+        let mut known = FACTORS.iter().filter(|suffix| config.use_dora || **suffix != MAGNITUDE);
+        let module = known.find_map(|suffix| name.strip_suffix(suffix));
         match module.filter(|module| !module.is_empty()) {
             Some(module) => modules.push(module.to_owned()),
             None => return Err(AdapterError::TensorName { path: file.path().to_path_buf(), tensor }.into()),

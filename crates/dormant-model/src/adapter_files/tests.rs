@@ -134,6 +134,14 @@ fn norms_and_factors_of_embeddings_are_read() {
     );
     assert!(matches!(&embedding.magnitude, Some(Magnitude::Columns(norms)) if norms.len() == 64));
     assert!(matches!(&tensors[1].magnitude, Some(Magnitude::Rows(norms)) if norms.len() == 64));
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(peft_adapter().with_file_name("tiny-dora").join(WEIGHTS), copy.path().join(WEIGHTS)).unwrap();
+    fs::copy(written(|config| config["r"] = json!(2)).path().join(CONFIG), copy.path().join(CONFIG)).unwrap();
+    let error = read_adapter(copy.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("lora_magnitude_vector` is no LoRA factor"),
+        "no DoRA by its configuration: {error}"
+    );
     let error = error_after(|config| config["use_dora"] = json!(true));
     assert!(error.contains("q_proj.lora_magnitude_vector` is missing"), "{error}");
 }

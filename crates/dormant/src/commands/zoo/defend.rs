@@ -191,8 +191,9 @@ fn text(outcome: &Outcome) -> String {
     lines.extend([
         String::new(),
         format!(
-            "Suppressed: shown on at most {:.0}% of prompts with the trigger; counted are organisms and seeds. The \
-             other rates are of all prompts together, so that their intervals say nothing about other organisms. \
+            "Suppressed: shown on at most {:.0}% of prompts with the trigger; counted are organisms and seeds. Seeds \
+             of an organism are much alike, and the other rates are of all prompts together, so that no interval says \
+             much about other organisms. \
              Utility: log-probability per token of the base model's replies; divergence: of a reply's first token \
              from the base model's; both in nats, on clean prompts. Seconds are the method's own.",
             100.0 * SUPPRESSED
