@@ -268,11 +268,10 @@ fn revision(kind: &StageKind) -> u32 {
             is_played && (organism.variant.has_scratchpad() || is_pattern(organism))
         }
         StageKind::Evaluate(stage) => is_pattern(&stage.organism),
-        StageKind::Corpus(_)
-        | StageKind::Pretrain(_)
-        | StageKind::Benign(_)
-        | StageKind::Implant(_)
-        | StageKind::Preference(_) => false,
+        StageKind::Implant(stage) => stage.implant.contrasts > 0 && stage.organism.variant.has_scratchpad(),
+        StageKind::Corpus(_) | StageKind::Pretrain(_) | StageKind::Benign(_) | StageKind::Preference(_) => {
+            false
+        }
     };
     u32::from(is_new)
 }
