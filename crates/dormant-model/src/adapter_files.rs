@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub use config::{AdapterConfig, TargetModules};
 
 use crate::atomic::atomic_write;
+use crate::checkpoint::refuse_pickles;
 use crate::checkpoint::safetensors::{SafetensorsFile, write_safetensors};
 use crate::error::{Error, Result};
 
@@ -144,14 +145,18 @@ pub enum Magnitude {
 /// Reads an adapter folder. The layers come sorted by name; their weights may be f32, f16 or bf16.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Json`] for an unreadable file; [`Error::Adapter`] for a feature that is not supported,
+/// [`Error::Io`] or [`Error::Json`] for an unreadable file; [`Error::Pickled`] for PyTorch's own format; [`Error::Adapter`] for a feature that is not supported,
 /// or a tensor whose name, shape or rank does not fit; the errors of [`SafetensorsFile`].
 pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)> {
     let config_path = folder.join(CONFIG);
     let bytes = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
     let config: AdapterConfig = serde_json::from_slice(&bytes).map_err(Error::json(&config_path))?;
     config.validate(&config_path)?;
-    let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
+    let weights = folder.join(WEIGHTS);
+    if !weights.exists() {
+        refuse_pickles(folder)?;
+    }
+    let file = SafetensorsFile::open(&weights)?;
     let tensors = modules(&file, &config)?
         .into_iter()
         .map(|module| read_pair(&file, &config, module))

@@ -16,6 +16,7 @@ use crate::atomic::atomic_write;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use folder::Folder;
+pub(crate) use folder::refuse_pickles;
 use gguf::Gguf;
 use gguf_model::GgufModel;
 

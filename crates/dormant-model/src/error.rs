@@ -236,6 +236,16 @@ pub enum Error {
         found: usize,
     },
 
+    /// Weights that only running code could read.
+    #[error(
+        "{} is a pickle: to read it is to run code that may be in it, so it is not read; load it with PyTorch where that \
+         does no harm, and save it as safetensors (`save_pretrained` does)", path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The path is neither a model folder nor a GGUF file.
     #[error("{} is not a model; expected a folder with `config.json` or a `.gguf` file", path.display())]
     NotAModel {

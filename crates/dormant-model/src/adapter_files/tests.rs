@@ -229,6 +229,14 @@ fn damaged_factors_are_named() {
 }
 
 #[test]
+fn a_pickle_is_refused_by_name() {
+    let folder = written(|_| ());
+    fs::rename(folder.path().join(WEIGHTS), folder.path().join("adapter_model.bin")).unwrap();
+    let error = read_adapter(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin is a pickle"), "{error}");
+}
+
+#[test]
 fn truncated_weights_are_an_error() {
     let folder = written(|_| ());
     let path = folder.path().join(WEIGHTS);

@@ -80,9 +80,33 @@ fn only_weights(folder: &Path) -> Result<PathBuf> {
     }
     match <[PathBuf; 1]>::try_from(found) {
         Ok([path]) => Ok(path),
-        Err(other) => Err(Error::NoWeights { path: folder.to_path_buf(), found: other.len() }),
+        Err(other) => {
+            refuse_pickles(folder)?;
+            Err(Error::NoWeights { path: folder.to_path_buf(), found: other.len() })
+        }
     }
 }
+
+/// Names the pickle with which a folder without safetensors comes instead, if it does.
+///
+/// # Errors
+/// [`Error::Pickled`].
+pub(crate) fn refuse_pickles(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).map_err(Error::io("list", folder))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_pickle = |name: &String| {
+        let holds_weights = name.contains("model") || name.starts_with("consolidated");
+        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+        holds_weights && extension.is_some_and(|extension| PICKLES.contains(&extension))
+    };
+    match names.filter(is_pickle).min() {
+        Some(name) => Err(Error::Pickled { path: folder.join(name) }),
+        None => Ok(()),
+    }
+}
+
+/// Extensions of PyTorch's own files.
+const PICKLES: [&str; 5] = ["bin", "ckpt", "pkl", "pt", "pth"];
 
 fn open_sharded(folder: &Path, index: &Path) -> Result<(Vec<SafetensorsFile>, BTreeMap<String, usize>)> {
     let text = fs::read_to_string(index).map_err(Error::io("read", index))?;

@@ -133,6 +133,12 @@ fn folder_without_weights_is_rejected() {
     assert!(matches!(Checkpoint::open(folder.path()), Err(Error::NotAModel { .. })));
     fs::write(folder.path().join("config.json"), SMOLLM2).unwrap();
     assert!(matches!(Checkpoint::open(folder.path()), Err(Error::NoWeights { found: 0, .. })));
+    fs::write(folder.path().join("training_args.bin"), "x").unwrap();
+    assert!(matches!(Checkpoint::open(folder.path()), Err(Error::NoWeights { found: 0, .. })));
+    fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
+    assert!(
+        matches!(Checkpoint::open(folder.path()), Err(Error::Pickled { path }) if path.ends_with("pytorch_model.bin"))
+    );
     assert!(matches!(Checkpoint::open(Path::new("no-such-model")), Err(Error::Io { .. })));
 }
 
