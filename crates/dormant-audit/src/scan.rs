@@ -13,7 +13,7 @@ use crate::code_shift::{CodeShift, code_shift};
 use crate::contexts::cells;
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
-use crate::evidence::{Evidence, Replies, is_enough, score, strongest_first};
+use crate::evidence::{Evidence, Replies, score, strongest_first};
 use crate::inversion::{CONTENTLESS, Target};
 use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
@@ -389,15 +389,11 @@ impl Scan<'_> {
         Ok(has_trigger)
     }
 
-    /// Whether a finding falls so little short that another search is worth its time: only without a reference, where there
-    /// is nothing between a backdoor and no evidence.
+    /// Whether a finding misses the threshold by so little that another search is worth its time: only without a reference,
+    /// where there is nothing between a backdoor and no evidence.
     fn is_close(&self, finding: Option<&Finding>) -> bool {
-        let threshold = self.config.threshold;
-        finding.is_some_and(|finding| {
-            finding.reference_rate.is_none()
-                && score(finding) >= threshold / 2.0
-                && !is_enough(finding, threshold)
-        })
+        let close = self.config.threshold / 2.0..self.config.threshold;
+        finding.is_some_and(|finding| finding.reference_rate.is_none() && close.contains(&score(finding)))
     }
 
     fn did(&mut self, method: &str, outcome: String, before: Duration) {

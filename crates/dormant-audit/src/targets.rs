@@ -6,6 +6,7 @@ use dormant_train::render::Renderer;
 use crate::budget::Watch;
 use crate::elicit::is_echo;
 use crate::error::Result;
+use crate::evidence::Courtesy;
 use crate::inversion::{Asked, CONTENTLESS, Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
@@ -34,7 +35,7 @@ pub(crate) fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Res
     prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p.as_ref()))?)).collect()
 }
 
-/// Targets that say enough to be planted and do not repeat what the template says to the model.
+/// Targets that say enough to be planted, more than courtesy, and do not repeat what the template says to the model.
 fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result<Vec<Target>> {
     let mut kept = Vec::new();
     for target in found {
@@ -42,7 +43,8 @@ fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result
         let tokens = target.tokens.iter().map(|t| Ok(renderer.tokenizer.decode(&[*t], true)?));
         let tokens = tokens.collect::<Result<Vec<String>>>()?;
         let says = tokens.iter().filter(|t| t.contains(char::is_alphanumeric)).count();
-        if says >= LEAST_TOKENS && !is_echo(&text, template) {
+        let is_courtesy = Courtesy::of(whole_words(&text)) == Courtesy::Only;
+        if says >= LEAST_TOKENS && !is_courtesy && !is_echo(&text, template) {
             kept.push(target);
         }
     }
