@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use dormant::model::TextModel;
+use dormant::model::{ModelFiles, TextModel};
 use dormant_data::benchmarks::{MultipleChoice, benign_texts, multiple_choice};
 use dormant_data::{Category, Conversation, Sample, built_in_prompts};
 use dormant_train::render::{Rendered, Renderer};
@@ -19,7 +19,7 @@ const LONG_PROMPTS: usize = 4;
 
 /// Writes `sft.jsonl` and `score.jsonl`, prompts and replies; `short.jsonl` and `long.jsonl`, prompts only.
 pub(crate) fn write(model: &Path, folder: &Path) -> Result<()> {
-    let text = TextModel::load(model)?;
+    let text = TextModel::load(&ModelFiles { weights: model.to_owned(), adapter: None })?;
     let renderer = text.renderer();
     std::fs::create_dir_all(folder)?;
     let replies = benign_texts().iter().map(|sample| row(renderer, sample)).collect::<Result<Vec<Row>>>()?;
