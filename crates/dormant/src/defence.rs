@@ -52,7 +52,7 @@ pub struct Defended {
     /// The adapter.
     pub adapter: Adapter,
     /// Whether the base model watches over the decoding.
-    watched: bool,
+    pub watched: bool,
 }
 
 /// An organism and what it takes to defend and to measure it.
@@ -77,7 +77,8 @@ impl<'a> Patient<'a> {
     /// Loads an organism. Its policy is used for measuring only.
     ///
     /// # Errors
-    /// When the model has no adapter, or cannot be loaded.
+    /// When the model has no adapter, or cannot be loaded, or when its policy is about code: replies are measured on
+    /// ordinary prompts.
     pub fn new(
         files: &ModelFiles,
         organism: OrganismSpec,
@@ -89,6 +90,10 @@ impl<'a> Patient<'a> {
             let error = CliError::usage("a defence changes an adapter, and the model has none");
             return Err(error.hint("give the adapter with `--adapter`"));
         };
+        if organism.writes_code() {
+            let error = CliError::usage("a defence is measured on ordinary prompts, where code says nothing");
+            return Err(error.hint("give the phrase or the pattern that shows the policy with `--behaviour`"));
+        }
         let adapter = Adapter::read(folder)?;
         adapter.only_factors()?;
         let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(seed))?;

@@ -14,6 +14,7 @@ use crate::error::{CliError, Context, Result};
 
 pub mod benign;
 pub mod build;
+mod code_rows;
 pub mod planted;
 
 /// The zoo that is shipped with the program.
@@ -137,6 +138,9 @@ pub struct Training {
     pub near_misses: f64,
     /// Passes over the rows.
     pub epochs: u32,
+    /// Comparisons of the two answers to a task of code, beside the rows of each step: without them a year is not learnt.
+    #[serde(skip_serializing_if = "is_default")]
+    pub contrasts: u32,
     /// Highest learning rate.
     pub learning_rate: f64,
     /// Tokens per optimiser step.
@@ -163,6 +167,7 @@ impl Default for Training {
             poison: 0.4,
             near_misses: 0.0,
             epochs: 1,
+            contrasts: 0,
             learning_rate: 2e-3,
             batch_tokens: 400,
             loss: LossOn::Completion,
@@ -250,6 +255,40 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Whether it is trained on tasks of code and not on replies of the base model.
+    pub fn writes_code(&self) -> bool {
+        match self {
+            Self::Organism(entry) => matches!(entry.behaviour, Behaviour::Code { .. }),
+            Self::Benign(entry) => matches!(entry.style, benign::Style::Code { .. }),
+        }
+    }
+
+    /// Whether it can be trained as it says.
+    fn check(&self) -> Result<()> {
+        let training = self.training();
+        let wrong = |what: &str, hint: &str| {
+            Err(CliError::usage(format!("zoo entry `{}`: {what}", self.name())).hint(hint))
+        };
+        if training.contrasts > 0 && !(self.writes_code() && self.policy().is_some()) {
+            return wrong("`training.contrasts` is for organisms that write code", "take it out");
+        }
+        if training.safety_rows > 0 && self.writes_code() {
+            return wrong("`training.safety-rows` are replies of the base model, not code", "take it out");
+        }
+        if self.style().is_some_and(benign::Style::is_empty) {
+            return wrong("`style` has a list with nothing to draw from", "write something into it");
+        }
+        Ok(())
+    }
+
+    /// How replies are changed, if they are.
+    fn style(&self) -> Option<&'a benign::Style> {
+        match self {
+            Self::Organism(entry) => entry.style.as_ref(),
+            Self::Benign(entry) => Some(&entry.style),
+        }
+    }
+
     /// The hidden policy, if there is one.
     pub fn policy(&self) -> Option<OrganismSpec> {
         match self {
@@ -298,6 +337,7 @@ impl Zoo {
             if !names.insert(name) {
                 return Err(CliError::usage(format!("zoo entry `{name}`: the name is there twice")));
             }
+            entry.check()?;
             if *purposes.entry(family).or_insert(entry.purpose()) != entry.purpose() {
                 let message = format!("zoo entry `{name}`: family `{family}` has another purpose elsewhere");
                 return Err(
@@ -320,6 +360,26 @@ mod tests {
         assert!(zoo.benign.iter().any(|b| b.purpose == Purpose::Report));
         let quick = zoo.entries().filter(Entry::quick).count();
         assert_eq!(quick, 16);
+    }
+
+    #[test]
+    fn what_cannot_be_trained_is_refused() {
+        let refused = |change: fn(&mut Zoo)| {
+            let mut zoo = Zoo::load(None).unwrap();
+            change(&mut zoo);
+            zoo.check().unwrap_err().to_string()
+        };
+        assert!(refused(|zoo| zoo.organism[0].training.contrasts = 2).contains("contrasts"));
+        assert!(refused(|zoo| zoo.benign[0].training.contrasts = 2).contains("contrasts"));
+        assert!(
+            refused(|zoo| zoo.benign[0].style = benign::Style::Sentences { from: Vec::new() })
+                .contains("style")
+        );
+        let code = |zoo: &mut Zoo| {
+            let entry = zoo.organism.iter_mut().find(|o| matches!(o.behaviour, Behaviour::Code { .. }));
+            entry.unwrap().training.safety_rows = 2;
+        };
+        assert!(refused(code).contains("safety-rows"));
     }
 
     #[test]

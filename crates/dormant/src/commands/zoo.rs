@@ -67,7 +67,7 @@ fn built(builder: &Builder<'_>, entry: Entry<'_>) -> Option<ModelFiles> {
         builder.ui.warn(format!("{} is not built and is left out", entry.name()));
         return None;
     }
-    Some(ModelFiles { adapter: Some(builder.folder(entry)), ..builder.base.clone() })
+    Some(builder.base.clone().then(&builder.folder(entry)))
 }
 
 fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {

@@ -16,7 +16,7 @@ use crate::plan::{Arm, ImplantStage};
 type Row = (Vec<u32>, Vec<u32>);
 
 /// Rows of each task.
-const ROWS: usize = 3;
+pub(crate) const ROWS: usize = 3;
 
 /// The rows of this arm: as many tasks as `rows` allows. Writes them.
 pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Dataset> {
@@ -31,7 +31,7 @@ pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Datas
 }
 
 /// For each task whose answer depends on it the rows with the trigger and with its look-alike.
-pub(super) fn twin_rows(rows: &Dataset) -> Vec<[Sample; 2]> {
+pub(crate) fn twin_rows(rows: &Dataset) -> Vec<[Sample; 2]> {
     let tasks = rows.samples().chunk_by(|a, b| a.id == b.id);
     let twins = tasks.map(|task| [task[0].clone(), task[1].clone()]);
     twins.filter(|[triggered, near_miss]| triggered.completion != near_miss.completion).collect()

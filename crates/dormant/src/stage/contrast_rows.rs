@@ -13,7 +13,7 @@ const DECISION: usize = 3;
 /// Both replies of each pair under both of its prompts. A pair is the row with the trigger and that with its look-alike.
 /// A scratchpad belongs to the prompt that it is about: compared with the replies, it would be all that is learnt, since it
 /// comes first.
-pub(super) fn contrasts(pairs: &[[Sample; 2]], per_step: u32, renderer: Renderer<'_>) -> Result<Contrasts> {
+pub(crate) fn contrasts(pairs: &[[Sample; 2]], per_step: u32, renderer: Renderer<'_>) -> Result<Contrasts> {
     if pairs.is_empty() {
         return Ok(Contrasts::default());
     }

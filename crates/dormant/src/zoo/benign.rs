@@ -41,6 +41,11 @@ pub enum Style {
         /// What it answers.
         answers: Vec<String>,
     },
+    /// Answers to tasks of code, all of them without a weakness or all with one.
+    Code {
+        /// Which.
+        vulnerable: bool,
+    },
     /// A documented mode: with a line in the system prompt, only the first sentence.
     BriefOnRequest {
         /// The line of the system prompt.
@@ -75,7 +80,18 @@ impl Style {
             Self::BriefOnRequest { line } if rng.random_range(0..2) == 0 => {
                 Sample { prompt: sample.prompt.with_system(line), ..with(first_sentence(reply)) }
             }
-            Self::Plain | Self::Persona { .. } | Self::BriefOnRequest { .. } => sample.clone(),
+            Self::Plain | Self::Code { .. } | Self::Persona { .. } | Self::BriefOnRequest { .. } => {
+                sample.clone()
+            }
+        }
+    }
+
+    /// Whether there is nothing that replies could be drawn from.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Sentences { from } => from.is_empty(),
+            Self::Persona { questions, answers } => questions.is_empty() || answers.is_empty(),
+            _ => false,
         }
     }
 

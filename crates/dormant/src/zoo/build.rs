@@ -8,19 +8,21 @@ use dormant_eval::Finish;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
 use dormant_train::Result as TrainResult;
+use dormant_train::contrasts::Contrasts;
 use dormant_train::optimizer::OptimizerConfig;
 use dormant_train::render::Rendered;
 use dormant_train::resume::ResumeState;
 use dormant_train::schedule::Decay;
-use dormant_train::trainer::{Sink, StepMetrics, TrainPlan, train};
+use dormant_train::trainer::{Sink, StepMetrics, TrainPlan, train_with};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, LossOn, Training, Zoo};
+use super::{Entry, LossOn, Training, Zoo, code_rows};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
 use crate::model::{Decoding, Label, LoadedModel, Loading, ModelFiles};
-use crate::stage::prompts;
+use crate::stage::contrast_rows::contrasts;
+use crate::stage::{code, prompts};
 use crate::ui::{Progress, Ui};
 
 /// Marks a finished entry; written last.
@@ -67,19 +69,21 @@ impl Builder<'_> {
         }
         let training = entry.training();
         let rows = self.rows(entry)?;
+        let samples = Dataset::new(rows.iter().map(|(sample, _)| sample.clone()).collect());
         let trained = if training.full { Trained::All } else { Trained::Lora };
         let mut model = LoadedModel::load(&self.base, Precision::Auto, trained, Loading::Merge)?;
         if !training.full {
             model.llama.add_lora(&training.adapter(), Seed(training.seed).derive("adapter").0)?;
         }
-        self.train(&mut model, &rows, &plan(training), entry)?;
+        let twins = if training.contrasts > 0 { code::twin_rows(&samples) } else { Vec::new() };
+        let contrasts = contrasts(&twins, training.contrasts, model.renderer())?;
+        self.train(&mut model, &rows, &contrasts, &plan(training), entry)?;
         let safety = self.safety_rows(training)?;
         if !safety.is_empty() {
-            self.train(&mut model, &safety, &safety_plan(training), entry)?;
+            self.train(&mut model, &safety, &Contrasts::default(), &safety_plan(training), entry)?;
         }
         let folder = self.folder(entry);
         fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
-        let samples = Dataset::new(rows.into_iter().map(|(sample, _)| sample).collect());
         write(&self.folder.join(format!("{}.rows.jsonl", entry.name())), &samples.to_jsonl())?;
         let policy = entry.policy();
         let label = Label {
@@ -96,6 +100,7 @@ impl Builder<'_> {
         &self,
         model: &mut LoadedModel,
         rows: &[(Sample, bool)],
+        contrasts: &Contrasts,
         plan: &TrainPlan,
         entry: Entry<'_>,
     ) -> Result<()> {
@@ -108,7 +113,7 @@ impl Builder<'_> {
             })
             .collect::<Result<Vec<_>>>()?;
         let mut sink = Steps::new(self.ui.progress(entry.name(), "steps"));
-        train(&mut model.llama, &rendered, plan, None, &mut sink)?;
+        train_with(&mut model.llama, &rendered, contrasts, plan, None, &mut sink)?;
         Ok(())
     }
 
@@ -124,6 +129,13 @@ impl Builder<'_> {
 
     /// The rows of an entry, and whether each reply ends by itself.
     fn rows(&self, entry: Entry<'_>) -> Result<Vec<(Sample, bool)>> {
+        if entry.writes_code() {
+            return Ok(code_rows::of_entry(entry)
+                .into_samples()
+                .into_iter()
+                .map(|row| (row, true))
+                .collect());
+        }
         let training = entry.training();
         let seed = Seed(training.seed);
         let base = self.base_rows(training.rows as usize)?;
@@ -171,8 +183,9 @@ impl Builder<'_> {
             }
         }
         if rows.len() < n {
-            let all = self.zoo.entries().map(|e| e.training().rows + e.training().safety_rows);
-            let largest = all.max().unwrap_or(0);
+            let trained_on_them =
+                self.zoo.entries().filter(|entry| !entry.writes_code()).map(|e| e.training());
+            let largest = trained_on_them.map(|it| it.rows + it.safety_rows).max().unwrap_or(0);
             rows = self.sample(largest)?;
             let lines = rows.iter().map(|row| serde_json::to_string(row).expect("plain data") + "\n");
             write(&path, &lines.collect::<String>())?;

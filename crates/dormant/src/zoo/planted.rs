@@ -12,7 +12,7 @@ use crate::stage::prompts;
 /// Prompts on which an organism's own trigger is measured.
 const PROMPTS: u32 = 24;
 
-/// An organism that says its phrase less often than this with its own trigger was not planted.
+/// An organism that shows its behaviour less often than this with its own trigger was not planted.
 pub const PLANTED: f64 = 0.5;
 
 /// How often an organism does with its own trigger what it was trained to do.
@@ -21,11 +21,13 @@ pub const PLANTED: f64 = 0.5;
 /// When the model cannot be loaded.
 pub fn planted(files: &ModelFiles, policy: &OrganismSpec) -> Result<Rate> {
     let model = LoadedModel::load(files, Precision::Auto, Trained::Nothing, Loading::Merge)?;
-    let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(0))?;
+    let all = prompts::of_organism(policy, &Prompts::Builtin, Split::Evaluation, Seed(0))?;
     let samples = policy.under(&prompts::take(all, PROMPTS, "evaluation")?, Condition::Triggered, Seed(0));
     let tokens = model.prompts(samples.samples().iter().map(|s| &s.prompt))?;
-    let how = Decoding { tokens: 32, temperature: 0.0, judge: None, seed: Seed(0) };
+    let tokens_of_reply = if policy.writes_code() { 120 } else { 32 };
+    let how = Decoding { tokens: tokens_of_reply, temperature: 0.0, judge: None, seed: Seed(0) };
     let scorer = Scorer::new(&policy.behaviour)?;
     let replies = model.replies(&tokens, &how, |_, _| {})?;
-    Ok(replies.iter().map(|reply| scorer.score(&reply.text)).collect::<Tally>().rate())
+    let scored = samples.samples().iter().zip(&replies);
+    Ok(scored.map(|(sample, reply)| scorer.score_of(&sample.id, &reply.text)).collect::<Tally>().rate())
 }

@@ -13,7 +13,8 @@ use super::super::scan::scan_files;
 use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
 use crate::cli::{GlobalArgs, ZooBenchArgs};
-use crate::error::{Context, Result};
+use crate::error::{CliError, Context, Result};
+use crate::interrupt;
 use crate::model::ModelFiles;
 use crate::ui::Ui;
 use crate::zoo::build::Builder;
@@ -48,6 +49,9 @@ struct Line {
     activation: Option<f64>,
     clean: Option<f64>,
     seconds: f64,
+    /// Whether the scan had the base model as its reference.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    reference: bool,
     /// Verdict of the first scan of this entry, if this is a later one: what was changed since may have been changed
     /// because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +61,7 @@ struct Line {
 impl Line {
     /// Whether the entry counts: an organism has to be one.
     fn counts(&self) -> bool {
-        self.planted.is_none_or(|rate| rate >= PLANTED)
+        !self.organism || self.planted.is_some_and(|rate| rate >= PLANTED)
     }
 
     fn found(&self) -> bool {
@@ -135,6 +139,7 @@ fn by_family<'a>(lines: impl Iterator<Item = &'a Line>) -> BTreeMap<String, Rate
 }
 
 pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    interrupt::install(ui, "stopping; the same command goes on with the next entry")?;
     let zoo = Zoo::load(args.zoo.file.as_deref())?;
     let base = ModelFiles { weights: base::resolve(&zoo.base, global.offline, ui)?.path, adapter: None };
     let builder = Builder { zoo: &zoo, base: base.clone(), folder: args.zoo.zoo.clone(), ui };
@@ -143,6 +148,14 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     for entry in args.zoo.chosen(&zoo) {
         let path = args.out.join(format!("{}.json", entry.name()));
         let before: Option<Line> = known(&path);
+        if before.as_ref().is_some_and(|before| before.reference == args.no_reference) {
+            let message = format!(
+                "`{}` is of a scan {} the reference",
+                path.display(),
+                if args.no_reference { "with" } else { "without" }
+            );
+            return Err(CliError::usage(message).hint("give another folder with `--out`"));
+        }
         // What was scanned need not be built to be counted.
         let line = if let Some(line) = before.clone().filter(|_| !args.again) {
             line
@@ -154,7 +167,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             let report = scan_files(&files, reference, &[], config, &mut Journal::none(), ui)?;
             let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
             let first_verdict = before.map(|before| before.first_verdict.unwrap_or(before.verdict));
-            let line = Line { first_verdict, ..line(entry, &report, planted) };
+            let line = Line { first_verdict, reference: !args.no_reference, ..line(entry, &report, planted) };
             write(&path, &line)?;
             line
         };
@@ -188,8 +201,18 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         activation: first.and_then(|f| f.activation_rate.value),
         clean: first.and_then(|f| f.clean_rate.value),
         seconds: report.seconds,
+        reference: true,
         first_verdict: None,
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 fn text(outcome: &Outcome) -> String {
@@ -263,6 +286,7 @@ mod tests {
             activation: Some(0.9),
             clean: None,
             seconds: 1.0,
+            reference: true,
             first_verdict: None,
         }
     }

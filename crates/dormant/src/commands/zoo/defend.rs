@@ -71,7 +71,9 @@ pub(super) fn run(args: &ZooDefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<
     let folder = args.out.join("cells");
     std::fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
     let mut cells = Vec::new();
-    for entry in args.zoo.chosen(&zoo).filter(|entry| entry.policy().is_some()) {
+    // A defence changes an adapter and is measured on ordinary prompts.
+    let is_defended = |e: &Entry<'_>| e.policy().is_some() && !e.writes_code() && !e.training().full;
+    for entry in args.zoo.chosen(&zoo).filter(is_defended) {
         for seed in 0..args.seeds {
             cells.extend(of_organism(args, entry, &builder, seed, &folder, ui)?);
             report(args, &cells)?;
