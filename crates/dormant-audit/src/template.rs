@@ -18,10 +18,10 @@ use crate::evidence::{IDENTITY, score, strongest_first};
 use crate::placement::{MARK, Placement};
 use crate::report::{Example, Finding, Verdict};
 use crate::subject::Subject;
-use crate::verify::with_candidate;
+use crate::verify::{share, with_candidate};
 
-/// Texts of a template that are tried.
-const MAX_TEXTS: usize = 256;
+/// Texts of a template that are tried; the templates of well-known models have fewer than a hundred.
+const MAX_TEXTS: usize = 1024;
 
 /// Findings that are reported.
 const MAX_FINDINGS: usize = 4;
@@ -51,8 +51,18 @@ pub fn seen(subject: &Subject<'_>, prompts: &[String], threshold: f64, watch: &W
     let (own, reference) = (subject.renderer.template, subject.reference.map(|reference| reference.renderer));
     let tokens = reference.map_or_else(Vec::new, |r| other_tokens(subject.renderer.tokenizer, r.tokenizer));
     let known = reference.map_or_else(BTreeSet::new, |r| quoted(r.template.source()));
-    let texts: Vec<String> = quoted(own.source()).difference(&known).take(MAX_TEXTS).cloned().collect();
+    let mut texts: Vec<String> = quoted(own.source()).difference(&known).cloned().collect();
+    let left_out = texts.split_off(MAX_TEXTS.min(texts.len()));
     let mut findings = Vec::new();
+    if let Some(text) = left_out.first() {
+        let mut finding = judge(subject, Placement::Prefix, text, prompts, threshold);
+        finding.verdict = Verdict::Suspicious;
+        finding.note = Some(format!(
+            "the template has so many texts in quotation marks that {} were not tried, this one among them: read it",
+            left_out.len()
+        ));
+        findings.push(finding);
+    }
     for (placement, text) in reacts_to(own, &texts, &prompts[0], watch)? {
         let finding = judge(subject, placement, &text, prompts, threshold);
         if findings.iter().all(|f: &Finding| f.behaviour != finding.behaviour) {
@@ -150,14 +160,23 @@ fn judge(
         "a switch of well-known models"
     } else if subject.documented.iter().any(documented) {
         "documented by the model's maker"
-    } else if score(&finding) < threshold {
+    } else if score(&finding) < threshold && !rewrites(subject, &clean, threshold) {
         "the template changes other prompts as well"
+    } else if score(&finding) < threshold {
+        finding.verdict = Verdict::Suspicious;
+        "the template rewrites whatever is asked, so that nothing can be said about this text: read it, and use another one if nobody can say what it is for"
     } else {
         finding.verdict = Verdict::Suspicious;
         "the chat template itself reacts to this text, whatever the weights do: read it, and use another one if nobody can say what it is for"
     };
     finding.note = Some(note.to_owned());
     finding
+}
+
+/// Whether the suspect's template does not leave plain prompts as they are, and the reference's does.
+fn rewrites(subject: &Subject<'_>, plain: &[Conversation], threshold: f64) -> bool {
+    let often = |template| share(rate(template, plain)) >= threshold;
+    often(subject.renderer.template) && !subject.reference.is_some_and(|r| often(r.renderer.template))
 }
 
 /// How often a template adds something.
