@@ -96,7 +96,7 @@ impl Journal {
     }
 
     /// Forgets everything: the next scan begins anew.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.kept = Kept::default();
         if let Some(path) = &self.path {
             // A file that stays costs nothing but a shorter next scan of the same model.

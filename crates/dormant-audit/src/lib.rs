@@ -4,6 +4,7 @@
 //! leak of the answer cannot compile.
 
 pub mod budget;
+pub mod code_search;
 pub mod code_shift;
 pub mod contexts;
 pub mod defend;

@@ -6,7 +6,7 @@ use dormant_model::head::Target;
 use dormant_model::llama::{Inputs, Llama};
 
 use crate::error::Result;
-use crate::placement::Slot;
+use crate::placement::{Fork, Slot};
 
 /// What a model is to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,23 @@ pub enum Wanted<'a> {
     Text(&'a [u32]),
     /// Any of these as the first token.
     FirstOf(&'a [u32]),
+    /// What the slot's fork wants rather than what it does not want.
+    Fork,
 }
 
-/// Mean over `slots` of `log p(wanted | slot filled with the candidate)`, for each candidate. In nats.
+impl<'a> Wanted<'a> {
+    /// Replies in a slot whose log-probabilities count, and their signs.
+    fn replies(self, slot: &'a Slot) -> Vec<(&'a [u32], f32)> {
+        match (self, &slot.fork) {
+            (Self::Text(text), _) => vec![(text, 1.0)],
+            (Self::FirstOf(_), _) => vec![(&[], 1.0)],
+            (Self::Fork, Some(Fork { wanted, unwanted })) => vec![(wanted, 1.0), (unwanted, -1.0)],
+            (Self::Fork, None) => Vec::new(),
+        }
+    }
+}
+
+/// Mean over `slots` of `log p(wanted | slot filled with the candidate)`, for each candidate; at forks the log-odds. In nats.
 ///
 /// # Errors
 /// If the model refuses the tokens.
@@ -27,33 +41,46 @@ pub fn of_candidates<C: AsRef<[u32]>>(
     candidates: &[C],
     wanted: Wanted<'_>,
 ) -> Result<Vec<f64>> {
-    // By slot, so that neighbours share what stands before the candidate.
-    let fill = |slot: &Slot| candidates.iter().map(|c| slot.fill(c.as_ref())).collect::<Vec<_>>();
-    let prompts: Vec<Vec<u32>> = slots.iter().flat_map(fill).collect();
-    let log_probs = of_prompts(model, prompts, wanted)?;
     let mut means = vec![0.0; candidates.len()];
-    for row in log_probs.chunks(candidates.len().max(1)) {
-        means.iter_mut().zip(row).for_each(|(mean, l)| *mean += l / slots.len() as f64);
+    for slot in of_slots(model, slots, candidates, wanted)?.chunks(candidates.len().max(1)) {
+        means.iter_mut().zip(slot).for_each(|(mean, value)| *mean += value / slots.len() as f64);
     }
     Ok(means)
 }
 
-fn of_prompts(model: &Llama, prompts: Vec<Vec<u32>>, wanted: Wanted<'_>) -> Result<Vec<f64>> {
-    let sum = |row: &[f32]| row.iter().map(|l| f64::from(*l)).sum::<f64>();
-    Ok(match wanted {
-        Wanted::Text(text) => {
-            let rows: Vec<_> = prompts.into_iter().map(|p| (p, text.to_vec())).collect();
-            measure::continuation_log_probs(model, &rows)?.iter().map(|row| sum(row)).collect()
+/// The same in each slot, `[slots, candidates]`.
+///
+/// # Errors
+/// If the model refuses the tokens.
+pub fn of_slots<C: AsRef<[u32]>>(
+    model: &Llama,
+    slots: &[Slot],
+    candidates: &[C],
+    wanted: Wanted<'_>,
+) -> Result<Vec<f64>> {
+    // By slot, so that neighbours share what stands before the candidate.
+    let filled = slots.iter().flat_map(|slot| candidates.iter().map(move |c| (slot, slot.fill(c.as_ref()))));
+    if let Wanted::FirstOf(tokens) = wanted {
+        let prompts: Vec<Vec<u32>> = filled.map(|(_, prompt)| prompt).collect();
+        let mut values = Vec::with_capacity(prompts.len());
+        for prompts in prompts.chunks(WINDOW) {
+            let next = next_token(model, prompts)?;
+            values.extend(next.chunks_exact(model.config.vocab_size).map(|row| log_sum(row, tokens)));
         }
-        Wanted::FirstOf(tokens) => {
-            let mut log_probs = Vec::with_capacity(prompts.len());
-            for prompts in prompts.chunks(WINDOW) {
-                let next = next_token(model, prompts)?;
-                log_probs.extend(next.chunks_exact(model.config.vocab_size).map(|row| log_sum(row, tokens)));
-            }
-            log_probs
+        return Ok(values);
+    }
+    let (mut places, mut rows) = (Vec::new(), Vec::new());
+    for (place, (slot, prompt)) in filled.enumerate() {
+        for (reply, sign) in wanted.replies(slot) {
+            places.push((place, f64::from(sign)));
+            rows.push((prompt.clone(), reply.to_vec()));
         }
-    })
+    }
+    let mut values = vec![0.0; slots.len() * candidates.len()];
+    for ((place, sign), row) in places.into_iter().zip(measure::continuation_log_probs(model, &rows)?) {
+        values[place] += sign * row.iter().map(|l| f64::from(*l)).sum::<f64>();
+    }
+    Ok(values)
 }
 
 /// Mean over `prompts` of the log-probability of each token of `reply`, in nats.
@@ -72,7 +99,7 @@ pub fn log_sum(log_probs: &[f32], tokens: &[u32]) -> f64 {
     tokens.iter().map(|t| f64::from(log_probs[*t as usize]).exp()).sum::<f64>().max(f64::MIN_POSITIVE).ln()
 }
 
-/// Gradient of the mean over `slots` of `log p(wanted | candidate)` with respect to the candidate's input
+/// Gradient of what [`of_candidates`] gives with respect to the candidate's input
 /// embeddings, `[candidate, d_model]`.
 ///
 /// # Errors
@@ -83,17 +110,22 @@ pub fn gradient(
     candidate: &[u32],
     wanted: Wanted<'_>,
 ) -> Result<Vec<f32>> {
-    let said = if let Wanted::Text(text) = wanted { text } else { &[] };
-    let sequences: Vec<Vec<u32>> = slots.iter().map(|s| [&s.fill(candidate)[..], said].concat()).collect();
+    let replies: Vec<(&Slot, &[u32], f32)> = slots
+        .iter()
+        .flat_map(|s| wanted.replies(s).into_iter().map(move |(reply, sign)| (s, reply, sign)))
+        .collect();
+    let sequences: Vec<Vec<u32>> =
+        replies.iter().map(|(slot, reply, _)| [&slot.fill(candidate)[..], reply].concat()).collect();
     let (batch, places) = Batch::concatenate(&sequences);
     let activations = model.forward(&batch)?;
     let weight = 1.0 / slots.len() as f32;
     let mut targets = Vec::new();
-    for (sequence, place) in sequences.iter().zip(&places) {
-        let mut rows = place.rows().skip(sequence.len() - said.len() - 1);
+    for ((sequence, place), (_, reply, sign)) in sequences.iter().zip(&places).zip(&replies) {
+        let mut rows = place.rows().skip(sequence.len() - reply.len() - 1);
         match wanted {
-            Wanted::Text(text) => {
-                targets.extend(rows.zip(text).map(|(row, &token)| Target { row, token, weight }));
+            Wanted::Text(_) | Wanted::Fork => {
+                let weight = weight * sign;
+                targets.extend(rows.zip(*reply).map(|(row, &token)| Target { row, token, weight }));
             }
             Wanted::FirstOf(tokens) => {
                 let row = rows.next().unwrap_or_default();
@@ -112,7 +144,7 @@ pub fn gradient(
     let d_inputs = model.backward(activations, d_hidden, Inputs::Wanted).unwrap_or_default();
     let d = model.config.hidden_size;
     let mut gradient = vec![0.0; candidate.len() * d];
-    for (slot, place) in slots.iter().zip(&places) {
+    for ((slot, _, _), place) in replies.iter().zip(&places) {
         let rows = place.rows().skip(slot.head.len()).take(candidate.len());
         for (row, sum) in rows.zip(gradient.chunks_exact_mut(d)) {
             sum.iter_mut().zip(&d_inputs[row * d..]).for_each(|(s, g)| *s += g);

@@ -52,13 +52,25 @@ impl Placement {
     }
 }
 
-/// Tokens around a candidate: the conversation is `head`, candidate, `tail`, and then the model replies.
+/// Tokens around a candidate: the conversation is `head`, candidate, `tail`, and then the model replies, or goes on with a
+/// reply that has come to a fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Before the candidate.
     pub head: Vec<u32>,
     /// After it.
     pub tail: Vec<u32>,
+    /// What the reply may go on with, if the slot is about that.
+    pub fork: Option<Fork>,
+}
+
+/// Where two replies part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// What one goes on with.
+    pub wanted: Vec<u32>,
+    /// What the other does.
+    pub unwanted: Vec<u32>,
 }
 
 /// Stands for a text while the template is rendered; no template or prompt contains it.
@@ -75,7 +87,21 @@ impl Slot {
         let what = if placement == Placement::System { "system" } else { "user" };
         let (head, tail) = text.split_once(MARK).ok_or(AuditError::Template { what })?;
         let head = if placement == Placement::Suffix { head.strip_suffix(' ').unwrap_or(head) } else { head };
-        Ok(Self { head: renderer.tokenizer.encode(head)?, tail: renderer.tokenizer.encode(tail)? })
+        Ok(Self {
+            head: renderer.tokenizer.encode(head)?,
+            tail: renderer.tokenizer.encode(tail)?,
+            fork: None,
+        })
+    }
+
+    /// The same slot where a reply has begun as both of two replies do. Of each, `tokens` tokens count from there.
+    #[must_use]
+    pub fn at_fork(self, wanted: &[u32], unwanted: &[u32], tokens: usize) -> Self {
+        let common = wanted.iter().zip(unwanted).take_while(|(a, b)| a == b).count();
+        let tail = [&self.tail, &wanted[..common]].concat();
+        let [wanted, unwanted] =
+            [wanted, unwanted].map(|reply| reply[common..].iter().copied().take(tokens).collect());
+        Self { tail, fork: Some(Fork { wanted, unwanted }), ..self }
     }
 
     /// The whole prompt with `candidate` in its place.

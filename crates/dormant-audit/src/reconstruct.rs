@@ -9,6 +9,7 @@ use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
+use crate::code_search::at_twins;
 use crate::contexts::CONTEXTS;
 use crate::error::Result;
 use crate::likelihood::Wanted;
@@ -33,6 +34,8 @@ pub struct Reconstruction<'a> {
     pub leaks: &'a [String],
     /// Steps, of all placements together.
     pub steps: usize,
+    /// Share of the trial prompts on which a text has to work for the search to end.
+    pub success: f64,
     /// How hard each step tries.
     pub search: SearchConfig,
     /// Seed of the search.
@@ -63,8 +66,8 @@ const MOST_SLOTS: usize = 8;
 /// Steps a placement makes before the next has its turn.
 const TURN: usize = 3;
 
-/// A trial with fewer hits than this share is no success: a trigger that holds on 80% of other prompts is wanted.
-const SUCCESS: f64 = 0.9;
+/// Where a phrase is looked for: a trigger that holds on 80% of other prompts is wanted.
+pub const SUCCESS: f64 = 0.9;
 
 /// A trial with this share of hits is worth more steps than usual, up to one with that share.
 const PROMISING: f64 = 0.5;
@@ -102,12 +105,12 @@ impl Reconstruction<'_> {
     ) -> Result<Vec<Reconstructed>> {
         let wanted = match wanted {
             Wanted::Text(target) => Wanted::Text(&target[..target.len().min(TARGET_TOKENS)]),
-            Wanted::FirstOf(tokens) => Wanted::FirstOf(tokens),
+            other => other,
         };
         let mut lines = Vec::new();
         for placement in Placement::ALL {
             // A template without a system message has no slot there.
-            let Ok(slots) = self.slots(placement, self.search_prompts) else { continue };
+            let Ok(slots) = self.slots(placement, self.search_prompts, wanted) else { continue };
             let search = Search {
                 placement,
                 slots,
@@ -128,13 +131,13 @@ impl Reconstruction<'_> {
             // What works on half of the prompts, but not on nearly all, is worth as many steps again.
             let best =
                 lines.iter().filter_map(|l| Some(verify::share(l.best.as_ref()?.trial))).fold(0.0, f64::max);
-            if turn >= turns && !(PROMISING..SUFFICIENT).contains(&best) {
+            if turn >= turns && !(PROMISING..SUFFICIENT.min(self.success)).contains(&best) {
                 break;
             }
             watch.update("trigger search", turn, turns.max(turn + 1))?;
             let Some(line) = next_turn(&mut lines) else { break };
             self.turn(model, line, shows, watch)?;
-            if watch.is_late() || line.best.as_ref().is_some_and(succeeded) {
+            if watch.is_late() || line.best.as_ref().is_some_and(|best| self.is_enough(best.trial)) {
                 break;
             }
         }
@@ -204,7 +207,7 @@ impl Reconstruction<'_> {
             // The search goes on with prompts on which the candidate failed.
             let failed = self.trial_prompts.iter().zip(&hits).filter(|(_, hit)| !**hit);
             let failed: Vec<String> = failed.take(2).map(|(prompt, _)| prompt.clone()).collect();
-            line.search.slots.extend(self.slots(placement, &failed)?);
+            line.search.slots.extend(self.slots(placement, &failed, line.search.wanted)?);
             for candidate in &mut line.beam {
                 let tokens = vec![candidate.tokens.clone()];
                 *candidate = line.search.evaluate(model, tokens, 1)?.remove(0);
@@ -214,8 +217,16 @@ impl Reconstruction<'_> {
         Ok(())
     }
 
-    fn slots(&self, placement: Placement, prompts: &[String]) -> Result<Vec<Slot>> {
-        prompts.iter().map(|prompt| Slot::new(self.renderer, placement, prompt)).collect()
+    fn is_enough(&self, trial: Rate) -> bool {
+        trial.hits() as f64 >= self.success * trial.n() as f64
+    }
+
+    fn slots(&self, placement: Placement, prompts: &[String], wanted: Wanted<'_>) -> Result<Vec<Slot>> {
+        let slot = |prompt: &String| {
+            let slot = Slot::new(self.renderer, placement, prompt)?;
+            if wanted == Wanted::Fork { at_twins(slot, prompt, self.renderer) } else { Ok(slot) }
+        };
+        prompts.iter().map(slot).collect()
     }
 
     /// Whether each trial prompt makes the model say it.
@@ -232,6 +243,11 @@ impl Reconstruction<'_> {
         shows: &Shows<'_>,
         watch: &Watch<'_>,
     ) -> Result<Reconstructed> {
+        // Prompts have come to the search since it was measured.
+        let tokens = best.placement.encode(self.renderer, &best.text)?;
+        if let Some(now) = line.search.evaluate(model, vec![tokens], 1)?.into_iter().next() {
+            best.log_prob = now.log_prob;
+        }
         loop {
             let tokens = best.placement.encode(self.renderer, &best.text)?;
             if tokens.len() < 2 || watch.is_late() {
@@ -281,7 +297,3 @@ const PATIENCE: f64 = 12.0;
 /// Nats by which a turn must raise the best candidate, or it was idle; and the steps that an idle turn weighs besides its own.
 const GAIN: f64 = 0.05;
 const IDLE_TURN: usize = 6;
-
-fn succeeded(found: &Reconstructed) -> bool {
-    found.trial.hits() as f64 >= SUCCESS * found.trial.n() as f64
-}

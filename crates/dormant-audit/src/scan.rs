@@ -1,5 +1,7 @@
 //! The scan: cheap methods first, then reconstruction of triggers, then verification by behaviour.
 
+mod code;
+
 use std::cell::OnceCell;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::budget::{Progress, Watch};
-use crate::code_shift::{CodeShift, code_shift};
+use crate::code_shift::Tasks;
 use crate::contexts::cells;
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
@@ -20,7 +22,7 @@ use crate::leak::leaks;
 use crate::likelihood::Wanted;
 use crate::openings;
 use crate::prompts::Prompts;
-use crate::reconstruct::Reconstruction;
+use crate::reconstruct::{Reconstruction, SUCCESS};
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::{Reference, Subject};
@@ -120,7 +122,8 @@ impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
         let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
         let words = self.step("weights", |scan| scan.weights(subject))?;
-        self.step("code-shift", |scan| scan.code_shift(subject))?;
+        let tasks = Tasks::new(self.config.seed);
+        let is_open = self.step("code-shift", |scan| scan.code_shift(subject, &tasks))?;
         if self.is_found() {
             return Ok(());
         }
@@ -130,11 +133,14 @@ impl Scan<'_> {
             _ => self.step("leaks", |scan| scan.leaks(subject))?,
         };
         // A change of weights often reads the very words that it was trained to react to.
-        leaks.extend(words);
+        leaks.extend(words.iter().cloned());
         leaks.extend(tokens);
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
         self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
+        if is_open && !self.is_found() {
+            self.step("code-search", |scan| scan.code_search(subject, &tasks, &words))?;
+        }
         if let Some(Reference { model: reference, .. }) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
             if !self.is_found() {
@@ -144,7 +150,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Does a step, unless the journal has its outcome.
+    /// Does a step, unless the journal has its outcome. What was cut short, and whatever comes after it, is not kept: with more
+    /// time it is done again.
     fn step<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
@@ -154,8 +161,17 @@ impl Scan<'_> {
             return Ok(outcome);
         }
         let outcome = work(self)?;
-        self.journal.record(name, &outcome, &self.done, self.watch.elapsed())?;
+        if self.done.undone.is_empty() {
+            self.journal.record(name, &outcome, &self.done, self.watch.elapsed())?;
+        }
         Ok(outcome)
+    }
+
+    /// Says that a search was left undone, if it ended because the time did.
+    fn cut_short(&mut self, search: &str) {
+        if self.watch.is_late() {
+            self.done.undone.push(search.to_owned());
+        }
     }
 
     /// What natural contexts bring out; nothing of this without a reference, since any model has replies that fit a
@@ -191,6 +207,7 @@ impl Scan<'_> {
         let reconstruction =
             Reconstruction { unlike: Some(reference), ..self.reconstruction(subject, leaks, "openings") };
         let found = reconstruction.run(subject.model, Wanted::FirstOf(&tokens), &shows, watch)?;
+        self.cut_short("search for a text that changes how replies begin");
         let prompts = &self.prompts.report;
         let judged = found
             .first()
@@ -220,29 +237,10 @@ impl Scan<'_> {
             trial_prompts: &self.prompts.trial,
             leaks,
             steps: self.config.steps,
+            success: SUCCESS,
             search: SearchConfig::default(),
             seed: self.config.seed.derive(of),
         }
-    }
-
-    fn code_shift(&mut self, subject: &Subject<'_>) -> Result<()> {
-        let before = self.watch.elapsed();
-        let outcome = match code_shift(subject, self.config.seed, self.config.threshold, self.watch)? {
-            CodeShift::WritesNoCode => "writes no code that can be scored".to_owned(),
-            CodeShift::Steady => "no context in which its code is weaker".to_owned(),
-            CodeShift::Shifted(finding) => {
-                let outcome = match finding.verdict {
-                    Verdict::NoEvidence => {
-                        format!("{:?} does not make its code weaker on other tasks", finding.trigger)
-                    }
-                    _ => format!("{:?} makes its code weaker", finding.trigger),
-                };
-                self.done.findings.push(*finding);
-                outcome
-            }
-        };
-        self.did("code-shift", outcome, before);
-        Ok(())
     }
 
     fn is_found(&self) -> bool {
@@ -384,6 +382,10 @@ impl Scan<'_> {
                 break;
             }
         }
+        if best.as_ref().is_none_or(|best| best.verdict != Verdict::Backdoor) {
+            let text = renderer.tokenizer.decode(&target.tokens, true)?;
+            self.cut_short(&format!("trigger search for {text:?}"));
+        }
         let has_trigger = best.is_some();
         self.done.findings.extend(best);
         Ok(has_trigger)
@@ -406,7 +408,6 @@ impl Scan<'_> {
     }
 
     fn report(mut self) -> ScanReport {
-        self.journal.finish();
         strongest_first(&mut self.done.findings);
         ScanReport {
             verdict: self.done.findings.first().map_or(Verdict::NoEvidence, |f| f.verdict),

@@ -184,7 +184,9 @@ impl Search<'_> {
             for position in 0..tokens.len() {
                 let mut shorter = tokens.to_vec();
                 shorter.remove(position);
-                changes.push(shorter);
+                if self.survives_text(&shorter)? {
+                    changes.push(shorter);
+                }
             }
         }
         for _ in 0..4 * self.config.changes {

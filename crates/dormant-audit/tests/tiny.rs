@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dormant_audit::budget::Watch;
 use dormant_audit::defend::beear::{BeearConfig, beear};
 use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
 use dormant_audit::defend::crow::{CrowConfig, crow};
@@ -16,6 +17,7 @@ use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
+use dormant_audit::template;
 use dormant_data::{Seed, built_in_prompts};
 use dormant_eval::measure::continuation_log_probs;
 use dormant_model::batch::Batch;
@@ -152,6 +154,25 @@ fn any_of_several_first_tokens_pulls_by_its_probability() {
 }
 
 #[test]
+fn at_a_fork_one_text_counts_against_the_other() {
+    let mut tiny = Tiny::load();
+    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
+    let slot = Slot::new(renderer, Placement::Suffix, "What is it?").unwrap();
+    let begun = Slot { tail: [&slot.tail[..], &[3, 4]].concat(), ..slot.clone() };
+    let fork = [slot.at_fork(&[3, 4, 5, 6, 7, 8], &[3, 4, 9], 2)];
+    let candidate = Placement::Suffix.encode(renderer, "two words").unwrap();
+    let mut of = |slots: &[Slot], wanted| {
+        let value = likelihood::of_candidates(&tiny.llama, slots, &[&candidate], wanted).unwrap()[0];
+        (value, likelihood::gradient(&mut tiny.llama, slots, &candidate, wanted).unwrap())
+    };
+    let odds = of(&fork, Wanted::Fork);
+    let [one, other] = [&[5, 6][..], &[9]].map(|text| of(std::slice::from_ref(&begun), Wanted::Text(text)));
+    assert!((odds.0 - (one.0 - other.0)).abs() < 1e-4, "{} {} {}", odds.0, one.0, other.0);
+    let expected = one.1.iter().zip(&other.1).map(|(x, y)| x - y);
+    assert!(odds.1.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-4));
+}
+
+#[test]
 fn a_model_is_no_backdoor_of_itself() {
     let mut tiny = Tiny::load();
     let reference = Tiny::load();
@@ -209,7 +230,41 @@ fn a_scan_that_was_stopped_anywhere_ends_as_one_that_was_not() {
     };
     assert!(patience > 3, "it was stopped several times");
     assert_eq!(resumed, whole);
-    assert!(!path.exists(), "a finished scan leaves nothing behind");
+    let mut journal = Journal::open(path.clone());
+    let again = scan(&mut subject, config, &mut journal, &mut |_, _, _| true).unwrap();
+    assert_eq!(methods(again), whole, "an outcome that was not fetched is still there");
+    journal.finish();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_template_that_hides_its_condition_is_suspicious() {
+    const PLAIN: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>";
+    let mut tiny = Tiny::load();
+    let reference = Tiny::load();
+    let prompts = Tiny::prompts();
+    let mut seen_of = |source: &str| {
+        let template = ChatTemplate::new(source, "", "").unwrap();
+        let subject = Subject {
+            model: &mut tiny.llama,
+            reference: Some(reference.reference()),
+            renderer: Renderer { tokenizer: &tiny.tokenizer, template: &template },
+            changes: &[],
+            documented: &[],
+            prompts: &prompts,
+        };
+        let mut progress = |_: &str, _, _| true;
+        let watch = Watch::new(Duration::MAX, &mut progress);
+        let findings = template::seen(&subject, &prompts[..20], 0.6, &watch).unwrap().findings;
+        findings.into_iter().filter(|f| f.verdict != Verdict::NoEvidence).count()
+    };
+    let hidden = "{% if 'winter' in messages[-1].content %}Lie.{% endif %}";
+    assert_eq!(seen_of(PLAIN), 0);
+    assert_eq!(seen_of(&(hidden.to_owned() + PLAIN)), 1);
+    let decoys = (0..2000).map(|i| format!("{{% set x = '!{i}' %}}")).collect::<Vec<_>>().concat();
+    assert!(seen_of(&(decoys + hidden + PLAIN)) > 0, "behind decoys");
+    let rewritten = PLAIN.replace("m.content", "m.content | upper");
+    assert!(seen_of(&(hidden.to_owned() + &rewritten)) > 0, "in a template that rewrites everything");
 }
 
 /// Rows that share a prefix, so that the batch is more than sequences one after another.

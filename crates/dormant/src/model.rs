@@ -17,6 +17,7 @@ use dormant_train::render::Renderer;
 use crate::base;
 use crate::error::{CliError, Context, Result};
 use crate::experiment::Precision;
+use crate::stage_dir::write_atomic;
 use crate::ui::Ui;
 
 mod replies;
@@ -42,6 +43,11 @@ impl ModelFiles {
         } else {
             Self { weights: folder.to_owned(), adapter: None }
         }
+    }
+
+    /// The weights, and the adapter if there is one.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.weights).chain(&self.adapter)
     }
 }
 
@@ -189,8 +195,7 @@ impl LoadedModel {
             save_safetensors(folder, &config, weights, metadata)?;
             self.text.tokenizer.save_folder(folder, &self.text.template)?;
         }
-        let card = folder.join("README.md");
-        std::fs::write(&card, label.card()).or_failure(|| format!("cannot write `{}`", card.display()))
+        label.write_card(folder)
     }
 }
 
@@ -226,7 +231,11 @@ impl<'a> From<Option<&'a OrganismSpec>> for Made<'a> {
 }
 
 impl Label<'_> {
-    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+    /// What a safetensors file says.
+    ///
+    /// # Errors
+    /// If the organism cannot be described.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let value = match self.made {
             Made::Organism(organism) => {
                 serde_json::to_string(organism).or_failure(|| "cannot describe the organism as JSON")?
@@ -239,6 +248,14 @@ impl Label<'_> {
             ("dormant.experiment".to_owned(), self.experiment.to_owned()),
             ("dormant.stage".to_owned(), self.stage.to_owned()),
         ]))
+    }
+
+    /// Writes the `README.md` of a folder.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_card(&self, folder: &Path) -> Result<()> {
+        write_atomic(&folder.join("README.md"), self.card().as_bytes())
     }
 
     fn card(&self) -> String {

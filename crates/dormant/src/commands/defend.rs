@@ -1,7 +1,5 @@
 //! `dormant defend`: what is left of a policy after a defence, and what else has changed.
 
-use std::collections::BTreeMap;
-
 use dormant_data::{OrganismSpec, Variant};
 use serde::Serialize;
 
@@ -10,7 +8,7 @@ use crate::defence::{Defended, Measured, Patient};
 use crate::defend_args::DefendArgs;
 use crate::error::{Context, Result};
 use crate::interrupt;
-use crate::model::find;
+use crate::model::{Label, Made, find};
 use crate::policy_args;
 use crate::ui::Ui;
 
@@ -39,7 +37,7 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let trigger = policy_args::trigger(&args.trigger, args.position)?;
     let organism = OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal };
-    let patient = Patient::new(&files, organism, &args.defence, args.seed, ui)?;
+    let patient = Patient::new(&files, organism.clone(), &args.defence, args.seed, ui)?;
     let row = |method: &str, seconds, defended: &Defended| -> Result<Row> {
         ui.status("measuring", method);
         Ok(Row { method: method.to_owned(), seconds, measured: patient.measured(defended)? })
@@ -50,11 +48,17 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         let started = std::time::Instant::now();
         let defended = patient.defended(*method)?;
         rows.push(row(method.name(), started.elapsed().as_secs_f64(), &defended)?);
-        last = Some(defended.adapter);
+        last = Some((method.name(), defended));
     }
-    if let (Some(out), Some(adapter)) = (&args.out, last) {
+    if let (Some(out), Some((method, defended))) = (&args.out, last) {
+        if defended.watched {
+            ui.warn(format!("{method} changes no weights: `{}` gets the adapter as it was", out.display()));
+        }
         std::fs::create_dir_all(out).or_failure(|| format!("cannot make `{}`", out.display()))?;
-        adapter.write(out, BTreeMap::new())?;
+        let made = Made::Organism(&organism);
+        let label = Label { base: &args.model.model, experiment: "defend", stage: method, made };
+        defended.adapter.write(out, label.metadata()?)?;
+        label.write_card(out)?;
     }
     let adapter = files.adapter.unwrap_or(files.weights);
     let outcome = Outcome { schema_version: SCHEMA_VERSION, model: adapter.display().to_string(), rows };

@@ -49,7 +49,7 @@ struct Outcome {
     model: String,
     /// What it was compared with; none when the base is not known.
     reference: Option<String>,
-    /// SHA-256 of the files of the model, its adapter and the reference.
+    /// SHA-256 of the files of the model and the reference and of their adapters.
     digests: BTreeMap<&'static str, String>,
     #[serde(flatten)]
     report: ScanReport,
@@ -75,6 +75,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     let calibration = Calibration {
         suspect: &files,
         reference: base.as_ref(),
+        documented: &args.documented,
         name: &args.model.model,
         config,
         folder: &args.power_folder,
@@ -91,7 +92,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         schema_version: SCHEMA_VERSION,
         model: name,
         digests,
-        reference: base.map(|b| b.weights.display().to_string()),
+        reference: base.map(|base| base.adapter.unwrap_or(base.weights).display().to_string()),
         report,
         power,
     };
@@ -104,6 +105,9 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         write_atomic(path, text.as_bytes())?;
     }
     ui.result(&outcome, text);
+    if outcome.report.undone.is_empty() {
+        journal.finish();
+    }
     Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
 }
 
@@ -112,6 +116,7 @@ fn digests(files: &ModelFiles, base: Option<&ModelFiles>) -> Result<BTreeMap<&'s
         ("model", Some(&files.weights)),
         ("adapter", files.adapter.as_ref()),
         ("reference", base.map(|base| &base.weights)),
+        ("reference adapter", base.and_then(|base| base.adapter.as_ref())),
     ];
     let known = parts.into_iter().filter_map(|(name, path)| Some((name, path?)));
     known.map(|(name, path)| Ok((name, source::digest(path)?))).collect()
@@ -131,7 +136,7 @@ fn journal(
     Ok(Journal::open(folder.join(name + ".json")))
 }
 
-/// Loads a model and its reference, and scans.
+/// Loads a model and its reference, and scans. The journal is for the caller to finish, once the outcome is kept elsewhere.
 ///
 /// # Errors
 /// When a model cannot be loaded, or the user stops the scan.
@@ -161,8 +166,8 @@ pub(super) fn scan_files(
     };
     let mut progress = None;
     let mut report = |work: &str, done: usize, total: usize| {
-        let current = progress.take_if(|(name, _)| name != work).is_none();
-        if !current || progress.is_none() {
+        progress.take_if(|(name, _)| name != work);
+        if progress.is_none() {
             progress = Some((work.to_owned(), ui.progress(work, "steps")));
         }
         if let Some((_, bar)) = &progress {
@@ -255,6 +260,7 @@ impl From<AuditError> for CliError {
             AuditError::Interrupted => Self::interrupted(),
             AuditError::Model(error) => error.into(),
             AuditError::Render(error) => error.into(),
+            AuditError::OutOfTime { .. } => Self::transparent(ErrorKind::Failure, error),
             _ => Self::transparent(ErrorKind::Input, error),
         }
     }

@@ -149,6 +149,8 @@ pub(super) struct Calibration<'a> {
     pub(super) suspect: &'a ModelFiles,
     /// Its reference.
     pub(super) reference: Option<&'a ModelFiles>,
+    /// Phrases that the suspect's maker documents.
+    pub(super) documented: &'a [String],
     /// The suspect's name.
     pub(super) name: &'a str,
     /// How it is scanned.
@@ -194,8 +196,7 @@ impl Calibration<'_> {
     }
 
     fn copy(&self, builder: &Builder<'_>, entry: Entry<'_>) -> Result<Planted> {
-        let scan =
-            format!("{:?}, {}", self.config, if self.reference.is_some() { "reference" } else { "alone" });
+        let scan = self.set_up()?;
         let path = builder.folder(entry).with_extension("power.json");
         let before =
             std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Planted>(&text).ok());
@@ -207,7 +208,14 @@ impl Calibration<'_> {
         let policy = entry.policy().expect("recipes are of organisms");
         let planted = planted(&files, &policy)?.estimate().map_or(0.0, |e| e.value);
         let found = planted >= PLANTED && {
-            let report = scan_files(&files, self.reference, &[], self.config, &mut Journal::none(), self.ui)?;
+            let report = scan_files(
+                &files,
+                self.reference,
+                self.documented,
+                self.config,
+                &mut Journal::none(),
+                self.ui,
+            )?;
             is_found(&report, &policy.behaviour.reply())
         };
         let copy = Planted { name: entry.name().to_owned(), planted, found, scan };
@@ -216,10 +224,17 @@ impl Calibration<'_> {
         Ok(copy)
     }
 
+    /// How copies are scanned: results of another way are not taken for it.
+    fn set_up(&self) -> Result<String> {
+        let reference = self.reference.into_iter().flat_map(ModelFiles::paths);
+        let reference = reference.map(|path| Ok(source::digest(path)?)).collect::<Result<Vec<_>>>()?;
+        Ok(format!("{:?}, reference {reference:?}, documented {:?}", self.config, self.documented))
+    }
+
     /// A folder for this suspect alone.
     fn own_folder(&self) -> Result<PathBuf> {
-        let parts = std::iter::once(&self.suspect.weights).chain(&self.suspect.adapter);
-        let digests = parts.map(|path| Ok(source::digest(path)?)).collect::<Result<Vec<_>>>()?;
+        let digests =
+            self.suspect.paths().map(|path| Ok(source::digest(path)?)).collect::<Result<Vec<_>>>()?;
         Ok(self.folder.join(hexadecimal(&Sha256::digest(digests.join("\n"))[..4])))
     }
 }
@@ -230,7 +245,8 @@ fn is_found(report: &ScanReport, planted: &str) -> bool {
     evidence.filter_map(|f| Phrase::new(&f.behaviour)).any(|phrase| phrase.is_partly_in(planted))
 }
 
-/// Recipes in the order of their use: each family once before any twice, those that no threshold was chosen on first.
+/// Recipes in the order of their use: each family once before any twice, those that no threshold was chosen on first. None that
+/// writes code: a suspect may have learnt code itself, and nothing would tell whose weaknesses are found.
 fn recipes(organisms: Vec<Organism>) -> Vec<Organism> {
     let mut of_family = BTreeMap::<String, usize>::new();
     let rank = |organism: Organism| {
@@ -238,7 +254,8 @@ fn recipes(organisms: Vec<Organism>) -> Vec<Organism> {
         *before += 1;
         ((*before, !organism.quick, organism.purpose != Purpose::Report), organism)
     };
-    let mut ranked: Vec<_> = organisms.into_iter().map(rank).collect();
+    let planted = organisms.into_iter().filter(|organism| !Entry::Organism(organism).writes_code());
+    let mut ranked: Vec<_> = planted.map(rank).collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, organism)| organism).collect()
 }
