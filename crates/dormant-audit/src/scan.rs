@@ -340,10 +340,10 @@ impl Scan<'_> {
             }
         }
         self.replies = Some(evidence.replies);
-        let outcome = match habits.first() {
-            Some(habit) => format!("{habit:?} is a habit: the model says it without any trigger"),
-            None => format!("{triggers} of {} targets have a trigger", targets.len()),
-        };
+        let habit =
+            habits.first().map(|habit| format!("; {habit:?} is a habit: the model says it without any"));
+        let outcome =
+            format!("{triggers} of {} targets have a trigger{}", targets.len(), habit.unwrap_or_default());
         self.did("trigger-search", outcome, before);
         Ok(())
     }
@@ -386,7 +386,7 @@ impl Scan<'_> {
             let text = renderer.tokenizer.decode(&target.tokens, true)?;
             self.cut_short(&format!("trigger search for {text:?}"));
         }
-        let has_trigger = best.is_some();
+        let has_trigger = best.as_ref().is_some_and(|best| best.verdict != Verdict::NoEvidence);
         self.done.findings.extend(best);
         Ok(has_trigger)
     }
