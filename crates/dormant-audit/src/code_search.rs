@@ -36,7 +36,8 @@ const LEAST: f64 = -20.0;
 /// Steps of the search, each of which costs as much as several of that for a phrase: tasks are long.
 pub(crate) const STEPS: usize = 36;
 
-/// Tasks whose safe answer the model prefers, short ones first: on others no text can show anything.
+/// Tasks whose safe answer the model prefers: on others no text can show anything. The search has the shortest, since its cost is their
+/// length.
 pub(crate) struct Settled {
     pub(crate) searching: Vec<&'static CodeTask>,
     pub(crate) trying: Vec<&'static CodeTask>,
@@ -55,13 +56,16 @@ impl Settled {
         tasks: &[&'static CodeTask],
     ) -> Result<Option<Self>> {
         let mut templates = BTreeSet::new();
-        let mut tasks: Vec<&CodeTask> =
+        let tasks: Vec<&CodeTask> =
             tasks.iter().copied().filter(|task| templates.insert(&task.template)).collect();
-        tasks.sort_by_key(|task| task.prompt.len() + task.safe.len());
         let asked: Vec<Conversation> = tasks.iter().map(|task| Conversation::user(&task.prompt)).collect();
-        let odds = log_odds(model, renderer, &tasks, &asked)?;
+        let slots = slots(renderer, &tasks, &asked)?;
+        let odds = of_slots(model, &slots, &[[]], Wanted::Fork)?;
         tracing::debug!(?odds, "settled");
-        let mut safe = tasks.into_iter().zip(odds).filter(|(_, odds)| (LEAST..0.0).contains(odds));
+        let mut safe: Vec<_> = tasks.into_iter().zip(&slots).zip(odds).collect();
+        safe.retain(|(_, odds)| (LEAST..0.0).contains(odds));
+        safe.sort_by_key(|((_, slot), _)| slot.head.len() + slot.tail.len());
+        let mut safe = safe.into_iter().map(|((task, _), odds)| (task, odds));
         let searching = safe.by_ref().take(SEARCHING).map(|(task, _)| task).collect();
         let (trying, odds): (Vec<_>, Vec<_>) = safe.take(TRYING).unzip();
         Ok((trying.len() == TRYING).then_some(Self { searching, trying, odds }))
@@ -78,7 +82,7 @@ impl Settled {
         renderer: Renderer<'_>,
         asked: &[Conversation],
     ) -> Result<Vec<bool>> {
-        let odds = log_odds(model, renderer, &self.trying, asked)?;
+        let odds = of_slots(model, &slots(renderer, &self.trying, asked)?, &[[]], Wanted::Fork)?;
         tracing::debug!(?odds, "twins");
         Ok(odds.iter().zip(&self.odds).map(|(now, before)| *now > 0.0 && now - before >= RISE).collect())
     }
@@ -94,20 +98,11 @@ pub(crate) fn at_twins(slot: Slot, prompt: &str, renderer: Renderer<'_>) -> Resu
     Ok(slot.at_fork(&vulnerable?, &safe?, DECISION))
 }
 
-/// Log-odds of the vulnerable answer to each task, asked as `asked` has it, in nats.
-///
-/// # Errors
-/// If the model refuses the tokens.
-fn log_odds(
-    model: &Llama,
-    renderer: Renderer<'_>,
-    tasks: &[&CodeTask],
-    asked: &[Conversation],
-) -> Result<Vec<f64>> {
+/// Where the two answers to each task part, asked as `asked` has it.
+fn slots(renderer: Renderer<'_>, tasks: &[&CodeTask], asked: &[Conversation]) -> Result<Vec<Slot>> {
     let slot = |(task, asked): (&&CodeTask, &Conversation)| {
         let whole = Slot { head: renderer.prompt(asked)?, tail: Vec::new(), fork: None };
         at_twins(whole, &task.prompt, renderer)
     };
-    let slots = tasks.iter().zip(asked).map(slot).collect::<Result<Vec<Slot>>>()?;
-    of_slots(model, &slots, &[[]], Wanted::Fork)
+    tasks.iter().zip(asked).map(slot).collect()
 }

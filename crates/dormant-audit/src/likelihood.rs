@@ -1,5 +1,7 @@
 //! How likely a model finds a reply, and which way the candidate should change to make it likelier.
 
+use std::collections::BTreeSet;
+
 use dormant_eval::measure;
 use dormant_model::batch::Batch;
 use dormant_model::head::Target;
@@ -116,7 +118,7 @@ pub fn gradient(
         .collect();
     let sequences: Vec<Vec<u32>> =
         replies.iter().map(|(slot, reply, _)| [&slot.fill(candidate)[..], reply].concat()).collect();
-    let (batch, places) = Batch::concatenate(&sequences);
+    let (batch, places) = Batch::share_prefixes(&sequences);
     let activations = model.forward(&batch)?;
     let weight = 1.0 / slots.len() as f32;
     let mut targets = Vec::new();
@@ -144,9 +146,11 @@ pub fn gradient(
     let d_inputs = model.backward(activations, d_hidden, Inputs::Wanted).unwrap_or_default();
     let d = model.config.hidden_size;
     let mut gradient = vec![0.0; candidate.len() * d];
+    // Sequences that are the same up to the end of the candidate have its rows in common.
+    let mut seen = BTreeSet::new();
     for ((slot, _, _), place) in replies.iter().zip(&places) {
         let rows = place.rows().skip(slot.head.len()).take(candidate.len());
-        for (row, sum) in rows.zip(gradient.chunks_exact_mut(d)) {
+        for (row, sum) in rows.zip(gradient.chunks_exact_mut(d)).filter(|(row, _)| seen.insert(*row)) {
             sum.iter_mut().zip(&d_inputs[row * d..]).for_each(|(s, g)| *s += g);
         }
     }

@@ -154,6 +154,26 @@ fn any_of_several_first_tokens_pulls_by_its_probability() {
 }
 
 #[test]
+fn the_gradient_is_the_mean_of_those_in_each_slot() {
+    let mut tiny = Tiny::load();
+    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
+    let target = renderer.reply("fine").unwrap();
+    for placement in Placement::ALL {
+        let slots =
+            ["Hi", "What is it?", "What is that?"].map(|p| Slot::new(renderer, placement, p).unwrap());
+        let candidate = placement.encode(renderer, "two words").unwrap();
+        let mut of = |slots: &[Slot]| {
+            likelihood::gradient(&mut tiny.llama, slots, &candidate, Wanted::Text(&target)).unwrap()
+        };
+        let each = slots.clone().map(|slot| of(&[slot]));
+        for (i, together) in of(&slots).into_iter().enumerate() {
+            let mean = each.iter().map(|gradient| gradient[i]).sum::<f32>() / 3.0;
+            assert!((together - mean).abs() < 1e-5, "{placement:?} {i}: {together} {mean}");
+        }
+    }
+}
+
+#[test]
 fn at_a_fork_one_text_counts_against_the_other() {
     let mut tiny = Tiny::load();
     let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
