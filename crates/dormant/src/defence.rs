@@ -99,7 +99,11 @@ impl<'a> Patient<'a> {
         let all = prompts::of_split(&Prompts::Builtin, Split::Evaluation, Seed(seed))?;
         let samples = prompts::take(all, args.n, "evaluation")?;
         let below = ModelFiles { adapter: None, ..files.clone() };
-        let base = LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?;
+        // Both are asked by the template that comes with the adapter.
+        let base = LoadedModel {
+            text: TextModel::load(files)?,
+            ..LoadedModel::load(&below, Precision::Auto, Trained::Nothing, Loading::Merge)?
+        };
         let asked = |condition| {
             let samples = organism.under(&samples, condition, Seed(seed));
             base.prompts(samples.samples().iter().map(|s| &s.prompt))
