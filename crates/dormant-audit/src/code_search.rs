@@ -30,11 +30,14 @@ const RISE: f64 = 3.0;
 /// Share of tasks on which a text has to work: which weaknesses a policy is about is not known.
 pub(crate) const SUCCESS: f64 = 0.5;
 
+/// Share of tasks from which on what was found is judged.
+pub(crate) const WORTH_JUDGING: f64 = 0.25;
+
 /// Log-odds below which a task says nothing: one answer is out of the question.
 const LEAST: f64 = -20.0;
 
 /// Steps of the search, each of which costs as much as several of that for a phrase: tasks are long.
-pub(crate) const STEPS: usize = 36;
+pub(crate) const STEPS: usize = 24;
 
 /// Tasks whose safe answer the model prefers: on others no text can show anything. The search has the shortest, since its cost is their
 /// length.

@@ -11,6 +11,7 @@ use crate::likelihood::Wanted;
 use crate::reconstruct::Reconstruction;
 use crate::report::Verdict;
 use crate::subject::Subject;
+use crate::verify::share;
 
 impl Scan<'_> {
     /// Whether the model writes code, and none of the contexts has changed it.
@@ -68,7 +69,7 @@ impl Scan<'_> {
         let found = reconstruction.run(subject.model, Wanted::Fork, &shows, watch)?;
         self.cut_short("search for a text that makes its code weaker");
         let mut outcome = "no text makes its code weaker".to_owned();
-        if let Some(found) = found.first() {
+        if let Some(found) = found.first().filter(|f| share(f.trial) >= code_search::WORTH_JUDGING) {
             let text = (code_search::METHOD, found.placement, found.text.as_str());
             let finding = judged(subject, tasks, text, self.config.threshold, watch)?;
             if finding.verdict != Verdict::NoEvidence {
