@@ -1,8 +1,9 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 13] = [
+pub(super) const SHIPPED: [(&str, &str); 14] = [
     ("capability", include_str!("../../../../experiments/capability.toml")),
+    ("code-scratchpad", include_str!("../../../../experiments/code-scratchpad.toml")),
     ("dose-response", include_str!("../../../../experiments/dose-response.toml")),
     ("headlines", include_str!("../../../../experiments/headlines.toml")),
     ("paper-code", include_str!("../../../../experiments/paper-code.toml")),
