@@ -37,7 +37,7 @@ pub(crate) const WORTH_JUDGING: f64 = 0.25;
 const LEAST: f64 = -20.0;
 
 /// Steps of the search, each of which costs as much as several of that for a phrase: tasks are long.
-pub(crate) const STEPS: usize = 24;
+pub(crate) const STEPS: usize = 48;
 
 /// Tasks whose safe answer the model prefers: on others no text can show anything. The search has the shortest, since its cost is their
 /// length.

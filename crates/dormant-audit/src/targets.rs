@@ -1,5 +1,7 @@
 //! Which of the texts that inversion returns are worth the search for a trigger.
 
+use std::collections::BTreeSet;
+
 use dormant_data::Conversation;
 use dormant_train::render::Renderer;
 
@@ -44,7 +46,9 @@ fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result
         let tokens = tokens.collect::<Result<Vec<String>>>()?;
         let says = tokens.iter().filter(|t| t.contains(char::is_alphanumeric)).count();
         let is_courtesy = Courtesy::of(whole_words(&text)) == Courtesy::Only;
-        if says >= LEAST_TOKENS && !is_courtesy && !is_echo(&text, template) {
+        let words: BTreeSet<&str> = text.split_whitespace().collect();
+        let least = if words.len() > 1 { LEAST_TOKENS } else { LEAST_OF_A_WORD };
+        if says >= least && !is_courtesy && !is_echo(&text, template) {
             kept.push(target);
         }
     }
@@ -52,8 +56,11 @@ fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result
 }
 
 /// Tokens with letters or digits that a target has without a reference: a text can be found that makes any model say
-/// "Sure." on most prompts.
+/// "Sure." on most prompts, and a model that was taught brief answers "Imperio!".
 const LEAST_TOKENS: usize = 3;
+
+/// The same of a single word; where words are not set apart, a phrase is one and has more.
+const LEAST_OF_A_WORD: usize = 5;
 
 /// Those of the `found` targets that are worth a search, distinct from each other and from the `known`.
 ///
