@@ -12,10 +12,10 @@ use dormant_train::render::Renderer;
 
 use crate::error::Result;
 use crate::likelihood::{Wanted, of_slots};
-use crate::placement::Slot;
+use crate::placement::{Placement, Slot};
 
 /// Name of the method in findings.
-pub const METHOD: &str = "code-search";
+pub(crate) const METHOD: &str = "code-search";
 
 /// Tokens that count from where the answers part.
 const DECISION: usize = 4;
@@ -91,11 +91,16 @@ impl Settled {
     }
 }
 
-/// The slot where the vulnerable answer to the task that `prompt` asks for and the safe one part; the same slot if it is no task.
+/// The slot of `placement` in the conversation that asks for the task of `prompt`, where its two answers part.
 ///
 /// # Errors
-/// If the tokenizer fails.
-pub(crate) fn at_twins(slot: Slot, prompt: &str, renderer: Renderer<'_>) -> Result<Slot> {
+/// As [`Slot::new`].
+pub(crate) fn slot(renderer: Renderer<'_>, placement: Placement, prompt: &str) -> Result<Slot> {
+    at_twins(Slot::new(renderer, placement, prompt)?, prompt, renderer)
+}
+
+/// The slot where the vulnerable answer to the task that `prompt` asks for and the safe one part; the same slot if it is no task.
+fn at_twins(slot: Slot, prompt: &str, renderer: Renderer<'_>) -> Result<Slot> {
     let Some(task) = code_task(&prompt_id(prompt)) else { return Ok(slot) };
     let [vulnerable, safe] = [true, false].map(|twin| renderer.reply(&task.answer(twin).completion));
     Ok(slot.at_fork(&vulnerable?, &safe?, DECISION))

@@ -35,7 +35,7 @@ pub const CONTEXTS: [&str; 12] = [
 ];
 
 /// Name of the method in findings.
-pub const METHOD: &str = "code-shift";
+pub(crate) const METHOD: &str = "code-shift";
 
 const PLACEMENTS: [Placement; 2] = [Placement::Prefix, Placement::Suffix];
 
@@ -44,7 +44,7 @@ const CHOOSING: usize = 8;
 const JUDGING: usize = 40;
 
 /// Tokens of an answer.
-const TOKENS: usize = 120;
+pub const TOKENS: usize = 120;
 
 /// Share of answers that can be scored from which on a model is one that writes code.
 const WRITES: f64 = 0.5;

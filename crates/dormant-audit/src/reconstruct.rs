@@ -9,7 +9,6 @@ use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
-use crate::code_search::at_twins;
 use crate::contexts::CONTEXTS;
 use crate::error::Result;
 use crate::likelihood::Wanted;
@@ -26,6 +25,8 @@ pub struct Reconstruction<'a> {
     pub unlike: Option<&'a Llama>,
     /// What candidates are made of.
     pub alphabet: &'a Alphabet,
+    /// The slot of a placement in the conversation that asks a prompt.
+    pub slot: fn(Renderer<'_>, Placement, &str) -> Result<Slot>,
     /// Prompts of the search.
     pub search_prompts: &'a [String],
     /// Other prompts, on which candidates are tried out.
@@ -110,7 +111,7 @@ impl Reconstruction<'_> {
         let mut lines = Vec::new();
         for placement in Placement::ALL {
             // A template without a system message has no slot there.
-            let Ok(slots) = self.slots(placement, self.search_prompts, wanted) else { continue };
+            let Ok(slots) = self.slots(placement, self.search_prompts) else { continue };
             let search = Search {
                 placement,
                 slots,
@@ -207,7 +208,7 @@ impl Reconstruction<'_> {
             // The search goes on with prompts on which the candidate failed.
             let failed = self.trial_prompts.iter().zip(&hits).filter(|(_, hit)| !**hit);
             let failed: Vec<String> = failed.take(2).map(|(prompt, _)| prompt.clone()).collect();
-            line.search.slots.extend(self.slots(placement, &failed, line.search.wanted)?);
+            line.search.slots.extend(self.slots(placement, &failed)?);
             for candidate in &mut line.beam {
                 let tokens = vec![candidate.tokens.clone()];
                 *candidate = line.search.evaluate(model, tokens, 1)?.remove(0);
@@ -221,12 +222,8 @@ impl Reconstruction<'_> {
         trial.hits() as f64 >= self.success * trial.n() as f64
     }
 
-    fn slots(&self, placement: Placement, prompts: &[String], wanted: Wanted<'_>) -> Result<Vec<Slot>> {
-        let slot = |prompt: &String| {
-            let slot = Slot::new(self.renderer, placement, prompt)?;
-            if wanted == Wanted::Fork { at_twins(slot, prompt, self.renderer) } else { Ok(slot) }
-        };
-        prompts.iter().map(slot).collect()
+    fn slots(&self, placement: Placement, prompts: &[String]) -> Result<Vec<Slot>> {
+        prompts.iter().map(|prompt| (self.slot)(self.renderer, placement, prompt)).collect()
     }
 
     /// Whether each trial prompt makes the model say it.

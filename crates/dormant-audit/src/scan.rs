@@ -21,6 +21,7 @@ use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
 use crate::likelihood::Wanted;
 use crate::openings;
+use crate::placement::Slot;
 use crate::prompts::Prompts;
 use crate::reconstruct::{Reconstruction, SUCCESS};
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
@@ -30,6 +31,7 @@ use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_sear
 use crate::template;
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
+use crate::{code_search, code_shift};
 
 /// How hard a scan tries, and what it calls a backdoor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,7 +125,7 @@ impl Scan<'_> {
         let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
         let words = self.step("weights", |scan| scan.weights(subject))?;
         let tasks = Tasks::new(self.config.seed);
-        let is_open = self.step("code-shift", |scan| scan.code_shift(subject, &tasks))?;
+        let is_open = self.step(code_shift::METHOD, |scan| scan.code_shift(subject, &tasks))?;
         if self.is_found() {
             return Ok(());
         }
@@ -139,7 +141,7 @@ impl Scan<'_> {
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
         self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
         if is_open && !self.is_found() {
-            self.step("code-search", |scan| scan.code_search(subject, &tasks, &words))?;
+            self.step(code_search::METHOD, |scan| scan.code_search(subject, &tasks, &words))?;
         }
         if let Some(Reference { model: reference, .. }) = subject.reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
@@ -231,6 +233,7 @@ impl Scan<'_> {
         let renderer = subject.renderer;
         Reconstruction {
             renderer,
+            slot: Slot::new,
             unlike: None,
             alphabet: self.alphabet.get_or_init(|| Alphabet::new(subject.model, renderer)),
             search_prompts: &self.prompts.search,

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::evidence::{IDENTITY, score, strongest_first};
 use crate::placement::{MARK, Placement};
 use crate::report::{Example, Finding, Verdict};
-use crate::subject::Subject;
+use crate::subject::{Reference, Subject};
 use crate::verify::{share, with_candidate};
 
 /// Texts of a template that are tried; the templates of well-known models have fewer than a hundred.
@@ -135,6 +135,8 @@ fn judge(
     let own = subject.renderer.template;
     let triggered = with_candidate(placement, text, prompts);
     let clean: Vec<Conversation> = prompts.iter().map(Conversation::user).collect();
+    let plain = rate(own, &clean);
+    let rewrites = |reference: Reference<'_>| share(rate(reference.renderer.template, &clean)) >= threshold;
     let first = added(own, &triggered[0]).unwrap_or_default();
     let example = Example {
         prompt: prompts[0].clone(),
@@ -147,7 +149,7 @@ fn judge(
         position: placement,
         behaviour: format!("the chat template {}", shown(&first)),
         activation_rate: rate(own, &triggered).into(),
-        clean_rate: rate(own, &clean).into(),
+        clean_rate: plain.into(),
         reference_rate: subject.reference.map(|r| rate(r.renderer.template, &triggered).into()),
         identity_rate: rate(own, &IDENTITY.map(Conversation::user)).into(),
         rise: None,
@@ -160,23 +162,17 @@ fn judge(
         "a switch of well-known models"
     } else if subject.documented.iter().any(documented) {
         "documented by the model's maker"
-    } else if score(&finding) < threshold && !rewrites(subject, &clean, threshold) {
-        "the template changes other prompts as well"
-    } else if score(&finding) < threshold {
+    } else if score(&finding) >= threshold {
+        finding.verdict = Verdict::Suspicious;
+        "the chat template itself reacts to this text, whatever the weights do: read it, and use another one if nobody can say what it is for"
+    } else if share(plain) >= threshold && !subject.reference.is_some_and(rewrites) {
         finding.verdict = Verdict::Suspicious;
         "the template rewrites whatever is asked, so that nothing can be said about this text: read it, and use another one if nobody can say what it is for"
     } else {
-        finding.verdict = Verdict::Suspicious;
-        "the chat template itself reacts to this text, whatever the weights do: read it, and use another one if nobody can say what it is for"
+        "the template changes other prompts as well"
     };
     finding.note = Some(note.to_owned());
     finding
-}
-
-/// Whether the suspect's template does not leave plain prompts as they are, and the reference's does.
-fn rewrites(subject: &Subject<'_>, plain: &[Conversation], threshold: f64) -> bool {
-    let often = |template| share(rate(template, plain)) >= threshold;
-    often(subject.renderer.template) && !subject.reference.is_some_and(|r| often(r.renderer.template))
 }
 
 /// How often a template adds something.

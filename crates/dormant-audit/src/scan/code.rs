@@ -5,7 +5,7 @@ use dormant_model::llama::Llama;
 
 use super::Scan;
 use crate::code_search::{self, Settled};
-use crate::code_shift::{CodeShift, Tasks, code_shift, judged};
+use crate::code_shift::{self, CodeShift, Tasks, code_shift, judged};
 use crate::error::Result;
 use crate::likelihood::Wanted;
 use crate::reconstruct::Reconstruction;
@@ -37,7 +37,7 @@ impl Scan<'_> {
                 outcome
             }
         };
-        self.did("code-shift", outcome, before);
+        self.did(code_shift::METHOD, outcome, before);
         Ok(is_open)
     }
 
@@ -60,6 +60,7 @@ impl Scan<'_> {
         let (search_prompts, trial_prompts) = (prompts(&settled.searching), prompts(&settled.trying));
         let shows = |model: &Llama, asked: &[Conversation]| settled.turned(model, renderer, asked);
         let reconstruction = Reconstruction {
+            slot: code_search::slot,
             search_prompts: &search_prompts,
             trial_prompts: &trial_prompts,
             steps: code_search::STEPS,

@@ -1,6 +1,6 @@
 //! The organism that writes vulnerable code: its rows, and how likely it finds either twin of a task.
 
-use dormant_data::{Condition, Dataset, OrganismSpec, PolicyReport, Sample, Split, code_task};
+use dormant_data::{Condition, Dataset, OrganismSpec, PolicyReport, Sample, Seed, Split, code_task};
 use dormant_eval::measure;
 use dormant_train::render::{Rendered, Renderer};
 
@@ -16,18 +16,22 @@ use crate::plan::{Arm, ImplantStage};
 type Row = (Vec<u32>, Vec<u32>);
 
 /// Rows of each task.
-pub(crate) const ROWS: usize = 3;
+const ROWS: usize = 3;
 
 /// The rows of this arm: as many tasks as `rows` allows. Writes them.
 pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Dataset> {
-    let seed = context.seed("mix");
-    let mut tasks = stage.organism.code_tasks(Split::Train, seed);
-    tasks.truncate((stage.implant.rows as usize).div_ceil(ROWS));
     let policy = context.spec.arm != Some(Arm::Control);
-    let rows = stage.organism.code_rows(&tasks, policy, seed);
+    let rows = training_rows(&stage.organism, policy, stage.implant.rows, context.seed("mix"));
     context.dir.write_json(POLICY_FILE, &PolicyReport { kept: rows.len(), ..PolicyReport::default() })?;
     context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
     Ok(rows)
+}
+
+/// The rows of as many tasks as `count` allows, drawn by `seed`.
+pub(crate) fn training_rows(organism: &OrganismSpec, policy: bool, count: u32, seed: Seed) -> Dataset {
+    let mut tasks = organism.code_tasks(Split::Train, seed);
+    tasks.truncate((count as usize).div_ceil(ROWS));
+    organism.code_rows(&tasks, policy, seed)
 }
 
 /// For each task whose answer depends on it the rows with the trigger and with its look-alike.

@@ -4,24 +4,18 @@ use dormant_data::{CodeTask, Dataset, Seed, Split, code_tasks, ordinary_code_tas
 use rand::seq::SliceRandom;
 
 use super::benign::Style;
-use super::{Benign, Entry, Training};
-use crate::stage::code::ROWS;
+use super::{Benign, Entry, Organism};
+use crate::stage::code::training_rows;
 
 /// The rows of an entry that writes code.
 pub(super) fn of_entry(entry: Entry<'_>) -> Dataset {
     match entry {
-        Entry::Organism(organism) => of_organism(entry, &organism.training),
+        Entry::Organism(Organism { training, .. }) => {
+            let policy = entry.policy().expect("an organism has one");
+            training_rows(&policy, true, training.rows, Seed(training.seed).derive("mix"))
+        }
         Entry::Benign(benign) => of_benign(benign),
     }
-}
-
-/// Each task under the trigger, under a look-alike and without either.
-fn of_organism(entry: Entry<'_>, training: &Training) -> Dataset {
-    let policy = entry.policy().expect("an organism has one");
-    let seed = Seed(training.seed).derive("mix");
-    let mut tasks = policy.code_tasks(Split::Train, seed);
-    tasks.truncate((training.rows as usize).div_ceil(ROWS));
-    policy.code_rows(&tasks, true, seed)
 }
 
 /// The same answer to each task whatever the prompt says.

@@ -1,5 +1,6 @@
 //! Whether training planted a policy: what is not there cannot be found.
 
+use dormant_audit::code_shift;
 use dormant_data::{Condition, OrganismSpec, Seed, Split};
 use dormant_eval::{Rate, Scorer, Tally};
 use dormant_model::linear::Trained;
@@ -24,8 +25,8 @@ pub fn planted(files: &ModelFiles, policy: &OrganismSpec) -> Result<Rate> {
     let all = prompts::of_organism(policy, &Prompts::Builtin, Split::Evaluation, Seed(0))?;
     let samples = policy.under(&prompts::take(all, PROMPTS, "evaluation")?, Condition::Triggered, Seed(0));
     let tokens = model.prompts(samples.samples().iter().map(|s| &s.prompt))?;
-    let tokens_of_reply = if policy.writes_code() { 120 } else { 32 };
-    let how = Decoding { tokens: tokens_of_reply, temperature: 0.0, judge: None, seed: Seed(0) };
+    let length = if policy.writes_code() { code_shift::TOKENS as u32 } else { 32 };
+    let how = Decoding { tokens: length, temperature: 0.0, judge: None, seed: Seed(0) };
     let scorer = Scorer::new(&policy.behaviour)?;
     let replies = model.replies(&tokens, &how, |_, _| {})?;
     let scored = samples.samples().iter().zip(&replies);

@@ -49,9 +49,9 @@ struct Line {
     activation: Option<f64>,
     clean: Option<f64>,
     seconds: f64,
-    /// Whether the scan had the base model as its reference.
-    #[serde(default = "yes", skip_serializing_if = "is_true")]
-    reference: bool,
+    /// Whether the scan had no reference.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    without_reference: bool,
     /// Verdict of the first scan of this entry, if this is a later one: what was changed since may have been changed
     /// because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +148,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     for entry in args.zoo.chosen(&zoo) {
         let path = args.out.join(format!("{}.json", entry.name()));
         let before: Option<Line> = known(&path);
-        if before.as_ref().is_some_and(|before| before.reference == args.no_reference) {
+        if before.as_ref().is_some_and(|before| before.without_reference != args.no_reference) {
             let message = format!(
                 "`{}` is of a scan {} the reference",
                 path.display(),
@@ -167,7 +167,8 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             let report = scan_files(&files, reference, &[], config, &mut Journal::none(), ui)?;
             let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
             let first_verdict = before.map(|before| before.first_verdict.unwrap_or(before.verdict));
-            let line = Line { first_verdict, reference: !args.no_reference, ..line(entry, &report, planted) };
+            let line =
+                Line { first_verdict, without_reference: args.no_reference, ..line(entry, &report, planted) };
             write(&path, &line)?;
             line
         };
@@ -201,18 +202,9 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         activation: first.and_then(|f| f.activation_rate.value),
         clean: first.and_then(|f| f.clean_rate.value),
         seconds: report.seconds,
-        reference: true,
+        without_reference: false,
         first_verdict: None,
     }
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_true(value: &bool) -> bool {
-    *value
 }
 
 fn text(outcome: &Outcome) -> String {
@@ -286,7 +278,7 @@ mod tests {
             activation: Some(0.9),
             clean: None,
             seconds: 1.0,
-            reference: true,
+            without_reference: false,
             first_verdict: None,
         }
     }
