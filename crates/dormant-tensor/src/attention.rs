@@ -10,7 +10,7 @@
 
 use rayon::prelude::*;
 
-use crate::gemm::{Factors, PANEL, Tile, narrow_tile, tile};
+use crate::gemm::{Factors, PANEL, Tile, narrow_tile, span, tile};
 use crate::shared::Shared;
 use crate::simd::{exp_sum, max, vectorised};
 
@@ -131,16 +131,17 @@ fn check(
             key.len <= key.capacity && key.panels.len() >= heads.panel_floats(key.capacity),
             "short panels"
         );
-        let end = if key.len == 0 { 0 } else { (key.len - 1) * key.value_stride + heads.kv * heads.dim };
-        assert!(key.values.len() >= end, "short values");
+        let end = span(key.len, key.value_stride, heads.kv * heads.dim);
+        assert!(end.is_some_and(|end| key.values.len() >= end), "short values");
     }
+    assert!(q_stride >= heads.query * heads.dim, "rows without all query heads");
+    let queried = out_rows.checked_mul(q_stride);
+    assert!(queried.is_some_and(|queried| queried <= q.len()), "short queries");
     for query in queries {
         let own = query.chain.last().expect("a chain ends with the segment itself");
         assert!(query.len <= keys[*own].len, "queries without keys");
-        assert!(
-            query.row + query.len <= out_rows && out_rows * q_stride <= q.len(),
-            "query rows out of range"
-        );
+        let end = query.row.checked_add(query.len);
+        assert!(end.is_some_and(|end| end <= out_rows), "query rows out of range");
     }
 }
 

@@ -28,6 +28,7 @@ pub fn attention_backward(
     let stride = (heads.query + 2 * heads.kv) * heads.dim;
     check(heads, qkv, stride, keys, segments, d_out.len() / (heads.query * heads.dim));
     assert_eq!(qkv.len(), d_qkv.len(), "attention_backward: lengths differ");
+    check_keys(keys, segments);
     d_qkv.par_chunks_mut(crate::simd::CHUNK).for_each(|x| x.fill(0.0));
     let value_panels = value_panels(heads, qkv, stride, segments);
     let groups = groups(segments, keys);
@@ -54,6 +55,18 @@ pub fn attention_backward(
         .collect();
     for ((kv, _), sum) in tasks.iter().zip(&sums) {
         pass.add_private(*kv, sum, d_qkv);
+    }
+}
+
+/// The sums over the keys of a segment go to its own rows, of which there are as many.
+fn check_keys(keys: &[KeySegment<'_>], segments: &[QuerySegment]) {
+    assert_eq!(keys.len(), segments.len(), "attention_backward: not one key segment for each segment");
+    for (index, (key, segment)) in keys.iter().zip(segments).enumerate() {
+        assert_eq!(segment.chain.last(), Some(&index), "a chain ends with the segment itself");
+        assert!(
+            key.len == segment.len && key.capacity == segment.len,
+            "attention_backward: keys from outside of the batch"
+        );
     }
 }
 

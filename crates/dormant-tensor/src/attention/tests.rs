@@ -152,3 +152,38 @@ fn gradients_match_finite_differences() {
         );
     }
 }
+
+#[test]
+#[should_panic(expected = "rows without all query heads")]
+fn rows_too_short_for_the_query_heads_are_refused() {
+    let qkv = values(5 * STRIDE);
+    let segments = vec![QuerySegment { row: 0, len: 5, chain: vec![0] }];
+    let panels = panels(&qkv, &segments);
+    let keys = key_segments(&qkv, &segments, &panels);
+    let width = HEADS.query * HEADS.dim;
+    attention(HEADS, &qkv, width - 1, &keys, &segments, &mut vec![0.0; 5 * width]);
+}
+
+#[test]
+#[should_panic(expected = "short values")]
+fn values_whose_end_cannot_be_counted_are_refused() {
+    let qkv = values(5 * STRIDE);
+    let segments = vec![QuerySegment { row: 0, len: 5, chain: vec![0] }];
+    let panels = panels(&qkv, &segments);
+    let mut keys = key_segments(&qkv, &segments, &panels);
+    keys[0].value_stride = usize::MAX / 4 + 1;
+    let mut out = vec![0.0; 5 * HEADS.query * HEADS.dim];
+    attention(HEADS, &qkv, STRIDE, &keys, &segments, &mut out);
+}
+
+#[test]
+#[should_panic(expected = "keys from outside of the batch")]
+fn gradients_of_keys_that_are_not_in_the_batch_are_refused() {
+    let qkv = values(7 * STRIDE);
+    let all = vec![QuerySegment { row: 0, len: 7, chain: vec![0] }];
+    let panels = panels(&qkv, &all);
+    let keys = key_segments(&qkv, &all, &panels);
+    let last = vec![QuerySegment { row: 5, len: 2, chain: vec![0] }];
+    let d_out = values(7 * HEADS.query * HEADS.dim);
+    attention_backward(HEADS, &qkv, &keys, &last, &d_out, &mut vec![0.0; qkv.len()]);
+}

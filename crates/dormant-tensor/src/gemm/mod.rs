@@ -45,8 +45,12 @@ impl<'a> View<'a> {
     /// # Panics
     /// If `data` is too short.
     pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        let needed = if rows == 0 { 0 } else { (rows - 1) * row_stride + columns };
-        assert!(data.len() >= needed, "view [{rows}, {columns}] needs {needed} elements, got {}", data.len());
+        let needed = span(rows, row_stride, columns);
+        assert!(
+            needed.is_some_and(|needed| data.len() >= needed),
+            "view [{rows}, {columns}] with rows {row_stride} apart has too few elements, {}",
+            data.len()
+        );
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
@@ -64,6 +68,14 @@ impl<'a> View<'a> {
 
     fn at(&self, i: usize, p: usize) -> f32 {
         self.data[i * self.row_stride + p * self.column_stride]
+    }
+}
+
+/// Elements from the first to the last of a matrix whose rows are `stride` apart, if they can be counted.
+pub(crate) fn span(rows: usize, stride: usize, columns: usize) -> Option<usize> {
+    match rows.checked_sub(1) {
+        Some(before) => before.checked_mul(stride)?.checked_add(columns),
+        None => Some(0),
     }
 }
 

@@ -173,3 +173,9 @@ fn a_row_does_not_depend_on_the_other_rows() {
         }
     }
 }
+
+#[test]
+#[should_panic(expected = "too few elements")]
+fn a_view_whose_end_cannot_be_counted_is_refused() {
+    View::strided(&[0.0; 4], usize::MAX / 2 + 2, 1, 2);
+}
