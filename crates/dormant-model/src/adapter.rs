@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::adapter_files::{
-    AdapterConfig, AdapterTensor, Magnitude, Matrix, SavedTensor, read_adapter, read_saved, write_adapter,
+    AdapterConfig, AdapterTensor, EMBEDDING, HEAD, Magnitude, Matrix, SavedTensor, read_adapter, read_saved,
+    write_adapter,
 };
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::linear::Trained;
+use crate::linear::{Part, Trained};
 use crate::llama::{Llama, LoadOptions};
 use crate::lora::LoraPair;
 
@@ -47,7 +48,7 @@ impl Adapter {
     /// The adapter that does what `self` and then `other` do: ranks add up, and the scales move into B.
     ///
     /// # Errors
-    /// [`Error::AdapterMergesOnly`].
+    /// [`Error::AdapterMergesOnly`]; [`Error::AdapterShape`] for adapters of different models.
     pub fn then(&self, other: &Self) -> Result<Self> {
         self.only_factors()?;
         other.only_factors()?;
@@ -55,13 +56,12 @@ impl Adapter {
         let modules: BTreeSet<&String> =
             self.tensors.iter().chain(&other.tensors).map(|t| &t.module).collect();
         let stacked = |module: &&String| stack([self.part(module), other.part(module)], module, rank);
-        let tensors: Vec<AdapterTensor> = modules.iter().map(stacked).collect();
-        let config = AdapterConfig::new(
-            rank,
-            rank as f64,
-            targets(&tensors),
-            self.config.base_model_name_or_path.clone(),
-        );
+        let tensors = modules.iter().map(stacked).collect::<Result<Vec<AdapterTensor>>>()?;
+        let base = self.config.base_model_name_or_path.clone();
+        let mut config = AdapterConfig::new(rank, rank as f64, targets(&tensors), base);
+        for tensor in &tensors {
+            config.set_scale(&tensor.module, tensor.a.rows, tensor.a.rows as f64);
+        }
         Ok(Self { config, tensors, saved: Vec::new() })
     }
 
@@ -70,7 +70,7 @@ impl Adapter {
     /// # Errors
     /// [`Error::AdapterMergesOnly`].
     pub fn only_factors(&self) -> Result<()> {
-        let saved = self.saved.iter().map(|t| (t.name.clone(), "a weight of its own (`modules_to_save`)"));
+        let saved = self.saved.iter().map(|t| (t.name.clone(), "a weight of its own"));
         let other = self.tensors.iter().filter_map(|t| match &t.magnitude {
             Some(_) => Some((t.module.clone(), "norms of its own (DoRA)")),
             None if t.module == EMBEDDING => Some((t.module.clone(), "a change of the embeddings")),
@@ -82,20 +82,35 @@ impl Adapter {
         }
     }
 
-    /// Whether embedding and output layer are no longer one.
+    /// Whether embedding and output layer are no longer one, or are said to be one by two weights.
     fn unties(&self) -> bool {
         let ends = [EMBEDDING, HEAD];
         let saved = self.saved.iter().filter_map(|t| t.name.strip_suffix(".weight"));
         saved.chain(self.tensors.iter().map(|t| t.module.as_str())).any(|module| ends.contains(&module))
     }
 
-    fn saved(&self, name: &str, expected: &[usize]) -> Result<Option<Vec<f32>>> {
-        let Some(saved) = self.saved.iter().find(|t| t.name == name) else { return Ok(None) };
+    /// What takes the place of the model's weight `name`. PEFT copies a weight below factors into the model's, and so into the
+    /// one that is `tied` to it.
+    fn saved(&self, name: &str, expected: &[usize], tied: bool) -> Result<Option<&SavedTensor>> {
+        let of = |name: &str| self.saved.iter().find(move |t| t.name == name);
+        let partner = match name {
+            EMBEDDING_WEIGHT => of(HEAD_WEIGHT),
+            HEAD_WEIGHT => of(EMBEDDING_WEIGHT),
+            _ => None,
+        };
+        let partner = partner.filter(|t| tied && t.is_base);
+        let own = of(name);
+        if let (Some(SavedTensor { is_base: true, values, .. }), Some(partner)) = (own, partner)
+            && !is_equal(values, &partner.values)
+        {
+            return Err(Error::AdapterTied);
+        }
+        let Some(saved) = own.or(partner) else { return Ok(None) };
         if saved.shape != expected {
             let (found, expected) = (saved.shape.clone(), expected.to_vec());
-            return Err(Error::AdapterSavedShape { tensor: name.to_owned(), found, expected });
+            return Err(Error::AdapterSavedShape { tensor: saved.name.clone(), found, expected });
         }
-        Ok(Some(saved.values.clone()))
+        Ok(Some(saved))
     }
 
     fn part(&self, module: &str) -> Option<(&AdapterTensor, f32)> {
@@ -115,9 +130,13 @@ impl Adapter {
     }
 }
 
-/// The two layers that may share a weight.
-const EMBEDDING: &str = "model.embed_tokens";
-const HEAD: &str = "lm_head";
+/// The two weights that may be one.
+const EMBEDDING_WEIGHT: &str = "model.embed_tokens.weight";
+const HEAD_WEIGHT: &str = "lm_head.weight";
+
+fn is_equal(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
 
 /// Scales the rows or columns of a weight, `[output, input]`, to the norms given. One that is zero stays so.
 fn scale_to(magnitude: &Magnitude, weight: &mut [f32], input: usize) {
@@ -142,14 +161,20 @@ fn scale_to(magnitude: &Magnitude, weight: &mut [f32], input: usize) {
     }
 }
 
-/// `[A1; A2; 0]` and `[s1 B1, s2 B2, 0]`, of rank `rank`.
-fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, rank: usize) -> AdapterTensor {
-    let first = parts.iter().flatten().next().expect("the module is in one of the two").0;
-    let (input, output) = (first.a.columns, first.b.rows);
+/// `[A1; A2; 0]` and `[s1 B1, s2 B2, 0]`, of rank `least` or, where the two have more rows together, of as many.
+fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, least: usize) -> Result<AdapterTensor> {
+    let shape = |tensor: &AdapterTensor| [tensor.b.rows, tensor.a.columns];
+    let parts: Vec<(&AdapterTensor, f32)> = parts.into_iter().flatten().collect();
+    let [output, input] = shape(parts[0].0);
+    if let Some((other, _)) = parts.iter().find(|(tensor, _)| shape(tensor) != [output, input]) {
+        let (module, found, expected) = (module.to_owned(), shape(other), [output, input]);
+        return Err(Error::AdapterShape { module, found, expected });
+    }
+    let rank = parts.iter().map(|(tensor, _)| tensor.a.rows).sum::<usize>().max(least);
     let mut a = Vec::with_capacity(rank * input);
     let mut b = vec![0.0; output * rank];
     let mut start = 0;
-    for (tensor, scale) in parts.into_iter().flatten() {
+    for (tensor, scale) in parts {
         a.extend_from_slice(&tensor.a.values);
         for (row, values) in b.chunks_exact_mut(rank).zip(tensor.b.values.chunks_exact(tensor.b.columns)) {
             row[start..].iter_mut().zip(values).for_each(|(b, v)| *b = v * scale);
@@ -159,7 +184,7 @@ fn stack(parts: [Option<(&AdapterTensor, f32)>; 2], module: &str, rank: usize) -
     a.resize(rank * input, 0.0);
     let a = Matrix { rows: rank, columns: input, values: a };
     let b = Matrix { rows: output, columns: rank, values: b };
-    AdapterTensor::new(module.to_owned(), a, b)
+    Ok(AdapterTensor::new(module.to_owned(), a, b))
 }
 
 fn targets(tensors: &[AdapterTensor]) -> Vec<String> {
@@ -182,15 +207,18 @@ impl Llama {
         let used = |name: &str| merged.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
         let mut config = checkpoint.config().clone();
         let tied = config.tie_word_embeddings;
+        if tied {
+            check_tied(checkpoint)?;
+        }
         config.tie_word_embeddings &= !adapter.is_some_and(Adapter::unties);
         let model = Self::new(config, options, |name, shape| {
-            let saved = adapter.map_or(Ok(None), |a| a.saved(name, shape))?;
+            let saved = adapter.map_or(Ok(None), |a| a.saved(name, shape, tied))?;
             let mut weight = if let Some(saved) = saved {
-                used(name);
-                saved
+                used(&saved.name);
+                saved.values.clone()
             } else {
-                let head = tied && name == "lm_head.weight";
-                checkpoint.tensor_f32(if head { "model.embed_tokens.weight" } else { name }, shape)?
+                let head = tied && name == HEAD_WEIGHT;
+                checkpoint.tensor_f32(if head { EMBEDDING_WEIGHT } else { name }, shape)?
             };
             if let (Some(adapter), Some(module), &[output, input]) =
                 (adapter, name.strip_suffix(".weight"), shape)
@@ -232,18 +260,20 @@ impl Llama {
 
     /// The adapters beside the weights, if there are any. `base` names the model that they belong to.
     pub fn adapter(&self, base: &str) -> Option<Adapter> {
-        let mut tensors = Vec::new();
-        let mut shape = None;
-        for part in self.linears().flat_map(|l| &l.parts) {
-            let Some(lora) = &part.lora else { continue };
-            shape = Some((lora.rank, lora.scale));
+        let alpha = |lora: &LoraPair| f64::from(lora.scale) * lora.rank as f64;
+        let parts = self.linears().flat_map(|l| &l.parts);
+        let adapted: Vec<_> = parts.filter_map(|part| Some((part, part.lora.as_ref()?))).collect();
+        let (_, last) = adapted.last()?;
+        let tensor = |(part, lora): &(&Part, &LoraPair)| {
             let a = Matrix { rows: lora.rank, columns: lora.a.shape[1], values: lora.a.value.clone() };
             let b = Matrix { rows: part.width, columns: lora.rank, values: lora.b.value.clone() };
-            tensors.push(AdapterTensor::new(part.module.clone(), a, b));
+            AdapterTensor::new(part.module.clone(), a, b)
+        };
+        let tensors: Vec<AdapterTensor> = adapted.iter().map(tensor).collect();
+        let mut config = AdapterConfig::new(last.rank, alpha(last), targets(&tensors), Some(base.to_owned()));
+        for (part, lora) in &adapted {
+            config.set_scale(&part.module, lora.rank, alpha(lora));
         }
-        let (rank, scale) = shape?;
-        let alpha = f64::from(scale) * rank as f64;
-        let config = AdapterConfig::new(rank, alpha, targets(&tensors), Some(base.to_owned()));
         Some(Adapter { config, tensors, saved: Vec::new() })
     }
 
@@ -255,6 +285,18 @@ impl Llama {
             parameters.map(|p| (p.name.clone(), p.shape.clone(), p.value.as_slice())).collect()
         })
     }
+}
+
+/// `transformers` 5 does not tie two weights that are both there and differ, whatever `config.json` says; versions before it do.
+fn check_tied(checkpoint: &Checkpoint) -> Result<()> {
+    let Some(shape) = checkpoint.shape(HEAD_WEIGHT) else { return Ok(()) };
+    let read = |name| checkpoint.tensor_f32(name, shape);
+    if checkpoint.shape(EMBEDDING_WEIGHT) == Some(shape)
+        && is_equal(&read(HEAD_WEIGHT)?, &read(EMBEDDING_WEIGHT)?)
+    {
+        return Ok(());
+    }
+    Err(Error::HeadNotTied { path: checkpoint.path().to_path_buf() })
 }
 
 fn all_used(adapter: Option<&Adapter>, used: &BTreeSet<String>) -> Result<()> {

@@ -4,8 +4,9 @@
 //! as far as it is `LoRA`, `rsLoRA` or `DoRA` on linear layers and embeddings. Anything else is refused by name.
 
 mod config;
+mod targets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,12 @@ use crate::atomic::atomic_write;
 use crate::checkpoint::refuse_pickles;
 use crate::checkpoint::safetensors::{SafetensorsFile, write_safetensors};
 use crate::error::{Error, Result};
+use targets::Targets;
+
+/// The embeddings, the one module of a model that is no linear layer and can be adapted.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens";
+/// The output layer, which may share its weight with the embeddings.
+pub(crate) const HEAD: &str = "lm_head";
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -26,6 +33,8 @@ const EMBEDDING_A: &str = ".lora_embedding_A";
 const EMBEDDING_B: &str = ".lora_embedding_B";
 const MAGNITUDE: &str = ".lora_magnitude_vector";
 const FACTORS: [&str; 5] = [SUFFIX_A, SUFFIX_B, EMBEDDING_A, EMBEDDING_B, MAGNITUDE];
+/// The module below the factors, whose weight PEFT saves by itself for embeddings and the output layer.
+const BASE_LAYER: &str = ".base_layer";
 
 /// An adapter that is damaged or uses something that is not supported.
 #[non_exhaustive]
@@ -70,6 +79,20 @@ pub enum AdapterError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+
+    /// A tensor that PEFT passes over when it loads the adapter, so that it would have an effect in this crate alone.
+    #[error(
+        "{}: PEFT does not load tensor `{tensor}`: {reason}; load the adapter with PEFT and save it again, which leaves \
+         the tensor out", path.display()
+    )]
+    Ignored {
+        /// The `adapter_model.safetensors`.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why it has no place.
+        reason: &'static str,
     },
 
     /// A tensor does not have the shape that rank and partner imply.
@@ -157,7 +180,7 @@ pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)
         refuse_pickles(folder)?;
     }
     let file = SafetensorsFile::open(&weights)?;
-    let tensors = modules(&file, &config)?
+    let tensors = modules(&file, &config, &Targets::new(&config, &config_path)?)?
         .into_iter()
         .map(|module| read_pair(&file, &config, module))
         .collect::<Result<Vec<_>>>()?;
@@ -167,18 +190,21 @@ pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)
     Ok((config, tensors))
 }
 
-/// A weight that was trained as a whole and takes the place of the model's.
+/// A weight that takes the place of the model's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedTensor {
     /// Its name in the model, as `lm_head.weight`.
     pub name: String,
+    /// Whether it is the weight below factors (`base_layer`), which also replaces the one that the model ties to it. What was
+    /// trained as a whole (`modules_to_save`) is no longer tied.
+    pub is_base: bool,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its values, row-major.
     pub values: Vec<f32>,
 }
 
-/// Reads the weights of an adapter folder that PEFT calls `modules_to_save`, sorted by name.
+/// Reads the whole weights of an adapter folder, sorted by name: those of `modules_to_save`, and those below factors.
 ///
 /// # Errors
 /// As [`read_adapter`].
@@ -186,43 +212,78 @@ pub fn read_saved(folder: &Path, config: &AdapterConfig) -> Result<Vec<SavedTens
     let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
     let mut saved = Vec::new();
     for tensor in file.tensor_names() {
-        let Some(name) = saved_name(&tensor, config) else { continue };
+        let Some(SavedName { module, kind, is_base }) = saved_name(&tensor, config) else { continue };
         let values = finite(&file, &tensor)?;
         let shape = file.shape(&tensor).unwrap_or_default().to_vec();
-        saved.push(SavedTensor { name, shape, values });
+        saved.push(SavedTensor { name: format!("{module}.{kind}"), is_base, shape, values });
     }
     saved.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(saved)
 }
 
-/// The name in the model of a tensor that belongs to a module that was trained as a whole.
-fn saved_name(tensor: &str, config: &AdapterConfig) -> Option<String> {
-    let (module, kind) = tensor.strip_prefix(PREFIX)?.rsplit_once('.')?;
-    let module = module.strip_suffix(".modules_to_save").unwrap_or(module);
-    config.saves(module).then(|| format!("{module}.{kind}"))
+/// What a tensor that takes the place of a weight stands for.
+struct SavedName<'a> {
+    module: &'a str,
+    /// `weight` or `bias`.
+    kind: &'a str,
+    is_base: bool,
 }
 
-/// The modules that have a factor in the file, sorted.
-fn modules(file: &SafetensorsFile, config: &AdapterConfig) -> Result<Vec<String>> {
-    let mut modules = Vec::new();
-    for tensor in file.tensor_names().into_iter().filter(|name| saved_name(name, config).is_none()) {
-        let name = tensor.strip_prefix(PREFIX).unwrap_or_default();
-        let mut known = FACTORS.iter().filter(|suffix| config.use_dora || **suffix != MAGNITUDE);
-        let module = known.find_map(|suffix| name.strip_suffix(suffix));
-        match module.filter(|module| !module.is_empty()) {
-            Some(module) => modules.push(module.to_owned()),
-            None => return Err(AdapterError::TensorName { path: file.path().to_path_buf(), tensor }.into()),
+fn saved_name<'a>(tensor: &'a str, config: &AdapterConfig) -> Option<SavedName<'a>> {
+    let (module, kind) = tensor.strip_prefix(PREFIX)?.rsplit_once('.')?;
+    if !["weight", "bias"].contains(&kind) {
+        return None;
+    }
+    match module.strip_suffix(BASE_LAYER) {
+        Some(module) => Some(SavedName { module, kind, is_base: true }),
+        None => config.saves(module).then_some(SavedName { module, kind, is_base: false }),
+    }
+}
+
+/// The modules that have a factor in the file, sorted. Whatever PEFT would not load is refused.
+fn modules(file: &SafetensorsFile, config: &AdapterConfig, targets: &Targets<'_>) -> Result<Vec<String>> {
+    let mut modules = BTreeSet::new();
+    for tensor in file.tensor_names() {
+        let path = || file.path().to_path_buf();
+        let saved = saved_name(&tensor, config);
+        let factor = factor_name(&tensor, config);
+        let (module, misplaced) = match (&saved, factor) {
+            (Some(SavedName { is_base: false, .. }), _) => continue,
+            (Some(SavedName { module, .. }), _) => (*module, None),
+            (None, Some((module, suffix))) => (module, misplaced(module, suffix)),
+            (None, None) => return Err(AdapterError::TensorName { path: path(), tensor }.into()),
+        };
+        if let Some(reason) = misplaced.or_else(|| targets.objection(module)) {
+            return Err(AdapterError::Ignored { path: path(), tensor, reason }.into());
+        }
+        if saved.is_none() {
+            modules.insert(module.to_owned());
         }
     }
-    modules.sort_unstable();
-    modules.dedup();
-    Ok(modules)
+    Ok(modules.into_iter().collect())
+}
+
+/// The module and the end of the name of a factor.
+fn factor_name<'a>(tensor: &'a str, config: &AdapterConfig) -> Option<(&'a str, &'static str)> {
+    let name = tensor.strip_prefix(PREFIX)?;
+    let mut known = FACTORS.into_iter().filter(|suffix| config.use_dora || *suffix != MAGNITUDE);
+    let factor = known.find_map(|suffix| Some((name.strip_suffix(suffix)?, suffix)));
+    factor.filter(|(module, _)| !module.is_empty())
+}
+
+/// Why a factor of this kind has no place in the module, if it has none.
+fn misplaced(module: &str, suffix: &str) -> Option<&'static str> {
+    match (suffix, module == EMBEDDING) {
+        (EMBEDDING_A | EMBEDDING_B, false) => Some("only embeddings have factors of this kind"),
+        (SUFFIX_A | SUFFIX_B, true) => Some("embeddings have no factors of this kind"),
+        _ => None,
+    }
 }
 
 fn read_pair(file: &SafetensorsFile, config: &AdapterConfig, module: String) -> Result<AdapterTensor> {
     let rank = config.rank(&module);
     let name = |suffix: &str| format!("{PREFIX}{module}{suffix}");
-    let is_embedding = file.shape(&name(EMBEDDING_A)).is_some();
+    let is_embedding = module == EMBEDDING;
     let [name_a, name_b] =
         if is_embedding { [EMBEDDING_A, EMBEDDING_B] } else { [SUFFIX_A, SUFFIX_B] }.map(name);
     let a = read_matrix(file, &name_a)?;

@@ -5,12 +5,15 @@
 
 mod jinja;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use minijinja::value::Serde;
-use minijinja::{Environment, context};
+use minijinja::{Environment, Value, context};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -23,8 +26,14 @@ const CHATML: &str = "{% for message in messages %}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 const NAME: &str = "chat template";
+/// The special tokens that `transformers` 5 shows to a template, as far as the tokenizer has them.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 const MAX_OUTPUT_BYTES: usize = 8 << 20;
+/// Address space for the stack of one rendering, used as far as a template needs it. Half a million lists within each other are
+/// what its budget can pay for, and 500 bytes for each are enough to print, compare or drop them.
+const STACK_BYTES: usize = 512 << 20;
 
 /// A chat template that is damaged, hostile, or refuses a conversation.
 #[non_exhaustive]
@@ -37,6 +46,13 @@ pub enum ChatTemplateError {
     /// The template failed, ran out of its budget, or refused the messages.
     #[error("the chat template cannot render these messages")]
     Render(#[source] minijinja::Error),
+
+    /// The system gives no stack to render on.
+    #[error(
+        "the chat template cannot be rendered, because the system refuses a stack of {} MiB; allow the process more address \
+         space (`ulimit -v`)", STACK_BYTES >> 20
+    )]
+    Stack(#[source] io::Error),
 
     /// The template or its output is too long.
     #[error("the chat template's {what} has {found} bytes; at most {limit} are accepted")]
@@ -62,8 +78,8 @@ pub enum ChatTemplateError {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
-    bos: String,
-    eos: String,
+    /// Texts of special tokens, by the names under which a template sees them.
+    tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
@@ -73,6 +89,11 @@ impl ChatTemplate {
     /// # Errors
     /// [`ChatTemplateError::Syntax`] or [`ChatTemplateError::TooLong`].
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        let tokens = [("bos_token", bos), ("eos_token", eos)];
+        Self::with_tokens(source, tokens.map(|(name, text)| (name.to_owned(), text.to_owned())).into())
+    }
+
+    fn with_tokens(source: &str, tokens: BTreeMap<String, String>) -> Result<Self> {
         if source.len() > MAX_SOURCE_BYTES {
             let (found, limit) = (source.len(), MAX_SOURCE_BYTES);
             return Err(ChatTemplateError::TooLong { what: "source", found, limit }.into());
@@ -81,7 +102,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, jinja::without_generation_tags(source))
             .map_err(ChatTemplateError::Syntax)?;
-        Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { environment, source: source.to_owned(), tokens })
     }
 
     /// The `ChatML` template, without a default system prompt.
@@ -104,19 +125,18 @@ impl ChatTemplate {
     /// cannot be used.
     pub fn in_folder(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join("tokenizer_config.json");
-        let config = match read_optional(&path)? {
-            Some(text) => serde_json::from_str(&text).map_err(Error::json(&path))?,
-            None => Json::Null,
-        };
+        let config = read_json(&path)?;
         let source = match read_optional(&folder.join("chat_template.jinja"))? {
             Some(source) => Some(source),
             None => template_field(&config["chat_template"], path)?,
         };
-        let token = |field: &str| match &config[field] {
-            Json::Object(token) => token.get("content").and_then(Json::as_str).unwrap_or_default().to_owned(),
-            token => token.as_str().unwrap_or_default().to_owned(),
-        };
-        source.map(|source| Self::new(&source, &token("bos_token"), &token("eos_token"))).transpose()
+        let Some(source) = source else { return Ok(None) };
+        let mut tokens = special_tokens(&config);
+        // As in `transformers`, an older file counts as long as the newer one does not list its tokens.
+        if config["added_tokens_decoder"].is_null() {
+            tokens.extend(special_tokens(&read_json(&folder.join("special_tokens_map.json"))?));
+        }
+        Self::with_tokens(&source, tokens).map(Some)
     }
 
     /// The template in the metadata of a GGUF file, else `ChatML`.
@@ -151,18 +171,25 @@ impl ChatTemplate {
         let context = context! {
             messages => Serde(messages),
             add_generation_prompt,
-            bos_token => self.bos.as_str(),
-            eos_token => self.eos.as_str(),
             tools => (),
             documents => (),
+            ..Value::from_pairs(self.tokens.iter().map(|(name, text)| (name.as_str(), text.as_str())))
         };
-        let text = template.render(context).map_err(ChatTemplateError::Render)?;
+        let text = on_large_stack(|| template.render(context))?.map_err(ChatTemplateError::Render)?;
         if text.len() > MAX_OUTPUT_BYTES {
             let (found, limit) = (text.len(), MAX_OUTPUT_BYTES);
             return Err(ChatTemplateError::TooLong { what: "output", found, limit }.into());
         }
         Ok(text)
     }
+}
+
+/// Runs `work` where it may recurse deeply.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::result::Result<T, ChatTemplateError> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        thread.map_err(ChatTemplateError::Stack)?.join().map_err(|panic| resume_unwind(panic))
+    })
 }
 
 /// The field is a template, or a list `[{"name": "default", "template": …}, …]`.
@@ -178,6 +205,23 @@ fn template_field(field: &Json, path: PathBuf) -> Result<Option<String>> {
     match template {
         Some(source) => Ok(Some(source.to_owned())),
         None => Err(ChatTemplateError::NoDefault { path }.into()),
+    }
+}
+
+/// A token stands as a text, or as an object with its `content`.
+fn special_tokens(config: &Json) -> BTreeMap<String, String> {
+    let text = |name: &&str| match &config[*name] {
+        Json::Object(token) => token.get("content").and_then(Json::as_str),
+        token => token.as_str(),
+    };
+    SPECIAL_TOKENS.iter().filter_map(|name| Some(((*name).to_owned(), text(name)?.to_owned()))).collect()
+}
+
+/// The content of a file, or null if there is none.
+fn read_json(path: &Path) -> Result<Json> {
+    match read_optional(path)? {
+        Some(text) => serde_json::from_str(&text).map_err(Error::json(path)),
+        None => Ok(Json::Null),
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use gguf::ROPE_DIVISORS;
 pub use rope::RopeScaling;
 
 /// Family of decoder that a checkpoint belongs to. All share one computation; they differ in biases only.

@@ -89,6 +89,13 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
+    /// An adapter has two different weights for what the model has one for.
+    #[error(
+        "the adapter's `model.embed_tokens.base_layer.weight` and `lm_head.base_layer.weight` differ, but in the model the \
+         two are one, so that PEFT loads one over the other; load the adapter with PEFT and save it again"
+    )]
+    AdapterTied,
+
     /// An adapter that is more than factors of linear layers is to be trained on, changed or written.
     #[error(
         "the adapter has {what} at `{module}`, and can only be merged: merge it into its model with PEFT and use the \
@@ -204,6 +211,17 @@ pub enum Error {
         tensor: String,
     },
 
+    /// A checkpoint has two different weights for what its configuration says is one.
+    #[error(
+        "{}: `lm_head.weight` is not `model.embed_tokens.weight`, although `tie_word_embeddings` is true: versions of \
+         `transformers` differ in which one they use; set `tie_word_embeddings` to false in `config.json`, or take \
+         `lm_head.weight` out", path.display()
+    )]
+    HeadNotTied {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+
     /// The number of values given for a tensor differs from what its shape says.
     #[error("tensor `{tensor}` of shape {shape:?} was given {values} values")]
     TensorLength {
@@ -274,6 +292,20 @@ pub enum Error {
     /// The index of a sharded checkpoint places a tensor in a shard that lacks it.
     #[error("{}: tensor `{tensor}` is not in shard `{shard}`", path.display())]
     ShardLacksTensor {
+        /// The index.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The shard.
+        shard: String,
+    },
+
+    /// A shard holds a tensor that the index places elsewhere or nowhere. `transformers` loads all tensors of all shards.
+    #[error(
+        "{}: shard `{shard}` holds tensor `{tensor}`, which the index does not place there; which of its values counts \
+         depends on the program: load the model with `transformers` and save it again, if you trust it", path.display()
+    )]
+    ShardUnlistedTensor {
         /// The index.
         path: PathBuf,
         /// The tensor.

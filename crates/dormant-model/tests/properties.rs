@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use dormant_model::adapter::Adapter;
 use dormant_model::adapter_files::SavedTensor;
 use dormant_model::batch::Batch;
-use dormant_model::checkpoint::Checkpoint;
-use dormant_model::generate::{GenerateConfig, Reply, Request};
+use dormant_model::checkpoint::{Checkpoint, save_safetensors};
+use dormant_model::error::Error;
+use dormant_model::generate::{Finish, GenerateConfig, Reply, Request};
 use dormant_model::head::Target;
 use dormant_model::kv_cache::KvCache;
 use dormant_model::linear::Trained;
@@ -125,7 +126,109 @@ fn with_head(adapter: Adapter, factor: f32) -> Adapter {
     let all: Vec<u32> = (0..VOCABULARY).collect();
     let values: Vec<f32> = MODEL.embed(&all).iter().map(|x| x * factor).collect();
     let shape = vec![VOCABULARY as usize, values.len() / VOCABULARY as usize];
-    Adapter { saved: vec![SavedTensor { name: "lm_head.weight".to_owned(), shape, values }], ..adapter }
+    Adapter { saved: vec![saved("lm_head.weight", false, shape, values)], ..adapter }
+}
+
+fn saved(name: &str, is_base: bool, shape: Vec<usize>, values: Vec<f32>) -> SavedTensor {
+    SavedTensor { name: name.to_owned(), is_base, shape, values }
+}
+
+#[test]
+fn a_weight_below_factors_takes_the_place_of_both_that_are_tied() {
+    let shape = with_head(random_adapter(1, false, 1), 2.0).saved[0].shape.clone();
+    let values: Vec<f32> =
+        MODEL.embed(&(0..VOCABULARY).collect::<Vec<_>>()).iter().map(|x| -2.0 * x).collect();
+    let [embedding, head] = ["model.embed_tokens.weight", "lm_head.weight"]
+        .map(|name| saved(name, true, shape.clone(), values.clone()));
+    let adapter = |saved: Vec<SavedTensor>| Adapter { saved, ..random_adapter(1, false, 1) };
+    let both =
+        logits(&load(Trained::Nothing, Some(&adapter(vec![embedding.clone(), head.clone()]))), &[1, 2, 3]);
+    for one in [&embedding, &head] {
+        let one = load(Trained::Nothing, Some(&adapter(vec![one.clone()])));
+        assert!(bits(&logits(&one, &[1, 2, 3])) == bits(&both));
+    }
+    let mut other = head;
+    other.values[0] += 1.0;
+    let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    let options = LoadOptions::new(Precision::F32, Trained::Nothing);
+    let error = Llama::load_merged(&checkpoint, options, Some(&adapter(vec![embedding, other]))).unwrap_err();
+    assert!(matches!(error, Error::AdapterTied), "{error}");
+}
+
+/// `tiny-llama`, of which a copy says that the two ends are one, with an output layer all the same.
+fn with_tied_head(change: impl FnOnce(&mut [f32])) -> Result<Llama, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = Checkpoint::open(&fixture("tiny-llama")).unwrap();
+    let read = |name: &str| {
+        let shape = tiny.shape(name).unwrap().to_vec();
+        (name.to_owned(), shape.clone(), tiny.tensor_f32(name, &shape).unwrap())
+    };
+    let (_, shape, mut head) = read("model.embed_tokens.weight");
+    change(&mut head);
+    let tensors = tiny.tensor_names().into_iter().map(read);
+    let tensors = tensors.chain([("lm_head.weight".to_owned(), shape, head)]);
+    save_safetensors(folder.path(), tiny.config(), tensors, BTreeMap::new()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    Llama::load_merged(&checkpoint, LoadOptions::new(Precision::F32, Trained::Nothing), None)
+}
+
+#[test]
+fn an_output_layer_that_is_not_tied_though_the_configuration_says_so_is_refused() {
+    with_tied_head(|_| ()).unwrap();
+    let error = with_tied_head(|head| head[7] += 1.0).unwrap_err();
+    assert!(matches!(error, Error::HeadNotTied { .. }), "{error}");
+}
+
+/// The adapter with the factors of `q_proj` taken twice, at half their scale: what it does is the same.
+fn with_patterns(mut adapter: Adapter) -> Adapter {
+    let (rank, alpha) = (adapter.config.r, adapter.config.lora_alpha);
+    for tensor in adapter.tensors.iter_mut().filter(|t| t.module.ends_with("q_proj")) {
+        tensor.a.values = tensor.a.values.repeat(2);
+        tensor.a.rows *= 2;
+        let rows = tensor.b.values.chunks_exact(rank);
+        tensor.b.values = rows.flat_map(|row| row.repeat(2)).collect();
+        tensor.b.columns *= 2;
+    }
+    adapter.config.rank_pattern = [("q_proj".to_owned(), 2 * rank)].into_iter().collect();
+    adapter.config.alpha_pattern = [("q_proj".to_owned(), alpha)].into_iter().collect();
+    adapter
+}
+
+fn error_between(a: &[f32], b: &[f32]) -> f32 {
+    let scale = a.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn adapters_whose_modules_differ_in_rank_and_scale_add_up_and_are_written() {
+    let tokens = [1, 2, 3, 4, 5, 6];
+    let (first, second) = (random_adapter(3, false, 1), random_adapter(1, true, 2));
+    let patterned = with_patterns(first.clone());
+    let expected = logits(&with_adapter(&first.then(&second).unwrap()), &tokens);
+    for sum in [patterned.then(&second).unwrap(), second.then(&patterned).unwrap()] {
+        assert_eq!((sum.config.r, sum.config.rank("model.layers.0.self_attn.q_proj")), (4, 7));
+        let folder = tempfile::tempdir().unwrap();
+        sum.write(folder.path(), BTreeMap::new()).unwrap();
+        let read = Adapter::read(folder.path()).unwrap();
+        assert!(error_between(&expected, &logits(&with_adapter(&read), &tokens)) < 1e-5);
+    }
+    let beside = with_adapter(&patterned);
+    let again = beside.adapter("tiny-llama").unwrap();
+    assert!(bits(&logits(&with_adapter(&again), &tokens)) == bits(&logits(&beside, &tokens)));
+    let folder = tempfile::tempdir().unwrap();
+    again.write(folder.path(), BTreeMap::new()).unwrap();
+    let plain = second.then(&first).unwrap().config;
+    assert!(plain.rank_pattern.is_empty() && plain.alpha_pattern.is_empty());
+}
+
+#[test]
+fn adapters_of_different_models_do_not_add_up() {
+    let (first, mut second) = (random_adapter(3, false, 1), random_adapter(2, false, 2));
+    second.tensors[0].b.rows -= 1;
+    let rows = second.tensors[0].b.rows;
+    second.tensors[0].b.values.truncate(rows * 2);
+    let error = first.then(&second).unwrap_err();
+    assert!(matches!(&error, Error::AdapterShape { .. }), "{error}");
 }
 
 #[test]
@@ -169,6 +272,15 @@ fn saving_memory_changes_no_bit() {
 
 fn on_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+#[test]
+fn a_reply_ends_where_the_model_can_read_no_further() {
+    let positions = MODEL.max_positions();
+    let config = GenerateConfig::new(usize::MAX, Sampling::Greedy, Vec::new());
+    let prompt: Vec<u32> = (0..positions as u32 - 2).map(|i| i % VOCABULARY).collect();
+    let reply = &generate(&[Request { prompt, seed: 0 }], &config)[0];
+    assert_eq!((reply.tokens.len(), reply.finish), (3, Finish::Length));
 }
 
 proptest! {

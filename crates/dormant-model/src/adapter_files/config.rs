@@ -17,11 +17,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "eva_config",
     "corda_config",
     "lora_ga_config",
-    "kasa_config",
-    "ensure_weight_tying",
-    "exclude_modules",
-    "layers_pattern",
-    "layers_to_transform",
     "loftq_config",
     "megatron_core",
     "peft_version",
@@ -29,6 +24,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "revision",
     "runtime_config",
 ];
+
+/// Fields that only say which modules are adapted; [`Targets`](super::targets::Targets) reads them.
+const PLACEMENT: &[&str] = &["exclude_modules", "layers_pattern", "layers_to_transform"];
 
 /// The configuration of a `LoRA` adapter, with PEFT's names.
 #[expect(clippy::struct_excessive_bools, reason = "PEFT's own fields")]
@@ -140,12 +138,26 @@ impl AdapterConfig {
         alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
-    /// Whether `module` was trained as a whole.
+    /// Gives one module a rank and an α of its own, where they are not those of the others.
+    pub(crate) fn set_scale(&mut self, module: &str, rank: usize, alpha: f64) {
+        if rank != self.r {
+            self.rank_pattern.insert(module.to_owned(), rank);
+        }
+        if alpha.to_bits() != self.lora_alpha.to_bits() {
+            self.alpha_pattern.insert(module.to_owned(), alpha);
+        }
+    }
+
+    /// Whether `module` was trained as a whole. PEFT takes any end of its name, so that `norm` is all norms.
     pub fn saves(&self, module: &str) -> bool {
-        let is_end = |name: &String| {
-            module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        self.modules_to_save.iter().flatten().any(is_end)
+        self.modules_to_save.iter().flatten().any(|name| module.ends_with(name))
+    }
+
+    /// Whether `module` is one that `modules_to_save` names or a part of one: PEFT puts no factors there.
+    pub(super) fn saves_around(&self, module: &str) -> bool {
+        let parents = module.match_indices('.').map(|(end, _)| &module[..end]);
+        let saves = |module: &str| self.modules_to_save.iter().flatten().any(|name| is_end(module, name));
+        parents.chain([module]).any(saves)
     }
 
     /// Checks that the adapter means what this crate computes.
@@ -182,15 +194,13 @@ impl AdapterConfig {
         }
     }
 
-    /// PEFT takes the keys for regular expressions.
+    /// PEFT takes the names for regular expressions.
     fn reject_expressions(&self, path: &Path) -> Result<(), AdapterError> {
-        let is_name = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
-        let keys =
-            |field, keys: Vec<&String>| keys.into_iter().map(|key| (field, key.clone())).collect::<Vec<_>>();
-        let mut all = keys("rank_pattern", self.rank_pattern.keys().collect());
-        all.extend(keys("alpha_pattern", self.alpha_pattern.keys().collect()));
-        match all.into_iter().find(|(_, key)| !is_name(key)) {
-            Some((field, key)) => Err(unsupported(path, field, key, "a plain module name as key")),
+        let ranks = self.rank_pattern.keys().map(|key| ("rank_pattern", key));
+        let alphas = self.alpha_pattern.keys().map(|key| ("alpha_pattern", key));
+        let saved = self.modules_to_save.iter().flatten().map(|name| ("modules_to_save", name));
+        match ranks.chain(alphas).chain(saved).find(|(_, key)| !is_name(key)) {
+            Some((field, key)) => Err(unsupported(path, field, format!("{key:?}"), "plain module names")),
             None => Ok(()),
         }
     }
@@ -205,7 +215,11 @@ impl AdapterConfig {
         };
         let mut other = self.other.iter();
         match other.find(|(field, value)| {
-            used(value) && *field != "init_lora_weights" && !WITHOUT_EFFECT.contains(&field.as_str())
+            let field = field.as_str();
+            used(value)
+                && field != "init_lora_weights"
+                && !WITHOUT_EFFECT.contains(&field)
+                && !PLACEMENT.contains(&field)
         }) {
             Some((field, value)) => Err(unsupported(path, field, value.to_string(), "null or false")),
             None => Ok(()),
@@ -236,13 +250,23 @@ impl AdapterConfig {
     }
 }
 
-fn unsupported(path: &Path, field: &str, found: String, expected: &'static str) -> AdapterError {
+pub(super) fn unsupported(path: &Path, field: &str, found: String, expected: &'static str) -> AdapterError {
     AdapterError::Unsupported { path: path.to_path_buf(), field: field.to_owned(), found, expected }
 }
 
-/// PEFT matches a pattern `p` as the regular expression `(.*\.)?(p)$`; here `p` is a plain name.
+/// Whether a name is plain enough to mean the same as the regular expression that PEFT takes it for, but for its points.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+}
+
 fn by_pattern<T: Copy>(pattern: &IndexMap<String, T>, module: &str) -> Option<T> {
-    let is_end =
-        |name: &str| module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    pattern.iter().find(|(name, _)| is_end(name)).map(|(_, &value)| value)
+    pattern.iter().find(|(name, _)| is_end(module, name)).map(|(_, &value)| value)
+}
+
+/// Whether `module` fits the regular expression `(.*\.)?(p)$` of PEFT, where `p` is a plain name: a point in it is any character.
+pub(super) fn is_end(module: &str, p: &str) -> bool {
+    let (module, p) = (module.as_bytes(), p.as_bytes());
+    let Some(start) = module.len().checked_sub(p.len()) else { return false };
+    let is_whole = start == 0 || module[start - 1] == b'.';
+    is_whole && module[start..].iter().zip(p).all(|(m, p)| *p == b'.' || m == p)
 }

@@ -104,6 +104,14 @@ fn rank_and_scale_follow_the_first_pattern_that_fits() {
 }
 
 #[test]
+fn a_point_in_a_pattern_is_any_character_as_in_peft() {
+    let (mut config, _) = sample();
+    config.rank_pattern = [("v.proj".to_owned(), 16)].into_iter().collect();
+    assert_eq!(config.rank("model.layers.0.self_attn.v_proj"), 16);
+    assert_eq!(config.rank("model.layers.0.self_attn.vv.proj"), 2);
+}
+
+#[test]
 fn features_that_change_the_output_are_refused_by_name() {
     for (field, value) in [
         ("peft_type", json!("LOHA")),
@@ -114,6 +122,11 @@ fn features_that_change_the_output_are_refused_by_name() {
         ("lora_bias", json!(true)),
         ("layer_replication", json!([[0, 2]])),
         ("trainable_token_indices", json!([5])),
+        ("ensure_weight_tying", json!(true)),
+        ("kasa_config", json!({"beta": 1e-4})),
+        ("layers_to_transform", json!("all")),
+        ("exclude_modules", json!("(?i)V_PROJ")),
+        ("modules_to_save", json!(["lm_head|norm"])),
         ("init_lora_weights", json!("pissa")),
         ("a_feature_of_next_year", json!({"a": 1})),
         ("alpha_pattern", json!({"layers.[01]": 3})),
@@ -136,7 +149,8 @@ fn norms_and_factors_of_embeddings_are_read() {
     assert!(matches!(&tensors[1].magnitude, Some(Magnitude::Rows(norms)) if norms.len() == 64));
     let copy = tempfile::tempdir().unwrap();
     fs::copy(peft_adapter().with_file_name("tiny-dora").join(WEIGHTS), copy.path().join(WEIGHTS)).unwrap();
-    fs::copy(written(|config| config["r"] = json!(2)).path().join(CONFIG), copy.path().join(CONFIG)).unwrap();
+    let plain = written(|config| config["target_modules"] = json!(["q_proj", "down_proj", "embed_tokens"]));
+    fs::copy(plain.path().join(CONFIG), copy.path().join(CONFIG)).unwrap();
     let error = read_adapter(copy.path()).unwrap_err().to_string();
     assert!(
         error.contains("lora_magnitude_vector` is no LoRA factor"),
@@ -156,14 +170,16 @@ fn modules_that_were_trained_as_a_whole_are_read_beside_the_factors() {
     });
     let saved = [
         ("base_model.model.lm_head.weight".to_owned(), vec![2, 3], vec![1.0; 6]),
-        ("base_model.model.model.norm.modules_to_save.weight".to_owned(), vec![3], vec![2.0; 3]),
+        ("base_model.model.model.layers.0.input_layernorm.weight".to_owned(), vec![3], vec![2.0; 3]),
+        ("base_model.model.model.norm.weight".to_owned(), vec![3], vec![2.0; 3]),
     ];
     write_safetensors(&folder.path().join(WEIGHTS), factors.chain(saved), &BTreeMap::new()).unwrap();
     let (config, read) = read_adapter(folder.path()).unwrap();
     assert_eq!(read, tensors);
     let saved = read_saved(folder.path(), &config).unwrap();
     let names: Vec<&str> = saved.iter().map(|t| t.name.as_str()).collect();
-    assert_eq!(names, ["lm_head.weight", "model.norm.weight"]);
+    assert_eq!(names, ["lm_head.weight", "model.layers.0.input_layernorm.weight", "model.norm.weight"]);
+    assert!(saved.iter().all(|tensor| !tensor.is_base));
     assert_eq!((saved[0].shape.as_slice(), saved[1].values.as_slice()), (&[2, 3][..], &[2.0; 3][..]));
 }
 
@@ -205,6 +221,133 @@ fn error_with_tensors(tensors: Vec<(String, Vec<usize>, Vec<f32>)>) -> String {
     read_adapter(folder.path()).unwrap_err().to_string()
 }
 
+/// What reading says of factors of `module` with the ends given, under a configuration.
+fn error_at(module: &str, ends: [&str; 2], change: impl FnOnce(&mut Value)) -> Option<String> {
+    let folder = written(change);
+    let factor = |end: &str| (format!("base_model.model.{module}{end}"), vec![2, 2], vec![0.5; 4]);
+    write_safetensors(&folder.path().join(WEIGHTS), ends.map(factor), &BTreeMap::new()).unwrap();
+    let error = read_adapter(folder.path()).err()?.to_string();
+    assert!(error.contains("PEFT does not load") && error.contains(module), "{error}");
+    Some(error)
+}
+
+const Q: &str = "model.layers.1.self_attn.q_proj";
+
+#[test]
+fn factors_of_embeddings_are_read_in_embeddings_alone() {
+    let targets = |config: &mut Value| config["target_modules"] = json!(["q_proj", "embed_tokens"]);
+    assert!(error_at(Q, [SUFFIX_A, SUFFIX_B], targets).is_none());
+    assert!(error_at(EMBEDDING, [EMBEDDING_A, EMBEDDING_B], targets).is_none());
+    assert!(error_at(Q, [EMBEDDING_A, EMBEDDING_B], targets).is_some());
+    assert!(error_at(EMBEDDING, [SUFFIX_A, SUFFIX_B], targets).is_some());
+    let folder = written(|_| ());
+    let (_, tensors) = sample();
+    let ends = [(SUFFIX_A, &tensors[0].a), (SUFFIX_B, &tensors[0].b)];
+    let zeros = [(EMBEDDING_A, matrix(2, 4, 0.0)), (EMBEDDING_B, matrix(3, 2, 0.0))];
+    let all = ends.into_iter().chain(zeros.iter().map(|(end, matrix)| (*end, matrix)));
+    let all = all.map(|(end, m)| (format!("{PREFIX}{Q}{end}"), vec![m.rows, m.columns], m.values.clone()));
+    write_safetensors(&folder.path().join(WEIGHTS), all, &BTreeMap::new()).unwrap();
+    let error = read_adapter(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("q_proj.lora_embedding_A"), "{error}");
+}
+
+#[test]
+fn factors_that_peft_passes_over_are_refused() {
+    let at_q = |field: &str, value: Value| error_at(Q, [SUFFIX_A, SUFFIX_B], |config| config[field] = value);
+    for (field, value) in [
+        ("target_modules", json!(["_proj", "v_proj", "self_attn"])),
+        ("target_modules", json!(r".*\.v_proj")),
+        ("target_modules", json!("q_proj")),
+        ("exclude_modules", json!(["self_attn.q_proj"])),
+        ("exclude_modules", json!(r"model\.layers\.[1-3]\..*")),
+        ("layers_to_transform", json!(0)),
+        ("layers_to_transform", json!([0, 2])),
+        ("modules_to_save", json!(["q_proj"])),
+        ("modules_to_save", json!(["self_attn"])),
+        ("modules_to_save", json!(["proj"])),
+    ] {
+        let error = at_q(field, value.clone()).unwrap_or_else(|| panic!("{field} {value}"));
+        assert!(error.contains(field), "{error}");
+    }
+    for (field, value) in [
+        ("target_modules", json!([Q])),
+        ("target_modules", json!(["self_attn.q_proj"])),
+        ("target_modules", json!("all-linear")),
+        ("target_modules", json!(r".*\.(?:q|k)_proj")),
+        (
+            "target_modules",
+            json!(
+                r"(?:.*?(?:language|text).*?(?:q_proj|o_proj).*?)|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|mlp)\.(?:(?:q_proj|o_proj)))"
+            ),
+        ),
+        ("exclude_modules", json!(["lm_head", "_proj"])),
+        ("exclude_modules", json!("lm_head")),
+        ("layers_to_transform", json!([1])),
+        ("layers_to_transform", json!([])),
+        ("modules_to_save", json!(["lm_head"])),
+    ] {
+        assert_eq!(at_q(field, value.clone()), None, "{field} {value}");
+    }
+    let head = |value: Value| error_at(HEAD, [SUFFIX_A, SUFFIX_B], |config| config["target_modules"] = value);
+    assert!(head(json!("all-linear")).is_some() && head(json!(["lm_head"])).is_none());
+    let layers = |pattern: &str| {
+        let change = |config: &mut Value| {
+            (config["layers_to_transform"], config["layers_pattern"]) = (json!([1]), json!([pattern]));
+        };
+        error_at(Q, [SUFFIX_A, SUFFIX_B], change)
+    };
+    assert!(layers("layers").is_none() && layers("h").is_some());
+}
+
+#[test]
+fn expressions_that_python_reads_in_another_way_are_refused() {
+    for source in [
+        ".*(?<!v)_proj",
+        ".*(?=q)q_proj",
+        "(?i).*Q_PROJ",
+        ".*+q_proj",
+        "[[:alpha:]._]*",
+        "[a-z--b]*",
+        "[a&&b]",
+        r"\x71",
+        r"\p{L}*",
+        r"(a)\1",
+        ".{,99}q_proj",
+        "[a[b]]*",
+        "(",
+        "é",
+    ] {
+        let error = error_after(|config| config["target_modules"] = json!(source));
+        assert!(error.contains("`target_modules`"), "{source}: {error}");
+    }
+}
+
+#[test]
+fn weights_below_factors_are_read_where_peft_loads_them() {
+    let (config, tensors) = read_adapter(&peft_adapter().with_file_name("tiny-embedding")).unwrap();
+    assert_eq!((tensors.len(), tensors[0].module.as_str()), (1 + 3, EMBEDDING));
+    let saved = read_saved(&peft_adapter().with_file_name("tiny-embedding"), &config).unwrap();
+    let names: Vec<_> = saved.iter().map(|t| (t.name.as_str(), t.is_base, t.shape.as_slice())).collect();
+    assert_eq!(names, [("model.embed_tokens.weight", true, &[512, 64][..])]);
+    let error_at = |name: &str| {
+        let folder = written(|config| config["modules_to_save"] = json!(["lm_head"]));
+        let tensor = (format!("{PREFIX}{name}"), vec![1, 1], vec![0.5]);
+        write_safetensors(&folder.path().join(WEIGHTS), [tensor], &BTreeMap::new()).unwrap();
+        read_adapter(folder.path()).err().map(|error| error.to_string())
+    };
+    assert_eq!(error_at("model.layers.1.self_attn.q_proj.base_layer.weight"), None);
+    for ignored in [
+        "model.embed_tokens.base_layer.weight",
+        "model.layers.1.self_attn.v_proj.base_layer.weight",
+        "lm_head.base_layer.weight",
+    ] {
+        let error = error_at(ignored).unwrap();
+        assert!(error.contains("PEFT does not load"), "{error}");
+    }
+    let error = error_at("lm_head.modules_to_save.weight").unwrap();
+    assert!(error.contains("no LoRA factor"), "{error}");
+}
+
 #[test]
 fn damaged_factors_are_named() {
     let a = |values: Vec<f32>| {
@@ -221,8 +364,8 @@ fn damaged_factors_are_named() {
     let diverged = error_with_tensors(vec![a(vec![0.0; 6]), b(vec![f32::NAN; 4])]);
     assert!(diverged.contains("lora_B.weight") && diverged.contains("not finite"), "{diverged}");
     let flat = error_with_tensors(vec![
-        ("base_model.model.m.lora_A.weight".to_owned(), vec![2], vec![0.0; 2]),
-        ("base_model.model.m.lora_B.weight".to_owned(), vec![2], vec![0.0; 2]),
+        ("base_model.model.m.q_proj.lora_A.weight".to_owned(), vec![2], vec![0.0; 2]),
+        ("base_model.model.m.q_proj.lora_B.weight".to_owned(), vec![2], vec![0.0; 2]),
     ]);
     assert!(flat.contains("two dimensions"), "{flat}");
     assert!(error_with_tensors(vec![]).contains("no LoRA factors"));

@@ -1,6 +1,6 @@
 //! The Jinja dialect of `transformers`: its whitespace rules, functions and filters, with a budget.
 
-use std::fmt::{self, Write};
+use std::io::{self, Write};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
@@ -41,20 +41,30 @@ fn write_bounded(out: &mut Output, state: &mut State, value: &Value) -> Result<(
     }
     let mut text = Bounded::default();
     write!(text, "{value}").map_err(|_| Error::from(ErrorKind::OutOfFuel))?;
-    state.consume_fuel(text.0.len() as u64 / BYTES_PER_FUEL)?;
-    out.write_str(&text.0).map_err(Error::from)
+    out.write_str(&text.paid(state)?).map_err(Error::from)
 }
 
 /// A text that refuses to grow beyond what the fuel could pay for.
 #[derive(Default)]
-struct Bounded(String);
+struct Bounded(Vec<u8>);
+
+impl Bounded {
+    fn paid(self, state: &State) -> Result<String, Error> {
+        state.consume_fuel(self.0.len() as u64 / BYTES_PER_FUEL)?;
+        String::from_utf8(self.0).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+    }
+}
 
 impl Write for Bounded {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         if self.0.len() + part.len() > MAX_OUTPUT_BYTES {
-            return Err(fmt::Error);
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.push_str(part);
+        self.0.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -96,7 +106,7 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`. Jinja's own filter would escape HTML.
 #[expect(clippy::needless_pass_by_value, reason = "the form that `add_filter` accepts")]
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
@@ -104,18 +114,17 @@ fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
         return Err(Error::new(ErrorKind::InvalidOperation, "tojson(ensure_ascii=true) is not supported"));
     }
     match indent {
-        Some(width) => dump(value, PrettyFormatter::with_indent(" ".repeat(width.min(16)).as_bytes())),
-        None => dump(value, PythonFormatter),
+        Some(width) => dump(state, value, PrettyFormatter::with_indent(" ".repeat(width.min(16)).as_bytes())),
+        None => dump(state, value, PythonFormatter),
     }
 }
 
-fn dump(value: &Value, formatter: impl Formatter) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    let failed = |reason: String| Error::new(ErrorKind::BadSerialization, reason);
+fn dump(state: &State, value: &Value, formatter: impl Formatter) -> Result<String, Error> {
+    let mut text = Bounded::default();
     value
-        .serialize(&mut Serializer::with_formatter(&mut bytes, formatter))
-        .map_err(|error| failed(error.to_string()))?;
-    String::from_utf8(bytes).map_err(|error| failed(error.to_string()))
+        .serialize(&mut Serializer::with_formatter(&mut text, formatter))
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    text.paid(state)
 }
 
 /// The separators of Python's `json.dumps`: `", "` and `": "`.

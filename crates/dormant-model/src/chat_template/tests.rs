@@ -60,6 +60,22 @@ fn folder_may_hold_the_template_in_three_ways() {
 }
 
 #[test]
+fn a_template_sees_the_special_tokens_that_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    let read = || ChatTemplate::from_folder(folder.path()).unwrap().render::<Json>(&[], false).unwrap();
+    let names = "{{ bos_token is defined }} {{ pad_token }} {{ unk_token }} {{ sep_token }}";
+    write("chat_template.jinja", names);
+    let config = r#"{"bos_token": null, "pad_token": {"content": "<pad>"}, "unk_token": "<unk>""#;
+    write("tokenizer_config.json", &format!("{config}}}"));
+    assert_eq!(read(), "False <pad> <unk> ");
+    write("special_tokens_map.json", r#"{"pad_token": "<other>", "sep_token": {"content": "<sep>"}}"#);
+    assert_eq!(read(), "False <other> <unk> <sep>");
+    write("tokenizer_config.json", &format!(r#"{config}, "added_tokens_decoder": {{}}}}"#));
+    assert_eq!(read(), "False <pad> <unk> ");
+}
+
+#[test]
 fn the_date_is_fixed() {
     assert_eq!(render("{{ strftime_now('%d %b %Y, %A 100%%') }}").unwrap(), "26 Jul 2024, Friday 100%");
     assert!(render("{{ strftime_now('%Q') }}").is_err());
@@ -105,6 +121,9 @@ fn hostile_templates_run_out_of_their_budget() {
         "{{ 'x' * 9000000 }}",
         "{{ [[1] * 1000] * 100000000 }}",
         "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson(indent=4) }}",
+        "{% for i in range(100000) %}{% set x = ['x' * 1000000] | tojson %}{% endfor %}",
         "{{ '%099999999d' | format(1) }}",
         "{{ 'x'.replace('', 'y' * 1000000).replace('', 'z' * 1000000) }}",
     ] {
@@ -113,6 +132,23 @@ fn hostile_templates_run_out_of_their_budget() {
     assert!(ChatTemplate::new(&" ".repeat(2 << 20), "", "").is_err());
     assert!(ChatTemplate::new(&"{% if a %}".repeat(50_000), "", "").is_err());
     assert!(ChatTemplate::new(&format!("{{{{ {}1 }}}}", "(".repeat(100_000)), "", "").is_err());
+}
+
+#[test]
+fn deeply_nested_values_do_not_overflow_the_stack() {
+    let (open, close) = ("[".repeat(30), "]".repeat(30));
+    let nested = format!(
+        "{{% set ns = namespace(x=[1]) %}}{{% for i in range(15000) %}}{{% set ns.x = {open}ns.x{close} %}}{{% endfor %}}"
+    );
+    for (end, is_printed) in [
+        ("", true),
+        ("{{ ns.x }}", false),
+        ("{{ ns.x ~ '' }}", false),
+        ("{{ ns.x | tojson }}", true),
+        ("{{ ns.x == [ns.x] }}", true),
+    ] {
+        assert_eq!(render(&format!("{nested}{end}")).is_ok(), is_printed, "{end}");
+    }
 }
 
 proptest! {

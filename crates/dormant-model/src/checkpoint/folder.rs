@@ -70,6 +70,8 @@ impl Folder {
 
 /// The safetensors file of a folder in which it does not have the usual name.
 fn only_weights(folder: &Path) -> Result<PathBuf> {
+    // `transformers` knows the pickle by its name, and not the file with another one.
+    refuse_pickles(folder)?;
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let path = entry.map_err(Error::io("list", folder))?.path();
@@ -80,14 +82,11 @@ fn only_weights(folder: &Path) -> Result<PathBuf> {
     }
     match <[PathBuf; 1]>::try_from(found) {
         Ok([path]) => Ok(path),
-        Err(other) => {
-            refuse_pickles(folder)?;
-            Err(Error::NoWeights { path: folder.to_path_buf(), found: other.len() })
-        }
+        Err(other) => Err(Error::NoWeights { path: folder.to_path_buf(), found: other.len() }),
     }
 }
 
-/// Names the pickle with which a folder without safetensors comes instead, if it does.
+/// Names the pickle with which a folder comes that has no safetensors of the usual name, if it does.
 ///
 /// # Errors
 /// [`Error::Pickled`].
@@ -121,6 +120,13 @@ fn open_sharded(folder: &Path, index: &Path) -> Result<(Vec<SafetensorsFile>, BT
             return Err(Error::ShardLacksTensor { path, tensor, shard });
         }
         placement.insert(tensor.clone(), position);
+    }
+    for (position, shard) in names.into_iter().enumerate() {
+        let elsewhere = |tensor: &String| placement.get(tensor) != Some(&position);
+        if let Some(tensor) = shards[position].tensor_names().into_iter().find(elsewhere) {
+            let (path, shard) = (index.to_path_buf(), shard.clone());
+            return Err(Error::ShardUnlistedTensor { path, tensor, shard });
+        }
     }
     Ok((shards, placement))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::gguf::Gguf;
-use crate::config::{Architecture, ModelConfig};
+use crate::config::{Architecture, ConfigError, ModelConfig, ROPE_DIVISORS};
 use crate::error::{Error, Result};
 
 /// Tensors outside of the blocks: Hugging Face's name, llama.cpp's name.
@@ -45,8 +45,12 @@ impl GgufModel {
         let config = ModelConfig::from_gguf(&gguf)?;
         let names = gguf
             .tensor_names()
-            .filter_map(|name| hugging_face_name(name).map(|mapped| (mapped, name.to_owned())))
-            .collect();
+            .filter(|name| *name != ROPE_DIVISORS)
+            .map(|name| match hugging_face_name(name, &config) {
+                Some(mapped) => Ok((mapped, name.to_owned())),
+                None => Err(unknown(&gguf, name)),
+            })
+            .collect::<Result<_>>()?;
         Ok(Self { gguf, config, names })
     }
 
@@ -100,13 +104,29 @@ impl GgufModel {
     }
 }
 
-fn hugging_face_name(name: &str) -> Option<String> {
+/// Hugging Face's name of a tensor that a model of this configuration has.
+fn hugging_face_name(name: &str, config: &ModelConfig) -> Option<String> {
     if let Some((mapped, _)) = MODEL_TENSORS.iter().find(|(_, from)| *from == name) {
         return Some((*mapped).to_owned());
     }
     let (block, part) = name.strip_prefix("blk.")?.split_once('.')?;
     let (mapped, _) = BLOCK_TENSORS.iter().find(|(_, from)| *from == part)?;
-    Some(format!("model.layers.{}.{mapped}", block.parse::<usize>().ok()?))
+    let index = block.parse::<usize>().ok().filter(|index| *index < config.num_hidden_layers)?;
+    // One spelling only, so that no tensor takes the place of another.
+    let is_plain = index.to_string() == block;
+    let is_known = config.attention_bias || part.strip_suffix(".bias").is_none();
+    (is_plain && is_known).then(|| format!("model.layers.{index}.{mapped}"))
+}
+
+/// llama.cpp adds biases wherever they are, and refuses a tensor that it does not use.
+fn unknown(gguf: &Gguf, tensor: &str) -> Error {
+    let source = ConfigError::Field {
+        field: tensor.to_owned(),
+        found: "a tensor of the file".to_owned(),
+        expected: "the tensors of a plain model of its architecture; use another copy of the model"
+            .to_owned(),
+    };
+    Error::ConfigFile { path: gguf.path().to_path_buf(), source }
 }
 
 /// Undoes the order of rows that llama.cpp's converter (`LlamaModel.permute`) gives query and key projections.
@@ -130,14 +150,29 @@ mod tests {
 
     #[test]
     fn names_are_mapped() {
-        assert_eq!(hugging_face_name("output.weight").as_deref(), Some("lm_head.weight"));
+        let llama = crate::config::tests::tiny();
+        let name = |name: &str| hugging_face_name(name, &llama);
+        assert_eq!(name("output.weight").as_deref(), Some("lm_head.weight"));
         assert_eq!(
-            hugging_face_name("blk.17.ffn_norm.weight").as_deref(),
-            Some("model.layers.17.post_attention_layernorm.weight")
+            name("blk.0.ffn_norm.weight").as_deref(),
+            Some("model.layers.0.post_attention_layernorm.weight")
         );
-        for unknown in ["rope_freqs.weight", "blk.x.attn_q.weight", "blk.0.attn_q", "blk.0", ""] {
-            assert_eq!(hugging_face_name(unknown), None, "{unknown}");
+        for unknown in [
+            "rope_freqs.weight",
+            "blk.x.attn_q.weight",
+            "blk.0.attn_q",
+            "blk.0",
+            "",
+            "blk.00.attn_q.weight",
+            "blk.1.attn_q.weight",
+            "blk.0.attn_q.bias",
+            "blk.0.attn_output.bias",
+        ] {
+            assert_eq!(name(unknown), None, "{unknown}");
         }
+        let qwen2 = ModelConfig { attention_bias: true, ..llama };
+        let bias = hugging_face_name("blk.0.attn_q.bias", &qwen2);
+        assert_eq!(bias.as_deref(), Some("model.layers.0.self_attn.q_proj.bias"));
     }
 
     #[test]

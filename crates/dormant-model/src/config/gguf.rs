@@ -5,7 +5,8 @@ use crate::checkpoint::gguf::{FromValue, Gguf};
 use crate::error::{Error, Result};
 
 const EMBEDDING: &str = "token_embd.weight";
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
+/// Read as [`ModelConfig::rope_scaling`].
+pub(crate) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// Metadata keys of one architecture: `llama.block_count`, ...
 struct Section<'a> {
@@ -112,20 +113,11 @@ fn reject_other_computations(section: &Section<'_>, head_dim: usize) -> Result<(
     section.reject("attention.value_length", "the width of a head", is_head_dim)?;
     section.reject("rope.scaling.type", "none", |kind: &&str| *kind == "none")?;
     section.reject("expert_count", "0 (a dense model)", |count: &u32| *count == 0)?;
-    for tensor in ["blk.0.attn_output.bias", "blk.0.ffn_up.bias"] {
-        if section.gguf.shape(tensor).is_some() {
-            return Err(section.error(ConfigError::field(tensor, "present", "no such bias")));
-        }
-    }
-    let biased = section.gguf.shape("blk.0.attn_q.bias").is_some();
-    if biased && section.prefix != "qwen2" {
-        return Err(section.error(ConfigError::field(
-            "blk.0.attn_q.bias",
-            "present",
-            "no bias outside qwen2",
-        )));
-    }
-    Ok(())
+    // llama.cpp scales linearly by these if no type is given.
+    let is_unscaled = |factor: &f64| [0.0, 1.0].contains(factor);
+    section.reject("rope.scaling.factor", "0 or 1 (no scaling)", is_unscaled)?;
+    section.reject("rope.scale_linear", "0 or 1 (no scaling)", is_unscaled)?;
+    section.reject("rope.scaling.attn_factor", "1 (no scaling)", |factor: &f64| *factor == 1.0)
 }
 
 fn vocabulary(section: &Section<'_>) -> Result<usize> {

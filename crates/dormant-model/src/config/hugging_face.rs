@@ -1,5 +1,6 @@
 //! `config.json` as written by `transformers`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -28,26 +29,34 @@ struct RawConfig {
     rope_parameters: Option<RawRope>,
     partial_rotary_factor: Option<f64>,
     max_position_embeddings: Option<usize>,
+    /// Here, `transformers` prefers it to the field of the same name in `rope_parameters`.
+    original_max_position_embeddings: Option<usize>,
     sliding_window: Option<usize>,
     use_sliding_window: Option<bool>,
     tie_word_embeddings: Option<bool>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     quantization_config: Option<Value>,
+    /// A file that `transformers` 5 loads in place of `model.safetensors`.
+    transformers_weights: Option<Value>,
     bos_token_id: Option<TokenIds>,
     eos_token_id: Option<TokenIds>,
 }
 
 #[derive(Deserialize)]
 struct RawRope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; files may have both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<usize>,
     partial_rotary_factor: Option<f64>,
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -156,7 +165,7 @@ impl RawConfig {
             },
             vocab_size: required("vocab_size", self.vocab_size)?,
             rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
-            rope_theta: self.rope_theta(),
+            rope_theta: self.rope_theta()?,
             rope_scaling: self.rope_scaling()?,
             max_position_embeddings: self.longest_exact_sequence(architecture)?,
             tie_word_embeddings: self.tie_word_embeddings.unwrap_or(false),
@@ -193,6 +202,11 @@ impl RawConfig {
         if self.quantization_config.is_some() {
             return Err(ConfigError::field("quantization_config", "present", "weights in f32, f16 or bf16"));
         }
+        if let Some(file) = &self.transformers_weights {
+            let expected = "no such field: `transformers` would load that file and not `model.safetensors`; give the \
+                            weights their usual name and take the field out";
+            return Err(ConfigError::field("transformers_weights", file, expected));
+        }
         let rope_parts = [self.rope_parameters.as_ref(), self.rope_scaling.as_ref()];
         let nested = rope_parts.into_iter().flatten().filter_map(|rope| rope.partial_rotary_factor);
         if let Some(part) = nested.chain(self.partial_rotary_factor).find(|part| *part != 1.0) {
@@ -201,27 +215,35 @@ impl RawConfig {
         Ok(())
     }
 
-    fn rope_theta(&self) -> f64 {
-        let nested = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-        nested.or(self.rope_theta).unwrap_or(10_000.0)
+    /// Versions of `transformers` differ in which of several values they take.
+    fn rope_theta(&self) -> std::result::Result<f64, ConfigError> {
+        let nested = [&self.rope_scaling, &self.rope_parameters].into_iter().flatten();
+        let mut stated = nested.filter_map(|rope| rope.rope_theta).chain(self.rope_theta);
+        let Some(theta) = stated.next() else { return Ok(10_000.0) };
+        match stated.find(|other| *other != theta) {
+            Some(other) => {
+                let expected = format!("{theta}, as in another place of the file; take one of the two out");
+                Err(ConfigError::field("rope_theta", other, expected))
+            }
+            None => Ok(theta),
+        }
     }
 
     fn rope_scaling(&self) -> std::result::Result<Option<RopeScaling>, ConfigError> {
-        let Some(rope) = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref()) else {
-            return Ok(None);
-        };
-        match rope.rope_type.as_deref() {
-            None | Some("default") => Ok(None),
-            Some("llama3") => Ok(Some(RopeScaling {
-                factor: required("rope_scaling.factor", rope.factor)?,
-                low_freq_factor: required("rope_scaling.low_freq_factor", rope.low_freq_factor)?,
-                high_freq_factor: required("rope_scaling.high_freq_factor", rope.high_freq_factor)?,
-                original_max_position_embeddings: required(
-                    "rope_scaling.original_max_position_embeddings",
-                    rope.original_max_position_embeddings,
-                )?,
-            })),
-            Some(other) => Err(ConfigError::field("rope_scaling.rope_type", other, "default or llama3")),
+        let resolve = |rope: &Option<RawRope>| rope.as_ref().map(RawRope::scaling).transpose();
+        let (old, new) = (resolve(&self.rope_scaling)?, resolve(&self.rope_parameters)?);
+        if old.is_some() && new.is_some() && old != new {
+            let expected = "what `rope_parameters` says; take one of the two out";
+            return Err(ConfigError::field("rope_scaling", "another one", expected));
+        }
+        let scaling = old.or(new).flatten();
+        let original = scaling.as_ref().map(|scaling| scaling.original_max_position_embeddings);
+        match (self.original_max_position_embeddings, original) {
+            (Some(found), Some(original)) if found != original => {
+                let expected = format!("{original}, as in `rope_scaling`; take one of the two out");
+                Err(ConfigError::field("original_max_position_embeddings", found, expected))
+            }
+            _ => Ok(scaling),
         }
     }
 
@@ -234,6 +256,34 @@ impl RawConfig {
         };
         let window = self.sliding_window.filter(|_| slides);
         Ok(window.map_or(longest, |window| longest.min(window)))
+    }
+}
+
+impl RawRope {
+    fn scaling(&self) -> std::result::Result<Option<RopeScaling>, ConfigError> {
+        if let (Some(new), Some(old)) = (&self.rope_type, &self.old_type)
+            && new != old
+        {
+            let expected = format!("{new}, as `rope_type` is; take one of the two out");
+            return Err(ConfigError::field("rope_scaling.type", old, expected));
+        }
+        if let Some((kind, _)) = self.other.iter().find(|(_, value)| value.is_object()) {
+            let field = format!("rope_parameters.{kind}");
+            return Err(ConfigError::field(field, "there", "the same rotation in all layers"));
+        }
+        match self.rope_type.as_deref().or(self.old_type.as_deref()) {
+            None | Some("default") => Ok(None),
+            Some("llama3") => Ok(Some(RopeScaling {
+                factor: required("rope_scaling.factor", self.factor)?,
+                low_freq_factor: required("rope_scaling.low_freq_factor", self.low_freq_factor)?,
+                high_freq_factor: required("rope_scaling.high_freq_factor", self.high_freq_factor)?,
+                original_max_position_embeddings: required(
+                    "rope_scaling.original_max_position_embeddings",
+                    self.original_max_position_embeddings,
+                )?,
+            })),
+            Some(other) => Err(ConfigError::field("rope_scaling.rope_type", other, "default or llama3")),
+        }
     }
 }
 
@@ -311,8 +361,50 @@ mod tests {
 
     #[test]
     fn rope_parameters_of_transformers_5_are_read() {
-        let rope = json!({"rope_type": "default", "rope_theta": 5e5});
-        assert_eq!(smollm2_with("rope_parameters", rope).unwrap().rope_theta, 5e5);
+        let mut json: Value = serde_json::from_str(SMOLLM2).unwrap();
+        json["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 5e5});
+        assert_names(read(&json.to_string()), "rope_theta");
+        json.as_object_mut().unwrap().remove("rope_theta");
+        assert_eq!(read(&json.to_string()).unwrap().rope_theta, 5e5);
+        let layers = json!({"full_attention": {"rope_type": "yarn"}});
+        assert_names(smollm2_with("rope_parameters", layers), "rope_parameters.full_attention");
+    }
+
+    fn llama3() -> Value {
+        json!({"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192})
+    }
+
+    #[test]
+    fn two_names_of_one_rope_type_have_to_agree() {
+        let mut rope = llama3();
+        rope["type"] = json!("llama3");
+        let config = smollm2_with("rope_scaling", rope.clone()).unwrap();
+        assert_eq!(config.rope_scaling.unwrap().factor, 32.0);
+        rope["type"] = json!("default");
+        assert_names(smollm2_with("rope_scaling", rope), "rope_scaling.type");
+    }
+
+    #[test]
+    fn two_places_of_one_rope_scaling_have_to_agree() {
+        let mut json: Value = serde_json::from_str(SMOLLM2).unwrap();
+        (json["rope_scaling"], json["rope_parameters"]) = (llama3(), llama3());
+        assert!(read(&json.to_string()).unwrap().rope_scaling.is_some());
+        json["original_max_position_embeddings"] = json!(4096);
+        assert_names(read(&json.to_string()), "original_max_position_embeddings");
+        json["rope_parameters"] = json!({"rope_type": "default"});
+        assert_names(read(&json.to_string()), "rope_scaling");
+        json["rope_scaling"] = json!({"rope_type": "default", "rope_theta": 7.0});
+        assert_names(read(&json.to_string()), "rope_theta");
+    }
+
+    #[test]
+    fn a_weights_file_named_by_the_configuration_is_refused() {
+        assert_names(
+            smollm2_with("transformers_weights", json!("other.safetensors")),
+            "transformers_weights",
+        );
+        smollm2_with("transformers_weights", Value::Null).unwrap();
     }
 
     #[test]

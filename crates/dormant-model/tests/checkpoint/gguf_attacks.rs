@@ -253,8 +253,24 @@ fn other_models_are_rejected() {
     assert_eq!(config_rejection(&partial), "llama.rope.dimension_count");
     let yarn = tiny_gguf("llama").with_string("llama.rope.scaling.type", "yarn");
     assert_eq!(config_rejection(&yarn), "llama.rope.scaling.type");
-    let biased = tiny_gguf("llama").tensor("blk.0.attn_q.bias", &[16], 0.0);
-    assert_eq!(config_rejection(&biased), "blk.0.attn_q.bias");
+    for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear", "llama.rope.scaling.attn_factor"] {
+        assert_eq!(config_rejection(&tiny_gguf("llama").with_f32(key, 4.0)), key);
+        let unscaled = tiny_gguf("llama").with_f32(key, 1.0).build();
+        Checkpoint::open(&file("model.gguf", &unscaled).path).unwrap();
+    }
+    for (tensor, width) in [
+        ("blk.0.attn_q.bias", 16),
+        ("blk.0.attn_k.bias", 8),
+        ("blk.0.attn_v.bias", 8),
+        ("blk.0.attn_output.bias", 16),
+        ("blk.0.ffn_down.bias", 16),
+        ("blk.00.attn_norm.weight", 16),
+        ("blk.1.attn_norm.weight", 16),
+        ("output.bias", 10),
+    ] {
+        let more = tiny_gguf("llama").tensor(tensor, &[width], 0.0);
+        assert_eq!(config_rejection(&more), tensor);
+    }
     let flat = GgufBytes::new().with_string("general.architecture", "llama");
     assert!(matches!(
         Checkpoint::open(&file("model.gguf", &flat.build()).path),

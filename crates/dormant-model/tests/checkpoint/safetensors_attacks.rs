@@ -128,6 +128,31 @@ fn index_that_misplaces_a_tensor_is_rejected() {
 }
 
 #[test]
+fn tensors_that_the_index_places_elsewhere_are_rejected() {
+    let folder = sharded(&index(&[("a", "one.safetensors"), ("b", "two.safetensors")]));
+    for unlisted in ["a", "c"] {
+        let tensors = ["b", unlisted].map(|name| (name.to_owned(), vec![2], vec![3.0, 4.0]));
+        write_safetensors(&folder.path().join("two.safetensors"), tensors, &no_metadata()).unwrap();
+        let error = Checkpoint::open(folder.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::ShardUnlistedTensor { tensor, shard, .. } if tensor == unlisted && shard == "two.safetensors"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_pickle_comes_before_weights_of_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), SMOLLM2).unwrap();
+    let tensors = [("a".to_owned(), vec![2], vec![1.0, 2.0])];
+    write_safetensors(&folder.path().join("benign.safetensors"), tensors, &no_metadata()).unwrap();
+    Checkpoint::open(folder.path()).unwrap();
+    fs::write(folder.path().join("pytorch_model.bin"), "x").unwrap();
+    assert!(matches!(Checkpoint::open(folder.path()), Err(Error::Pickled { .. })));
+}
+
+#[test]
 fn folder_without_weights_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(Checkpoint::open(folder.path()), Err(Error::NotAModel { .. })));

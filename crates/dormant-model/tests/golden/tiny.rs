@@ -117,10 +117,10 @@ fn adapters_match_peft() {
     }
 }
 
-#[test]
-fn dora_and_adapted_embeddings_match_peft() {
-    let golden = Golden::open("dora.safetensors", "");
-    let adapter = Adapter::read(&fixture("tiny-dora")).unwrap();
+/// Checks the logits of `tiny-llama` with an adapter that can only be merged.
+fn check_merged(adapter: &str, golden: &str) {
+    let golden = Golden::open(golden, "");
+    let adapter = Adapter::read(&fixture(adapter)).unwrap();
     let checkpoint = Checkpoint::open(&fixture("tiny-llama")).unwrap();
     let options = LoadOptions::new(Precision::F32, Trained::Nothing);
     let model = Llama::load_merged(&checkpoint, options, Some(&adapter)).unwrap();
@@ -132,6 +132,16 @@ fn dora_and_adapted_embeddings_match_peft() {
     }
     let refused = load("tiny-llama", Trained::Lora).add_adapter(&adapter).unwrap_err().to_string();
     assert!(refused.contains("can only be merged"), "{refused}");
+}
+
+#[test]
+fn dora_and_adapted_embeddings_match_peft() {
+    check_merged("tiny-dora", "dora.safetensors");
+}
+
+#[test]
+fn embeddings_that_peft_saves_below_their_factors_match_peft() {
+    check_merged("tiny-embedding", "embedding.safetensors");
 }
 
 #[test]
