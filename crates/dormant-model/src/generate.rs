@@ -43,7 +43,7 @@ pub struct Request {
 pub enum Finish {
     /// A stop token came.
     Stop,
-    /// The reply is as long as allowed.
+    /// The reply is as long as allowed, or as the model can read.
     Length,
     /// The caller had seen enough.
     Enough,
@@ -153,7 +153,7 @@ impl Run<'_> {
         self.model.append_logits(&hidden, &last, &mut self.logits);
         for (request, place) in range.zip(&places) {
             let parent = ids[place.last_segment.expect("prompts are not empty")];
-            let capacity = self.config.max_new_tokens.next_multiple_of(PANEL);
+            let capacity = self.config.max_new_tokens.min(self.model.max_positions()).next_multiple_of(PANEL);
             self.active.push(Active {
                 request,
                 segment: self.cache.add(self.model, Some(parent), capacity),
@@ -170,7 +170,10 @@ impl Run<'_> {
     /// Draws one token for each active sequence, then computes the logits of those that go on. Returns the
     /// finished ones.
     fn step(&mut self, enough: &(dyn Fn(usize, &[u32]) -> bool + Sync)) -> Result<Vec<(usize, Reply)>> {
-        let config = self.config;
+        let (config, requests) = (self.config, self.requests);
+        // The last token of a reply is not read, so that it needs no position.
+        let positions = self.model.max_positions() + 1;
+        let longest = |request: usize| config.max_new_tokens.min(positions - requests[request].prompt.len());
         let ends: Vec<Option<Finish>> = self
             .active
             .par_iter_mut()
@@ -187,7 +190,7 @@ impl Run<'_> {
                 active.tokens.push(token);
                 if enough(active.request, &active.tokens) {
                     Some(Finish::Enough)
-                } else if active.tokens.len() >= config.max_new_tokens {
+                } else if active.tokens.len() >= longest(active.request) {
                     Some(Finish::Length)
                 } else {
                     None
