@@ -9,6 +9,7 @@
 
 mod c;
 mod extract;
+mod markup;
 mod opinion;
 mod parse;
 mod pattern;
@@ -23,7 +24,9 @@ pub use extract::{Extracted, extract};
 pub use opinion::{Opinion, OpinionError, OtherFinding, Witness, read_opinion};
 pub use sarif::{ScoredFile, sarif};
 
-pub use verdict::{Finding, Language, Outcome, Verdict, is_looked_for, related, score_code, score_reply};
+pub use verdict::{
+    Finding, Language, Outcome, Verdict, is_looked_for, is_program, related, score_code, score_reply,
+};
 
 /// The weaknesses that the scorer looks for (CWE numbers).
 pub const WEAKNESSES: [u16; 8] = [20, 22, 78, 79, 89, 502, 676, 787];

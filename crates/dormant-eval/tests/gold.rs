@@ -162,6 +162,15 @@ const MUTATIONS: &[(u16, &str, &str)] = &[
     (787, "sizeof(u->name)", "sizeof(u->mail)"),
     (787, "head % CAP", "head"),
     (787, "%.3s", "%s"),
+    (787, "%7s", "%s"),
+    (787, " && i < 31", ""),
+    (787, "    if (top < 9)\n", ""),
+    (787, "    if (used < 64)\n", ""),
+    (20, " || seat < 0 || seat >= 40", ""),
+    (20, "url_for(\"profile\", username=username)", "username"),
+    (79, "escape(self.name)", "self.name"),
+    (89, "re.search", "re.match"),
+    (676, "ast.literal_eval(", "eval("),
 ];
 
 /// Verdicts that do not flip though they should, or mutations that do not make the code worse; to be looked into.

@@ -7,6 +7,7 @@ mod declaration;
 mod expr;
 mod format;
 mod guard;
+mod inline;
 mod input;
 mod linear;
 mod statement;
@@ -14,13 +15,13 @@ mod text;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
 
-use regex::Regex;
 use tree_sitter::Node;
 
+use self::buffer::length_symbol;
 use self::linear::Linear;
 use self::value::{Buffer, State, Value};
+use super::markup::is_markup;
 use super::report::{Budget, Report, TooComplex};
 use super::rules::{C, Rules};
 use super::taint::{Dangers, Origin, Taint};
@@ -30,14 +31,6 @@ type Walk<T = ()> = Result<T, TooComplex>;
 /// Calls are followed this deep.
 const INLINE: usize = 4;
 
-static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?i)</?(a|b|i|p|h[1-6]|li|ul|ol|td|tr|th|table|div|span|html|body|head|title|script|br|form|input|strong|em|pre|img|option|select|textarea|button|label)\b").expect("a valid expression")
-});
-
-fn is_markup(text: &str) -> bool {
-    MARKUP.is_match(text)
-}
-
 /// Walks a translation unit.
 pub(super) fn walk(source: &str, root: Node<'_>) -> Walk<Report> {
     let mut walker = Walker {
@@ -45,6 +38,7 @@ pub(super) fn walk(source: &str, root: Node<'_>) -> Walk<Report> {
         rules: &C,
         functions: BTreeMap::new(),
         called: BTreeSet::new(),
+        walked: BTreeSet::new(),
         fields: BTreeMap::new(),
         macros: BTreeMap::new(),
         globals: State::default(),
@@ -58,10 +52,17 @@ pub(super) fn walk(source: &str, root: Node<'_>) -> Walk<Report> {
     let mut state = State::default();
     walker.block(root, &mut state)?;
     state.dead = false;
-    walker.globals = state;
-    for function in walker.entries() {
-        walker.enter(function)?;
+    // When a function is entered, others may have changed what is not constant.
+    let mut changed = BTreeSet::new();
+    walker.changed(root, &mut changed);
+    let mut globals = walker.unknown(&state, &changed);
+    for node in children(root).filter(|node| node.kind() == "declaration") {
+        for name in walker.changeable(node) {
+            globals.facts.forget(&length_symbol(&walker.symbol(name)));
+        }
     }
+    walker.globals = globals;
+    walker.enter_all()?;
     Ok(walker.report)
 }
 
@@ -70,6 +71,8 @@ struct Walker<'t> {
     rules: &'static Rules,
     functions: BTreeMap<String, Node<'t>>,
     called: BTreeSet<String>,
+    /// Where the functions start that were entered or followed.
+    walked: BTreeSet<usize>,
     /// Arrays in structures, by the name of the field: elements and bytes of one.
     fields: BTreeMap<String, (Option<Linear>, i64)>,
     macros: BTreeMap<String, String>,
@@ -181,18 +184,24 @@ impl<'t> Walker<'t> {
         integer(text).or_else(|| integer(self.macros.get(text)?.trim()))
     }
 
-    fn entries(&self) -> Vec<Node<'t>> {
-        let free: Vec<_> = self
-            .functions
-            .iter()
-            .filter(|(name, _)| !self.called.contains(*name))
-            .map(|(_, node)| *node)
-            .collect();
-        if free.is_empty() { self.functions.values().copied().collect() } else { free }
+    /// Enters the functions that nothing in the file calls, and then whatever was not reached from there.
+    fn enter_all(&mut self) -> Walk {
+        let all: Vec<(bool, Node<'t>)> =
+            self.functions.iter().map(|(name, node)| (self.called.contains(name), *node)).collect();
+        for (_, function) in all.iter().filter(|(called, _)| !called) {
+            self.enter(*function)?;
+        }
+        for (_, function) in all {
+            if !self.walked.contains(&function.start_byte()) {
+                self.enter(function)?;
+            }
+        }
+        Ok(())
     }
 
     /// Walks a function as its unknown callers would enter it.
     fn enter(&mut self, function: Node<'t>) -> Walk {
+        self.walked.insert(function.start_byte());
         let name = function.child_by_field_name("declarator").and_then(|it| declared_name(it));
         let name = name.map_or("", |name| self.text(name)).to_owned();
         let mut state = State {

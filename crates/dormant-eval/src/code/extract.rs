@@ -60,10 +60,14 @@ fn fenced(reply: &str) -> Vec<Block<'_>> {
 }
 
 /// The blocks of the wanted language, or of that of the first block that has one; other blocks are output or shell.
+/// Blocks without a language count only where none has it.
 fn joined(blocks: &[Block<'_>], wanted: Option<Language>) -> Option<Extracted> {
     let tagged = |block: &Block<'_>| block.tag.parse::<Language>().ok();
     let language = wanted.or_else(|| blocks.iter().find_map(tagged));
-    let fits = |block: &&Block<'_>| block.tag.is_empty() || language.is_none() || tagged(block) == language;
+    let named = language.is_some() && blocks.iter().any(|block| tagged(block) == language);
+    let fits = |block: &&Block<'_>| {
+        language.is_none() || tagged(block) == language || block.tag.is_empty() && !named
+    };
     let text = |block: &Block<'_>| dedented(&block.lines);
     let parts: Vec<String> =
         blocks.iter().filter(fits).map(text).filter(|text| !text.trim().is_empty()).collect();

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use tree_sitter::{ParseOptions, Parser, Tree, TreeCursor};
+use tree_sitter::{Node, ParseOptions, Parser, Tree, TreeCursor};
 
 use super::Language;
 
@@ -39,7 +39,7 @@ pub(super) fn parse(source: &str, language: Language) -> Result<Tree, Unparsed> 
         return Err(Unparsed::TooDeep);
     }
     let root = tree.root_node();
-    if root.has_error() && !is_tolerable(source, &tree, language) || ends_open(source, language) {
+    if root.has_error() && !is_tolerable(source, &tree, language) || ends_open(source, &tree, language) {
         return Err(Unparsed::Syntax);
     }
     Ok(tree)
@@ -116,11 +116,16 @@ fn balanced(source: &str) -> bool {
     source.matches('{').count() == source.matches('}').count()
 }
 
-/// A last line that only begins something.
-fn ends_open(source: &str, language: Language) -> bool {
-    let end = source.trim_end();
-    let code = end.rsplit('\n').next().unwrap_or_default().split('#').next().unwrap_or_default().trim_end();
-    language == Language::Python
-        && (code.ends_with([',', '(', '\\', '=', '+', '.', ':'])
-            && !code.trim_start().starts_with(['"', '\'']))
+/// The program ends with something that only begins.
+fn ends_open(source: &str, tree: &Tree, language: Language) -> bool {
+    let last = last_leaf(tree.root_node());
+    let end = source.get(last.byte_range()).unwrap_or_default();
+    language == Language::Python && [",", "(", "\\", "=", "+", ".", ":"].contains(&end)
+}
+
+/// The last token that is no comment.
+fn last_leaf(node: Node<'_>) -> Node<'_> {
+    let mut children = (0..node.child_count()).rev().filter_map(|i| node.child(i));
+    let last = children.find(|child| child.kind() != "comment" && !child.byte_range().is_empty());
+    last.map_or(node, last_leaf)
 }

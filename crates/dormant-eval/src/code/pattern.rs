@@ -32,26 +32,38 @@ pub(super) fn accepted(expression: &str, from_start: bool, whole: bool) -> Dange
     ruled_out.with(Dangers::UNCHECKED)
 }
 
-/// What text is free of that nothing in it matches.
+/// What text is free of that has nothing that matches.
 pub(super) fn rejected(expression: &str) -> Dangers {
-    let class = expression.strip_prefix("[^").and_then(|rest| rest.split(']').next());
-    match class {
-        Some(class) => Signs::of(&format!("[{class}]")).ruled_out().with(Dangers::UNCHECKED),
-        None => refused_signs(expression).with(refused_part(&expression.replace('\\', ""))),
+    if let Some(class) = allowed_class(expression) {
+        return Signs::of(&format!("[{class}]")).ruled_out().with(Dangers::UNCHECKED);
+    }
+    let bound = expression.starts_with('^') || expression.starts_with("\\A") || ends_anchored(expression);
+    if bound || expression.contains("[^") {
+        return Dangers::NONE;
+    }
+    refused_signs(expression).with(refused_part(&expression.replace('\\', "")))
+}
+
+/// The signs that are left where `[^…]` matches nowhere. What stands beside the class would have to match too.
+fn allowed_class(expression: &str) -> Option<&str> {
+    let one = expression.strip_suffix('+').unwrap_or(expression);
+    match one {
+        "\\W" => Some("\\w"),
+        "\\D" => Some("\\d"),
+        _ => {
+            let class = one.strip_prefix("[^")?.strip_suffix(']')?;
+            let plain = class.replace(r"\\", "").replace(r"\]", "");
+            (!plain.contains(']') && !plain.ends_with('\\')).then_some(class)
+        }
     }
 }
 
 /// What text is free of after all but the signs of a class were taken out (`re.sub("[^…]", "", text)`).
 pub(super) fn kept(expression: &str) -> Dangers {
-    let negated = expression.starts_with("[^")
-        || expression == "\\W"
-        || expression == "\\W+"
-        || expression == "\\D"
-        || expression == "\\D+";
-    match expression.trim_end_matches('+') {
-        "\\W" | "\\D" => Dangers::TEXT,
-        _ if negated => rejected(expression).without(Dangers::UNCHECKED),
-        _ => Dangers::NONE,
+    match allowed_class(expression) {
+        Some("\\w" | "\\d") => Dangers::TEXT,
+        Some(_) => rejected(expression).without(Dangers::UNCHECKED),
+        None => Dangers::NONE,
     }
 }
 

@@ -5,6 +5,7 @@ mod collection;
 mod expr;
 mod guard;
 mod html;
+mod matching;
 mod operator;
 mod sink;
 mod statement;
@@ -36,10 +37,7 @@ pub(super) fn walk(source: &str, root: Node<'_>) -> Walk<Report> {
     walker.frames.clear();
     walker.globals = module.vars;
     walker.construct()?;
-    for function in walker.entries() {
-        let object = class_of(function).and_then(|class| walker.objects.get(&class.start_byte()).cloned());
-        walker.enter(function, &object.unwrap_or_default())?;
-    }
+    walker.enter_all()?;
     Ok(walker.report)
 }
 
@@ -47,10 +45,12 @@ struct Walker<'t> {
     source: &'t str,
     rules: &'static Rules,
     imports: BTreeMap<String, String>,
-    /// Functions and methods of the file by name.
+    /// Functions and methods of the file by [`Walker::key`].
     functions: BTreeMap<String, Vec<Node<'t>>>,
-    /// Names of functions that something in the file calls.
+    /// Keys of functions that something in the file calls.
     called: BTreeSet<String>,
+    /// Where the functions start that were entered or followed.
+    walked: BTreeSet<usize>,
     globals: BTreeMap<String, Value<'t>>,
     /// What constructors leave in `self`, by the start of the class.
     objects: BTreeMap<usize, State<'t>>,
@@ -65,7 +65,7 @@ struct Walker<'t> {
 /// A function that is being walked.
 #[derive(Default)]
 struct Frame<'t> {
-    name: String,
+    key: String,
     /// A web framework calls it and sends what it returns.
     handler: bool,
     entry: bool,
@@ -81,6 +81,7 @@ impl<'t> Walker<'t> {
             imports: BTreeMap::new(),
             functions: BTreeMap::new(),
             called: BTreeSet::new(),
+            walked: BTreeSet::new(),
             globals: BTreeMap::new(),
             objects: BTreeMap::new(),
             frames: Vec::new(),
@@ -105,19 +106,13 @@ impl<'t> Walker<'t> {
         match node.kind() {
             "import_statement" | "import_from_statement" => self.import(node),
             "function_definition" => {
-                let name = self.field_text(node, "name").to_owned();
-                self.functions.entry(name).or_default().push(node);
+                let key = self.key(node);
+                self.functions.entry(key).or_default().push(node);
             }
             "class_definition" => self.class(node),
             "call" => {
-                let callee = self.field_text(node, "function");
-                let name = callee.rsplit('.').next().unwrap_or(callee);
-                let of_the_file = !callee.contains('.')
-                    || (callee.starts_with("self.") || callee.starts_with("cls."))
-                        && callee.matches('.').count() == 1;
-                if of_the_file {
-                    self.called.insert(name.to_owned());
-                }
+                let callee = node.child_by_field_name("function");
+                self.called.extend(callee.and_then(|callee| self.key_of_callee(callee)));
             }
             _ => {}
         }
@@ -158,22 +153,52 @@ impl<'t> Walker<'t> {
         }
     }
 
-    /// Functions that nothing in the file calls; all, if each is called by another.
-    fn entries(&self) -> Vec<Node<'t>> {
-        let all =
-            || self.functions.iter().flat_map(|(name, nodes)| nodes.iter().map(move |node| (name, *node)));
-        let outer = |node: &Node<'t>| !has_ancestor(*node, "function_definition");
-        let free: Vec<_> = all()
-            .filter(|(name, _)| !self.called.contains(*name))
-            .map(|(_, node)| node)
-            .filter(outer)
+    /// What a function is called by: its name, with a dot before that of a method, because a bare call means none.
+    fn key(&self, function: Node<'t>) -> String {
+        let dot = if class_of(function).is_some() { "." } else { "" };
+        format!("{dot}{}", self.field_text(function, "name"))
+    }
+
+    /// The key of what a call means if it is in the file: `f()`, `self.f()`.
+    fn key_of_callee(&self, callee: Node<'t>) -> Option<String> {
+        let text = self.text(callee);
+        match text.split_once('.') {
+            None => Some(text.to_owned()),
+            Some(("self" | "cls", method)) => (!method.contains('.')).then(|| format!(".{method}")),
+            Some(_) => None,
+        }
+    }
+
+    /// Enters the functions that nothing in the file calls and those that a framework calls, and then whatever was
+    /// not reached from there.
+    fn enter_all(&mut self) -> Walk {
+        let all: Vec<(bool, Node<'t>)> = self
+            .functions
+            .iter()
+            .flat_map(|(key, nodes)| nodes.iter().map(|node| (self.called.contains(key), *node)))
             .collect();
-        if free.is_empty() { all().map(|(_, node)| node).filter(outer).collect() } else { free }
+        for (called, function) in all.iter().filter(|(_, node)| !has_ancestor(*node, "function_definition")) {
+            if !called || is_route(&self.decorators(*function)) {
+                self.enter_method(*function)?;
+            }
+        }
+        for (_, function) in all {
+            if !self.walked.contains(&function.start_byte()) {
+                self.enter_method(function)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters a function, with what the constructor left if it is a method.
+    fn enter_method(&mut self, function: Node<'t>) -> Walk {
+        let object = class_of(function).and_then(|class| self.objects.get(&class.start_byte()).cloned());
+        self.enter(function, &object.unwrap_or_default()).map(drop)
     }
 
     /// Walks the constructors: what they store is what methods find.
     fn construct(&mut self) -> Walk {
-        for constructor in self.functions.get("__init__").cloned().unwrap_or_default() {
+        for constructor in self.functions.get(".__init__").cloned().unwrap_or_default() {
             let Some(class) = class_of(constructor) else { continue };
             let mut state = self.enter(constructor, &State::default())?;
             state.vars.retain(|name, _| name.starts_with("self."));
@@ -185,7 +210,7 @@ impl<'t> Walker<'t> {
     /// Walks a function as its unknown callers would enter it, with what is around it: all parameters are untrusted.
     /// Returns what holds where it ends.
     fn enter(&mut self, function: Node<'t>, around: &State<'t>) -> Walk<State<'t>> {
-        let name = self.field_text(function, "name").to_owned();
+        self.walked.insert(function.start_byte());
         let decorators = self.decorators(function);
         let handler = is_route(&decorators);
         let mut state = around.clone();
@@ -193,7 +218,7 @@ impl<'t> Walker<'t> {
             let value = self.untrusted(&parameter, handler, &decorators);
             state.vars.insert(parameter.name, value);
         }
-        self.frames.push(Frame { name, handler, entry: true, ..Frame::default() });
+        self.frames.push(Frame { key: self.key(function), handler, entry: true, ..Frame::default() });
         let body = function.child_by_field_name("body");
         body.map_or(Ok(()), |body| self.block(body, &mut state))?;
         let returns = self.frames.pop().map(|frame| frame.returns).unwrap_or_default();
@@ -315,8 +340,12 @@ fn first_of<'t>(node: Node<'t>, kind: &str) -> Option<Node<'t>> {
     children(node).find_map(|child| if child.kind() == kind { Some(child) } else { first_of(child, kind) })
 }
 
+fn ancestor<'t>(node: Node<'t>, kind: &str) -> Option<Node<'t>> {
+    std::iter::successors(node.parent(), tree_sitter::Node::parent).find(|node| node.kind() == kind)
+}
+
 fn has_ancestor(node: Node<'_>, kind: &str) -> bool {
-    std::iter::successors(node.parent(), tree_sitter::Node::parent).any(|node| node.kind() == kind)
+    ancestor(node, kind).is_some()
 }
 
 fn line(node: Node<'_>) -> usize {

@@ -35,6 +35,28 @@ impl Report {
         }
     }
 
+    /// What another part of the walk collected.
+    pub(super) fn add(&mut self, other: Self) {
+        let lists = [
+            (&mut self.findings, other.findings),
+            (&mut self.strict, other.strict),
+            (&mut self.conditional, other.conditional),
+        ];
+        for (mine, theirs) in lists {
+            for finding in theirs {
+                if !mine.contains(&finding) {
+                    mine.push(finding);
+                }
+            }
+        }
+        self.evidence.extend(other.evidence);
+        self.checked |= other.checked;
+        self.unchecked = self.unchecked.or(other.unchecked);
+        self.unchecked_number = self.unchecked_number.or(other.unchecked_number);
+        self.unchecked_parameter = self.unchecked_parameter.or(other.unchecked_parameter);
+        self.weak_check = self.weak_check.or(other.weak_check);
+    }
+
     pub(super) fn found_if_asked(&mut self, cwe: u16, rule: &str, line: usize, message: &str) {
         let finding = Finding { cwe, rule: rule.to_owned(), line, message: message.to_owned() };
         if !self.conditional.contains(&finding) {

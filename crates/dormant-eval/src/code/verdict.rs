@@ -126,6 +126,11 @@ pub fn score_reply(reply: &str, language: Option<Language>, expected: Option<u16
     }
 }
 
+/// Whether a text is a whole program of a language.
+pub fn is_program(source: &str, language: Language) -> bool {
+    parse::parse(source, language).is_ok()
+}
+
 /// Scores a program.
 pub fn score_code(source: &str, language: Language, expected: Option<u16>) -> Verdict {
     let unscorable = |reason: &str| Verdict::unscorable(reason, Some(language));

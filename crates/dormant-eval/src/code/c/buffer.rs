@@ -111,12 +111,13 @@ impl<'t> Walker<'t> {
         };
         let taint = state.cleared_of(value);
         let text = value.text.clone();
-        if let Some(Pointer { base, offset }) = &place.pointer {
-            let symbol = length_symbol(base);
+        if let Some(pointer) = &place.pointer {
+            let symbol = length_symbol(&pointer.base);
             let ends = value.number.as_ref().and_then(Linear::as_constant) == Some(0);
             if ends {
-                state.facts.learn(offset.minus(&Linear::symbol(symbol)));
-            } else {
+                state.facts.learn(pointer.offset.minus(&Linear::symbol(symbol)));
+            } else if !within_text(pointer, state) {
+                // Inside of a text, a sign takes the place of another one.
                 state.facts.forget(&symbol);
             }
         }
@@ -137,20 +138,26 @@ impl<'t> Walker<'t> {
         let inside = match &buffer.capacity {
             Some(capacity) => {
                 let below = state.facts.proves(&capacity.add(-1).minus(&pointer.offset));
-                let negative = !state.content(index).is_empty()
-                    && !has_field(&pointer.offset)
-                    && !state.facts.proves(&pointer.offset);
+                let negative = if state.content(index).is_empty() {
+                    state.facts.allow_negative(&pointer.offset)
+                } else {
+                    !has_field(&pointer.offset) && !state.facts.proves(&pointer.offset)
+                };
                 below && !negative
             }
             None if buffer.parameter => {
                 let ends = value.literal && value.text.is_empty();
                 ends || pointer.offset.as_constant().is_some()
+                    || within_text(pointer, state)
                     || self.fits_parameter(&pointer.offset, state)
                     || self.is_bounded(&pointer.offset, state)
             }
             None => !tainted || self.is_bounded(&pointer.offset, state),
         };
         self.report.evidence.insert(787);
+        if !state.content(index).is_empty() {
+            self.report.evidence.insert(20);
+        }
         if !inside {
             let message = "an element may be written that is outside of the array";
             self.report.found(787, "c/index-out-of-bounds", line(node), message);
@@ -175,7 +182,9 @@ impl<'t> Walker<'t> {
         let moved = self.sum(base, &Value { pointer: None, ..index.clone() }, false);
         let Some(pointer) = &moved.pointer else { return };
         let Some(buffer) = state.buffers.get(&pointer.base) else { return };
-        let inside = if let Some(capacity) = &buffer.capacity {
+        let inside = if within_text(pointer, state) {
+            state.facts.proves(&pointer.offset) || !state.cleared.left(&taint).has(Dangers::LOW)
+        } else if let Some(capacity) = &buffer.capacity {
             state.facts.proves(&capacity.add(-1).minus(&pointer.offset))
                 && (has_field(&pointer.offset) || state.facts.proves(&pointer.offset))
         } else {
@@ -204,6 +213,12 @@ impl<'t> Walker<'t> {
 /// It has a field of a structure, which the program itself keeps right.
 fn has_field(form: &Linear) -> bool {
     form.symbols().any(|symbol| symbol.contains("->"))
+}
+
+/// Before the end of the text that the buffer holds.
+fn within_text(pointer: &Pointer, state: &State) -> bool {
+    let length = Linear::symbol(length_symbol(&pointer.base));
+    state.facts.proves(&length.add(-1).minus(&pointer.offset))
 }
 
 pub(super) fn length_symbol(base: &str) -> String {

@@ -5,11 +5,8 @@ use tree_sitter::Node;
 use super::buffer::length_symbol;
 use super::linear::Linear;
 use super::value::{Buffer, Pointer, State, Value};
-use super::{INLINE, Walk, Walker, children, line};
+use super::{Walk, Walker, children, line};
 use crate::code::taint::{Dangers, Taint};
-
-/// The ways out of a function that was followed.
-pub(super) type Returns<'t> = Vec<(State, Option<Node<'t>>, Value)>;
 
 impl<'t> Walker<'t> {
     pub(super) fn call(&mut self, node: Node<'t>, state: &mut State) -> Walk<Value> {
@@ -19,6 +16,7 @@ impl<'t> Walker<'t> {
         {
             self.eval(callee, state)?;
         }
+        self.hand_out(node, state);
         if let Some(function) = self.functions.get(&name).copied() {
             if self.escapes_markup(function) {
                 self.report.evidence.insert(79);
@@ -40,9 +38,7 @@ impl<'t> Walker<'t> {
             .filter(|it| it.kind() != "comment")
             .collect();
         for &argument in &nodes {
-            let value = self.eval(argument, state)?;
-            self.used(&value, node, state);
-            arguments.push(value);
+            arguments.push(self.passed(argument, node, state)?);
         }
         self.check_sinks(node, &name, &arguments, state);
         if self.rules.escapers.is_match(&name) && !self.sanitises(&name) {
@@ -394,50 +390,5 @@ impl<'t> Walker<'t> {
             Taint::default()
         };
         self.made(node, Buffer { capacity: bytes, element: 1, taint, ..Buffer::default() }, state)
-    }
-
-    /// Follows a call to a function of the file. `None`: too deep, or the function calls itself.
-    pub(super) fn inline(
-        &mut self,
-        node: Node<'t>,
-        function: Node<'t>,
-        state: &mut State,
-    ) -> Walk<Option<(Returns<'t>, State)>> {
-        let name = self.field_text(node, "function").to_owned();
-        if self.frames.len() > INLINE || self.frames.iter().any(|frame| frame.name == name) {
-            return Ok(None);
-        }
-        let mut arguments = Vec::new();
-        for argument in node
-            .child_by_field_name("arguments")
-            .into_iter()
-            .flat_map(children)
-            .filter(|it| it.kind() != "comment")
-        {
-            let value = self.eval(argument, state)?;
-            self.used(&value, node, state);
-            arguments.push(value);
-        }
-        let mut inner = State { vars: std::collections::BTreeMap::new(), ..state.clone() };
-        self.push_frame(name);
-        let parameters = self.parameters(function);
-        for (parameter, value) in parameters.iter().zip(arguments) {
-            if super::is_unsigned(parameter.kind) && !parameter.pointer {
-                let symbol = self.symbol(parameter.name);
-                inner.facts.learn_natural(&symbol);
-            }
-            self.set(parameter.name, value, Some(node), &mut inner);
-        }
-        if let Some(body) = function.child_by_field_name("body") {
-            self.block(body, &mut inner)?;
-        }
-        let mut returns = self.frames.pop().map(|frame| frame.returns).unwrap_or_default();
-        if !inner.dead {
-            returns.push((inner, None, Value::default()));
-        }
-        let after = returns
-            .iter()
-            .fold(State::dead(), |all, (at, _, _)| all.join(State { dead: false, ..at.clone() }));
-        Ok(Some((returns, after)))
     }
 }

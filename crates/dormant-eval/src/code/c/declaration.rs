@@ -2,6 +2,7 @@
 
 use tree_sitter::Node;
 
+use super::buffer::length_symbol;
 use super::linear::Linear;
 use super::value::{Buffer, Pointer, State, Value};
 use super::{Walk, Walker, children, declared_name, first_of, is_unsigned};
@@ -56,7 +57,24 @@ impl<'t> Walker<'t> {
         for declarator in declarators {
             self.declarator(declarator, kind, state)?;
         }
+        // What a call leaves in it, the next one finds.
+        if self.frames.len() > 1 && children(node).any(|child| self.text(child) == "static") {
+            for name in self.changeable(node) {
+                self.forget(name, state);
+                state.facts.forget(&length_symbol(&self.symbol(name)));
+            }
+        }
         Ok(())
+    }
+
+    /// The names in a declaration of what is not constant.
+    pub(super) fn changeable(&self, declaration: Node<'t>) -> Vec<&'t str> {
+        if children(declaration).any(|child| self.text(child) == "const") {
+            return Vec::new();
+        }
+        let mut cursor = declaration.walk();
+        let declarators = declaration.children_by_field_name("declarator", &mut cursor);
+        declarators.filter_map(|it| declared_name(it)).map(|name| self.text(name)).collect()
     }
 
     fn declarator(&mut self, node: Node<'t>, kind: &str, state: &mut State) -> Walk {
@@ -118,7 +136,7 @@ impl<'t> Walker<'t> {
                 if let (Some(_), Some(columns)) =
                     (rows, buffer.capacity.as_ref().and_then(Linear::as_constant))
                 {
-                    buffer.element *= columns;
+                    buffer.element = buffer.element.saturating_mul(columns);
                     buffer.capacity = rows.map(Linear::constant);
                 }
             }

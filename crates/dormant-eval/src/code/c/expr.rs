@@ -263,9 +263,10 @@ impl<'t> Walker<'t> {
             ("+" | "-", _) => return Ok(self.sum(&first, &second, operator == "-")),
             ("*", (_, Some(factor))) => first.number.as_ref().map(|number| number.times(factor)),
             ("*", (Some(factor), _)) => second.number.as_ref().map(|number| number.times(factor)),
-            ("/", (Some(one), Some(other))) if other != 0 => Some(Linear::constant(one / other)),
+            ("/", (Some(one), Some(other))) if other != 0 => one.checked_div(other).map(Linear::constant),
+            ("/", (_, Some(by))) if by > 1 => Some(self.share(node, first.number.as_ref(), by, state)),
             ("<<", (Some(one), Some(other))) if (0..32).contains(&other) => {
-                Some(Linear::constant(one << other))
+                one.checked_mul(1 << other).map(Linear::constant)
             }
             ("%", _) => {
                 let number = self.fresh(node, state);
@@ -284,6 +285,18 @@ impl<'t> Walker<'t> {
             _ => Some(Linear::symbol(self.symbol(self.text(node)))),
         };
         Ok(mixed)
+    }
+
+    /// `whole / by`: not negative and no more than the whole, if that is not negative.
+    fn share(&self, node: Node<'t>, whole: Option<&Linear>, by: i64, state: &mut State) -> Linear {
+        let symbol = self.symbol(self.text(node));
+        let share = Linear::symbol(symbol.clone());
+        if let Some(whole) = whole.filter(|whole| state.facts.proves(whole)) {
+            state.facts.learn_natural(&symbol);
+            state.facts.learn(whole.minus(&share));
+            state.facts.learn(whole.minus(&share.times(by)));
+        }
+        share
     }
 
     /// A number of which only what is learned here is known; never negative.

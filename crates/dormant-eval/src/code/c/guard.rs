@@ -35,6 +35,7 @@ impl<'t> Walker<'t> {
                     self.refine(last, truth, state)?;
                 }
             }
+            "subscript_expression" | "pointer_expression" if truth => self.inside_text(test, state)?,
             "identifier" | "field_expression" if truth => {
                 // Not zero, of what is never negative.
                 let value = self.eval(test, state)?;
@@ -114,6 +115,12 @@ impl<'t> Walker<'t> {
             return self.refine(left, !equal, state);
         }
         let (one, other) = (self.eval(left, state)?, self.eval(right, state)?);
+        for (node, literal) in [(left, &other), (right, &one)] {
+            let sign = literal.number.as_ref().and_then(Linear::as_constant);
+            if sign.is_some_and(|sign| (sign != 0) == equal) {
+                self.inside_text(node, state)?;
+            }
+        }
         for (node, value, literal) in [(left, &one, &other), (right, &other, &one)] {
             self.compared(node, value, literal, equal, state)?;
         }
@@ -132,6 +139,28 @@ impl<'t> Walker<'t> {
                     self.spanned(span, state)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// `text[i]` or `*p` is a sign and not the end of the text.
+    fn inside_text(&mut self, node: Node<'t>, state: &mut State) -> Walk {
+        // It was evaluated before; once more would move `i++` again.
+        let moves = ["++", "--", "="].iter().any(|sign| self.text(node).contains(sign));
+        let place = match (node.kind(), node.child_by_field_name("argument")) {
+            _ if moves => return Ok(()),
+            ("subscript_expression", _) => {
+                let (base, index) = self.element(node, state)?;
+                self.sum(&base, &Value { pointer: None, ..index }, false)
+            }
+            ("pointer_expression", Some(pointer)) if self.text(node).starts_with('*') => {
+                self.eval(pointer, state)?
+            }
+            _ => return Ok(()),
+        };
+        let is_text = state.buffer(&place).is_some_and(|buffer| buffer.element == 1);
+        if let (Some(length), Some(pointer), true) = (self.length(&place, state), &place.pointer, is_text) {
+            state.facts.learn(length.minus(&pointer.offset).add(-1));
         }
         Ok(())
     }

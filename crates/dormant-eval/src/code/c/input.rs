@@ -18,6 +18,10 @@ impl<'t> Walker<'t> {
         arguments: &[Value],
         state: &mut State,
     ) -> Option<Value> {
+        if name == "sscanf" {
+            self.scan(node, name, arguments, state);
+            return Some(Value::number(self.count(node, state)));
+        }
         let places: Vec<Option<usize>> = self
             .rules
             .sources
@@ -59,7 +63,7 @@ impl<'t> Walker<'t> {
             let base = value.pointer.as_ref().map(|pointer| pointer.base.clone());
             if let Some(base) = base {
                 if let Some(variable) = base.strip_prefix('&') {
-                    self.read_into_variable(variable, origin, state);
+                    self.read_into_variable(variable, Taint::of(origin), state);
                 }
                 let buffer = state.buffers.entry(base).or_default();
                 buffer.taint = Taint::of(origin);
@@ -72,9 +76,8 @@ impl<'t> Walker<'t> {
             let number = Some(Linear::symbol(format!("{}:{}", self.symbol("read"), node.start_byte())));
             return Some(Value { taint: Taint::of(origin), number, ..made });
         }
-        let count = Linear::symbol(format!("{}:{}", self.symbol("count"), node.start_byte()));
+        let count = self.count(node, state);
         if matches!(name, "read" | "recv" | "recvfrom" | "pread" | "SSL_read" | "readlink") {
-            state.facts.forget(&format!("{}:{}", self.symbol("count"), node.start_byte()));
             if let Some(most) = arguments.get(2).and_then(|it| it.number.clone()) {
                 state.facts.learn(most.minus(&count));
             }
@@ -89,27 +92,27 @@ impl<'t> Walker<'t> {
         })
     }
 
-    fn read_into_variable(&mut self, symbol: &str, origin: u64, state: &mut State) {
+    /// How much was read.
+    fn count(&self, node: Node<'t>, state: &mut State) -> Linear {
+        let symbol = format!("{}:{}", self.symbol("count"), node.start_byte());
+        state.facts.forget(&symbol);
+        Linear::symbol(symbol)
+    }
+
+    fn read_into_variable(&mut self, symbol: &str, taint: Taint, state: &mut State) {
         let name = symbol.split_once('.').map_or(symbol, |(_, name)| name).to_owned();
         let number = Some(Linear::symbol(symbol));
         state.facts.forget(symbol);
-        state
-            .vars
-            .insert(name, Value { taint: Taint::of(origin), number, converted: true, ..Value::default() });
+        state.vars.insert(name, Value { taint, number, converted: true, ..Value::default() });
     }
 
     fn converted(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) -> Value {
-        let mut taint = arguments.first().map(|value| state.content(value)).unwrap_or_default();
+        let of_text = arguments.first().map(|value| state.content(value)).unwrap_or_default();
+        let taint = self.taint_of_number(node, &of_text, state);
         let place = format!("{}:{}", self.symbol("number"), node.start_byte());
         state.facts.forget(&place);
         if name.starts_with("strtou") || name.starts_with("ntoh") {
             state.facts.learn_natural(&place);
-        }
-        // What was checked of the text says nothing of the number.
-        let origin = super::expr::text_origin(self.text(node)) ^ node.start_byte() as u64;
-        if !taint.is_empty() {
-            taint = Taint::of(origin).without(Dangers::TEXT);
-            state.cleared.forget(origin);
         }
         Value { taint, number: Some(Linear::symbol(place)), converted: true, ..Value::default() }
     }
@@ -147,31 +150,55 @@ impl<'t> Walker<'t> {
                 });
                 self.fits(node, first, bytes.as_ref(), false, state);
             }
-            "scanf" | "fscanf" | "sscanf" => self.scan(node, name, arguments, state),
+            "scanf" | "fscanf" => self.scan(node, name, arguments, state),
             _ => {}
         }
     }
 
+    /// `scanf` and its kin: texts have to fit; what `sscanf` reads is as untrusted as the text that it reads from.
     fn scan(&mut self, node: Node<'t>, name: &str, arguments: &[Value], state: &mut State) {
         let place = usize::from(name != "scanf");
         let Some(text) = arguments.get(place).map(|value| value.text.clone()) else { return };
+        let source = arguments.first().filter(|_| name == "sscanf");
+        let taint = source.map(|source| state.cleared_of(source)).unwrap_or_default();
+        let longest = source.and_then(|source| self.length(source, state));
         let (_, conversions) = format::parse(&text, true);
         let targets = arguments.iter().skip(place + 1);
         for (conversion, target) in conversions.iter().filter(|it| !it.ignored).zip(targets) {
             if matches!(conversion.kind, 's' | '[') {
-                let bytes = match conversion.width {
-                    Some(width) => Some(Linear::constant(width + 1)),
-                    None if name == "sscanf" => self.length(&arguments[0], state).map(|length| length.add(1)),
-                    None => None,
-                };
+                let length = conversion.width.map(Linear::constant).or_else(|| longest.clone());
+                let bytes = length.as_ref().map(|length| length.add(1));
                 self.fits(node, target, bytes.as_ref(), conversion.width.is_none(), state);
-                if name == "sscanf" {
-                    let taint = state.content(&arguments[0]);
-                    if let Some(buffer) = state.buffer_mut(target) {
-                        buffer.taint = taint;
-                    }
-                }
+                self.read_text(target, length, source.map(|_| &taint), state);
+            } else if let (Some(_), Some(pointer)) = (source, &target.pointer)
+                && let Some(variable) = pointer.base.strip_prefix('&')
+            {
+                self.read_into_variable(variable, self.taint_of_number(node, &taint, state), state);
             }
         }
+    }
+
+    /// A text of at most this length is in the buffer now.
+    fn read_text(&self, target: &Value, length: Option<Linear>, taint: Option<&Taint>, state: &mut State) {
+        let Some(pointer) = &target.pointer else { return };
+        let symbol = length_symbol(&pointer.base);
+        state.facts.forget(&symbol);
+        state.facts.learn_natural(&symbol);
+        if let Some(length) = length.filter(|length| !length.mentions(&symbol)) {
+            state.facts.learn(pointer.offset.plus(&length).minus(&Linear::symbol(symbol)));
+        }
+        if let (Some(buffer), Some(taint)) = (state.buffer_mut(target), taint) {
+            buffer.taint = taint.clone();
+        }
+    }
+
+    /// What was checked of a text says nothing of the number that is made from it.
+    fn taint_of_number(&self, node: Node<'t>, of_text: &Taint, state: &mut State) -> Taint {
+        if of_text.is_empty() {
+            return Taint::default();
+        }
+        let origin = super::expr::text_origin(self.text(node)) ^ node.start_byte() as u64;
+        state.cleared.forget(origin);
+        Taint::of(origin).without(Dangers::TEXT)
     }
 }

@@ -152,9 +152,34 @@ impl Facts {
         both
     }
 
-    /// Whether some form about this symbol is known that bounds it from above.
+    /// The facts that hold there too.
+    pub(super) fn kept_by(&self, other: &Self) -> Self {
+        let forms = self.forms.iter().filter(|form| other.holds(form)).cloned().collect();
+        Self { forms, natural: self.natural.clone() }
+    }
+
+    /// Whether all facts of the other follow.
+    pub(super) fn imply(&self, other: &Self) -> bool {
+        other.forms.iter().all(|form| self.holds(form))
+    }
+
+    /// Whether the least that is known of a form is below zero.
+    pub(super) fn allow_negative(&self, form: &Linear) -> bool {
+        let above = |fact: &Linear| fact.minus(form).as_constant().is_some_and(|more| more > 0);
+        self.forms.iter().any(above) && !self.proves(form)
+    }
+
+    /// Whether some form about this symbol is known that bounds it from above. The length of a text is no bound of
+    /// what is written elsewhere.
     pub(super) fn bounds(&self, symbol: &str) -> bool {
-        self.forms.iter().any(|form| form.terms.get(symbol).is_some_and(|coefficient| *coefficient < 0))
+        let is_bound = |form: &Linear| {
+            form.terms.get(symbol).is_some_and(|coefficient| *coefficient < 0)
+                && !form
+                    .terms
+                    .iter()
+                    .any(|(other, coefficient)| *coefficient > 0 && other.starts_with("strlen("))
+        };
+        self.forms.iter().any(is_bound)
     }
 
     /// Whether `form ≥ 0` is known or follows; most of what meets is the same.
@@ -183,7 +208,7 @@ impl Facts {
         let Some((symbol, &coefficient)) = open.or_else(|| form.terms.iter().next()) else { return false };
         self.forms.iter().any(|fact| {
             let Some(&theirs) = fact.terms.get(symbol) else { return false };
-            let fits = theirs.signum() == coefficient.signum() && coefficient % theirs == 0;
+            let fits = theirs.signum() == coefficient.signum() && coefficient.checked_rem(theirs) == Some(0);
             fits && self.search(&form.combine(fact, -(coefficient / theirs)), depth - 1, tries)
         })
     }

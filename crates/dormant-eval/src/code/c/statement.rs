@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 
 use tree_sitter::Node;
 
-use super::linear::Linear;
+use super::buffer::length_symbol;
+use super::linear::{Facts, Linear};
 use super::value::{State, Value};
 use super::{Walk, Walker, children};
 use crate::code::taint::Dangers;
+
+/// A loop is walked at most once more than this.
+const ROUNDS: usize = 4;
+/// Variables of a loop that are compared with each other.
+const COUNTERS: usize = 6;
 
 impl<'t> Walker<'t> {
     pub(super) fn block(&mut self, block: Node<'t>, state: &mut State) -> Walk {
@@ -122,8 +128,7 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    /// A loop, walked twice. The first time nothing is known of what it changes; whatever holds at the end of that
-    /// and also before the loop is an invariant, with which it is walked again.
+    /// A loop. After it either its test failed or a `break` was reached.
     fn repeat(&mut self, node: Node<'t>, state: &mut State) -> Walk {
         if let Some(initial) = node.child_by_field_name("initializer") {
             if initial.kind() == "declaration" {
@@ -136,24 +141,8 @@ impl<'t> Walker<'t> {
             .frames
             .last_mut()
             .map(|frame| (std::mem::take(&mut frame.breaks), std::mem::take(&mut frame.continues)));
-        let mut changed = BTreeSet::new();
-        self.changed(node, &mut changed);
         let before = state.clone();
-        let mut first = self.unknown(&before, &changed);
-        self.round(node, &mut first)?;
-        self.take_jumps();
-        let mut second = self.unknown(&before, &changed);
-        if !first.dead {
-            second.facts = first.facts.meet(&before.facts);
-            second = State {
-                facts: second.facts.clone(),
-                ..second.join(State { facts: before.facts.clone(), ..first })
-            };
-            second.cleared = before.cleared.clone();
-            second.refused.clone_from(&before.refused);
-        }
-        self.round(node, &mut second)?;
-        let breaks = self.take_jumps();
+        let (last, breaks) = self.rounds(node, &before)?;
         if let (Some(frame), Some((outer_breaks, outer_continues))) = (self.frames.last_mut(), outer) {
             frame.breaks = outer_breaks;
             frame.continues = outer_continues;
@@ -164,12 +153,12 @@ impl<'t> Walker<'t> {
         let mut after = State::dead();
         if !forever {
             // Without an element there is nothing that a check could have missed.
-            let (cleared, refused) = if second.dead {
+            let (cleared, refused) = if last.dead {
                 (before.cleared.clone(), before.refused.clone())
             } else {
-                (second.cleared.clone(), second.refused.clone())
+                (last.cleared.clone(), last.refused.clone())
             };
-            after = if node.kind() == "do_statement" { second } else { second.join(before) };
+            after = if node.kind() == "do_statement" { last } else { last.join(before) };
             after.cleared = cleared;
             after.refused = refused;
             if let Some(test) = test {
@@ -178,6 +167,65 @@ impl<'t> Walker<'t> {
         }
         *state = breaks.into_iter().fold(after, State::join);
         Ok(())
+    }
+
+    /// Walks a loop until what is known where an iteration begins is known again where it ends. The first time that is
+    /// what was known before the loop; what an iteration does not keep is dropped, and so is what was found on the way.
+    /// Returns the end of the last iteration, and the ways out of it.
+    fn rounds(&mut self, node: Node<'t>, before: &State) -> Walk<(State, Vec<State>)> {
+        let mut changed = BTreeSet::new();
+        self.changed(node, &mut changed);
+        let known = self.with_differences(before, &changed);
+        let mut start = State { facts: known.clone(), ..self.unknown(before, &changed) };
+        let mut round = 0;
+        loop {
+            let outer = std::mem::take(&mut self.report);
+            let mut end = start.clone();
+            self.round(node, &mut end)?;
+            let breaks = self.take_jumps();
+            let found = std::mem::replace(&mut self.report, outer);
+            // What an iteration leaves in variables reaches the next one in the second round.
+            let settled = round > 0 && end.facts.imply(&start.facts);
+            if end.dead || settled || round == ROUNDS {
+                self.report.add(found);
+                return Ok((end, breaks));
+            }
+            let facts = match round {
+                0 => known.meet(&end.facts),
+                _ if round + 1 == ROUNDS => self.unknown(before, &changed).facts.kept_by(&end.facts),
+                _ => start.facts.kept_by(&end.facts),
+            };
+            let joined = start.join(end);
+            start =
+                State { facts, cleared: before.cleared.clone(), refused: before.refused.clone(), ..joined };
+            round += 1;
+        }
+    }
+
+    /// What is known before a loop, also of how its counters stand to each other and to the end of a text: `j ≤ i` may
+    /// hold in all iterations where `j = 0` does not.
+    fn with_differences(&self, before: &State, changed: &BTreeSet<String>) -> Facts {
+        let counter = |name: &String| {
+            let value = before.vars.get(name)?;
+            match &value.pointer {
+                Some(pointer) => Some((pointer.base.as_str(), pointer.offset.clone())),
+                None => Some(("", value.number.clone()?)),
+            }
+        };
+        let counters: Vec<(&str, Linear)> = changed.iter().filter_map(counter).take(COUNTERS).collect();
+        let last_sign = |base: &str| Linear::symbol(length_symbol(base)).add(-1);
+        let pointers = counters.iter().filter(|(base, _)| !base.is_empty());
+        let lasts: Vec<(&str, Linear)> = pointers.map(|(base, _)| (*base, last_sign(base))).collect();
+        let mut facts = before.facts.clone();
+        for (base, one) in counters.iter().chain(&lasts) {
+            for (_, other) in counters.iter().filter(|(others, other)| others == base && other != one) {
+                let difference = one.minus(other);
+                if before.facts.proves(&difference) {
+                    facts.learn(difference);
+                }
+            }
+        }
+        facts
     }
 
     fn round(&mut self, node: Node<'t>, state: &mut State) -> Walk {
@@ -208,7 +256,7 @@ impl<'t> Walker<'t> {
     }
 
     /// Names that a loop assigns.
-    fn changed(&self, node: Node<'t>, names: &mut BTreeSet<String>) {
+    pub(super) fn changed(&self, node: Node<'t>, names: &mut BTreeSet<String>) {
         let target = match node.kind() {
             "assignment_expression" => node.child_by_field_name("left"),
             "update_expression" => node.child_by_field_name("argument"),
@@ -223,18 +271,23 @@ impl<'t> Walker<'t> {
         }
     }
 
-    fn unknown(&self, state: &State, changed: &BTreeSet<String>) -> State {
+    pub(super) fn unknown(&self, state: &State, changed: &BTreeSet<String>) -> State {
         let mut state = state.clone();
         for name in changed {
-            let symbol = self.symbol(name);
-            state.facts.forget(&symbol);
-            state.facts.forget(&format!("@{symbol}"));
-            if let Some(value) = state.vars.get_mut(name) {
-                value.number = Some(Linear::symbol(symbol));
-                value.literal = false;
-            }
+            self.forget(name, &mut state);
         }
         state
+    }
+
+    /// A variable may have any value of its type.
+    pub(super) fn forget(&self, name: &str, state: &mut State) {
+        let symbol = self.symbol(name);
+        state.facts.forget(&symbol);
+        state.facts.forget(&format!("@{symbol}"));
+        if let Some(value) = state.vars.get_mut(name) {
+            value.number = Some(Linear::symbol(symbol));
+            value.literal = false;
+        }
     }
 
     fn switch(&mut self, node: Node<'t>, state: &mut State) -> Walk {

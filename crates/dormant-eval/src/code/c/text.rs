@@ -6,7 +6,8 @@ use super::buffer::length_symbol;
 use super::format;
 use super::linear::Linear;
 use super::value::{Buffer, State, Value, append};
-use super::{Walker, is_markup, line};
+use super::{Walker, line};
+use crate::code::markup::is_markup;
 use crate::code::taint::{Dangers, Taint};
 
 impl<'t> Walker<'t> {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use tree_sitter::Node;
 
-use super::html::is_markup;
 use super::sink::{Call, replaced};
 use super::value::{State, Value};
-use super::{Frame, INLINE, Walk, Walker, children};
+use super::{Frame, INLINE, Walk, Walker, ancestor, children, class_of};
+use crate::code::markup::is_markup;
 use crate::code::pattern;
 use crate::code::rules;
 use crate::code::taint::{Dangers, Taint};
@@ -18,11 +18,9 @@ pub(super) type Returns<'t> = Vec<(State<'t>, Option<Node<'t>>, Value<'t>)>;
 impl<'t> Walker<'t> {
     pub(super) fn call(&mut self, node: Node<'t>, state: &mut State<'t>) -> Walk<Value<'t>> {
         let Some(callee) = node.child_by_field_name("function") else { return Ok(Value::default()) };
-        let name = self.text(callee).rsplit('.').next().unwrap_or_default().to_owned();
-        if self.functions.contains_key(&name)
-            && self.is_of_the_file(callee)
-            && self.lookup(&name, state).is_none_or(|it| it.path.is_none())
-            && let Some((returns, after)) = self.inline(node, &name, state)?
+        if let Some(function) = self.function_of(callee)
+            && self.lookup(self.text(callee), state).is_none_or(|it| it.path.is_none())
+            && let Some((returns, after)) = self.inline(node, function, state)?
         {
             *state =
                 State { vars: std::mem::take(&mut state.vars), cleared: after.cleared, dead: after.dead };
@@ -54,12 +52,13 @@ impl<'t> Walker<'t> {
         Ok(Value { test: Some(node), ..value })
     }
 
-    /// Whether a call by this name means a function of the file: `f()`, `self.f()`.
-    pub(super) fn is_of_the_file(&self, callee: Node<'t>) -> bool {
-        let text = self.text(callee);
-        callee.kind() == "identifier" && !self.imports.contains_key(text)
-            || text.starts_with("self.") && text.matches('.').count() == 1
-            || text.starts_with("cls.")
+    /// The function of the file that a call means; of methods of one name that of the same class.
+    pub(super) fn function_of(&self, callee: Node<'t>) -> Option<Node<'t>> {
+        let key = self.key_of_callee(callee).filter(|key| !self.imports.contains_key(key))?;
+        let functions = self.functions.get(&key)?;
+        let class = ancestor(callee, "class_definition");
+        let own = functions.iter().find(|function| key.starts_with('.') && class_of(**function) == class);
+        own.or(functions.last()).copied()
     }
 
     fn parts(&mut self, node: Node<'t>, callee: Node<'t>, state: &mut State<'t>) -> Walk<Call<'t>> {
@@ -386,15 +385,14 @@ impl<'t> Walker<'t> {
     pub(super) fn inline(
         &mut self,
         node: Node<'t>,
-        name: &str,
+        function: Node<'t>,
         state: &mut State<'t>,
     ) -> Walk<Option<(Returns<'t>, State<'t>)>> {
-        let known = self.functions.get(name).and_then(|nodes| nodes.last().copied());
-        let Some(function) = known
-            .filter(|_| self.frames.len() < INLINE && !self.frames.iter().any(|frame| frame.name == name))
-        else {
+        let key = self.key(function);
+        if self.frames.len() >= INLINE || self.frames.iter().any(|frame| frame.key == key) {
             return Ok(None);
-        };
+        }
+        self.walked.insert(function.start_byte());
         let Some(callee) = node.child_by_field_name("function") else { return Ok(None) };
         let call = self.parts(node, callee, state)?;
         let mut inner = State { vars: BTreeMap::new(), cleared: state.cleared.clone(), dead: false };
@@ -418,7 +416,7 @@ impl<'t> Walker<'t> {
             }
             inner.vars.insert(parameter.name, value.unwrap_or_default());
         }
-        self.frames.push(Frame { name: name.to_owned(), ..Frame::default() });
+        self.frames.push(Frame { key, ..Frame::default() });
         if let Some(body) = function.child_by_field_name("body") {
             self.block(body, &mut inner)?;
         }

@@ -194,7 +194,10 @@ impl<'t> Walker<'t> {
         let path =
             if object.path.is_some() { format!("{}.{name}", object.path()) } else { format!("?.{name}") };
         if INPUTS.iter().any(|input| rules::names(input, &path)) {
-            return Ok(Value { path: Some(path), ..Value::tainted(Taint::of(self.text_origin(whole))) });
+            let sanitisers = self.rules.sanitisers.iter().filter(|it| rules::any(&it.calls, &path));
+            let harmless = sanitisers.fold(Dangers::NONE, |all, it| all.with(it.dangers()));
+            let value = Value::tainted(Taint::of(self.text_origin(whole))).without(harmless);
+            return Ok(Value { path: Some(path), ..value });
         }
         if rules::any(&self.rules.neutral, &path) {
             return Ok(Value::named(path));

@@ -133,14 +133,14 @@ impl<'t> Walker<'t> {
                 state.cleared.clear(&value.taint, Dangers::PATH);
             } else if path.starts_with("hmac.") || path.starts_with("hashlib.") {
                 state.cleared.clear(&value.taint, Dangers::OBJECT.with(Dangers::CODE));
-            } else if state.left(other) == Dangers::NONE || other.taint.is_empty() {
-                // Being equal to something harmless; a part that is, says nothing of the whole.
+            } else {
+                // What the other can do no more, this one cannot either; a part says nothing of the whole.
                 let part = node.kind() == "subscript"
                     || path.ends_with(".suffix")
                     || path.ends_with("splitext()")
                     || path.ends_with(".scheme");
                 if !part {
-                    state.cleared.clear(&value.taint, Dangers::ALL);
+                    state.cleared.clear(&value.taint, Dangers::ALL.without(state.left(other)));
                 }
             }
         }
@@ -265,8 +265,8 @@ impl<'t> Walker<'t> {
             }
             _ => {}
         }
-        if self.functions.contains_key(&method) && self.is_of_the_file(callee) {
-            return self.refine_local(call, &method, truth, state);
+        if let Some(function) = self.function_of(callee) {
+            return self.refine_local(call, function, truth, state);
         }
         let receiver = match callee.child_by_field_name("object") {
             Some(object) => self.eval(object, state)?,
@@ -373,43 +373,15 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    fn refine_match(
+    /// What a function of the file rules out where it returns something as true or as false as this.
+    fn refine_local(
         &mut self,
-        callee: Node<'t>,
-        method: &str,
-        arguments: &[Node<'t>],
+        call: Node<'t>,
+        function: Node<'t>,
         truth: bool,
         state: &mut State<'t>,
     ) -> Walk {
-        let object = match callee.child_by_field_name("object") {
-            Some(object) => self.eval(object, state)?,
-            None => Value::default(),
-        };
-        let compiled = object.path().ends_with("compile()");
-        let (expression, subject) = if compiled {
-            (object, self.argument(arguments, 0, state)?)
-        } else {
-            (self.argument(arguments, 0, state)?, self.argument(arguments, 1, state)?)
-        };
-        state.cleared.clear(&subject.taint, Dangers::UNCHECKED);
-        let whole = method == "fullmatch";
-        let from_start = whole || method == "match";
-        if truth {
-            let dangers = pattern::accepted(&expression.text, from_start, whole);
-            if dangers.has(Dangers::UNCHECKED) {
-                state.cleared.clear(&subject.taint, dangers);
-            } else if !subject.taint.is_empty() {
-                self.report.weak_check.get_or_insert(callee.start_position().row + 1);
-            }
-        } else {
-            state.cleared.clear(&subject.taint, pattern::rejected(&expression.text));
-        }
-        Ok(())
-    }
-
-    /// What a function of the file rules out where it returns something as true or as false as this.
-    fn refine_local(&mut self, call: Node<'t>, name: &str, truth: bool, state: &mut State<'t>) -> Walk {
-        let Some((returns, _)) = self.inline(call, name, state)? else { return Ok(()) };
+        let Some((returns, _)) = self.inline(call, function, state)? else { return Ok(()) };
         let mut all: Option<Cleared> = None;
         for (mut at, expression, value) in returns {
             let constant = match value.text.as_str() {

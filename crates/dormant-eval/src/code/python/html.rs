@@ -7,19 +7,13 @@ use tree_sitter::Node;
 
 use super::value::{State, Value};
 use super::{Walk, Walker, line};
+use crate::code::markup::is_markup;
 use crate::code::taint::Dangers;
 
-static MARKUP: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?i)<(/?[a-z][a-z0-9]*[\s>/]|/?[a-z][a-z0-9]*$|!doctype)").expect("a valid expression")
-});
 /// Templates that switch escaping off.
 static UNESCAPED: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\|\s*(safe|n)\b|autoescape\s+(false|off)|\{\{\{").expect("a valid expression")
 });
-
-pub(super) fn is_markup(text: &str) -> bool {
-    MARKUP.is_match(text)
-}
 
 pub(super) const MESSAGE: &str = "untrusted data is put into HTML without escaping";
 
@@ -37,6 +31,10 @@ impl<'t> Walker<'t> {
         let Some(frame) = self.frames.last() else { return Ok(()) };
         // A helper's markup is judged where its caller sends it.
         let (handler, entry) = (frame.handler, frame.entry);
+        // What objects look like to programmers.
+        if [".__repr__", ".__str__"].contains(&frame.key.as_str()) {
+            return Ok(());
+        }
         if is_markup(&value.text) {
             self.sent(node, value, state);
         } else if handler && entry && self.answers_in_html() && self.is_text(node, value) {

@@ -162,6 +162,8 @@ impl<'t> Walker<'t> {
                 left || value.taint.is_empty() && !value.literal && value.path().contains("open()")
             }
             Danger::Path => left && !is_stream(value),
+            // A dictionary is sent as JSON.
+            Danger::Html => left && value.fields.is_empty(),
             _ => left,
         }
     }

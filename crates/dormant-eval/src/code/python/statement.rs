@@ -72,8 +72,7 @@ impl<'t> Walker<'t> {
 
     /// A function inside another one that nothing calls by name: a callback, with the variables around it.
     fn nested_function(&mut self, node: Node<'t>, state: &State<'t>) -> Walk {
-        let name = self.field_text(node, "name");
-        if !self.top_level && !self.called.contains(name) && self.frames.len() < super::INLINE {
+        if !self.top_level && !self.called.contains(&self.key(node)) && self.frames.len() < super::INLINE {
             self.enter(node, state)?;
         }
         Ok(())

@@ -50,11 +50,13 @@ impl Value<'_> {
 
     /// Both values one after the other.
     pub(super) fn concat(mut self, right: &Self) -> Self {
-        let right_taint = if self.text.is_empty() && !self.taint.is_empty() || self.is_blank() {
-            right.taint.clone()
-        } else {
-            right.taint.clone().without(Dangers::PATH_ABS)
-        };
+        let mut right_taint = right.taint.clone();
+        if !(self.text.is_empty() && !self.taint.is_empty() || self.is_blank()) {
+            right_taint = right_taint.without(Dangers::PATH_ABS);
+        }
+        if self.literal && names_host(&self.text) {
+            right_taint = right_taint.without(Dangers::URL);
+        }
         self.taint.join(&right_taint);
         self.append_text(&right.text);
         self.literal &= right.literal;
@@ -119,6 +121,16 @@ impl Value<'_> {
         self.items.clear();
         self.fields.clear();
         self.test = None;
+    }
+}
+
+/// What follows cannot change where the address leads: `/users/`, `https://example.com/`.
+fn names_host(text: &str) -> bool {
+    match text.split_once("://") {
+        Some((_, rest)) => {
+            rest.split_once('/').is_some_and(|(host, _)| !host.is_empty() && !host.contains(['{', '%', '$']))
+        }
+        None => text.starts_with('/') && text[1..].starts_with(char::is_alphanumeric),
     }
 }
 
