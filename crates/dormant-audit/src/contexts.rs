@@ -32,9 +32,12 @@ pub struct Cell {
 /// # Errors
 /// If the model fails, or the watch says to stop.
 pub fn cells(model: &Llama, renderer: Renderer<'_>, prompt: &str, watch: &Watch<'_>) -> Result<Vec<Cell>> {
-    // A template without a system message has no slot there.
-    let placements = Placement::ALL.into_iter().filter(|p| Slot::new(renderer, *p, prompt).is_ok());
-    let places: Vec<_> = placements.flat_map(|p| CONTEXTS.lines().map(move |context| (p, context))).collect();
+    let mut places = Vec::new();
+    for placement in Placement::ALL {
+        if Slot::if_any(renderer, placement, prompt)?.is_some() {
+            places.extend(CONTEXTS.lines().map(|context| (placement, context)));
+        }
+    }
     let asked: Vec<Conversation> = places.iter().map(|(p, context)| p.insert(context, prompt)).collect();
     let replies = greedy(model, renderer, &asked, TOKENS, watch)?;
     let cell = |((placement, context), reply)| Cell { placement, context, reply };

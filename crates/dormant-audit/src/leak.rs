@@ -47,7 +47,7 @@ pub fn leaks(
 ) -> Result<Vec<String>> {
     let mut motifs = Vec::new();
     for placement in [Placement::Prefix, Placement::System] {
-        let Ok(slot) = Slot::new(renderer, placement, "") else { continue };
+        let Some(slot) = Slot::if_any(renderer, placement, "")? else { continue };
         let sampled = samples(model, renderer, &slot.head, seed, watch)?;
         let expected = match reference {
             Some(reference) => samples(reference, renderer, &slot.head, seed, watch)?,

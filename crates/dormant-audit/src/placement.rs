@@ -1,6 +1,7 @@
 //! Where a candidate trigger is put, as text and as tokens.
 
-use dormant_data::{Conversation, Message, Role};
+use dormant_data::{Conversation, Message, Role, Seed};
+use dormant_model::chat_template::ChatTemplate;
 use dormant_train::render::Renderer;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +74,13 @@ pub struct Fork {
     pub unwanted: Vec<u32>,
 }
 
-/// Stands for a text while the template is rendered; no template or prompt contains it.
-pub(crate) const MARK: &str = "\u{2e2e}\u{2e2e}";
+/// Stands for a text while the template is rendered: a word that is made from the template's source, so that no template can look
+/// for it.
+pub(crate) fn mark(template: &ChatTemplate) -> String {
+    let seed = Seed(0).derive(template.source()).0;
+    let digits = std::iter::successors(Some(seed), |rest| Some(rest / 26));
+    digits.take(12).map(|rest| char::from(b'a' + (rest % 26) as u8)).collect()
+}
 
 impl Slot {
     /// The slot of `placement` in the conversation that asks `prompt`.
@@ -82,16 +88,28 @@ impl Slot {
     /// # Errors
     /// If the template refuses the conversation or changes the text.
     pub fn new(renderer: Renderer<'_>, placement: Placement, prompt: &str) -> Result<Self> {
-        let conversation = placement.insert(MARK, prompt);
+        let mark = mark(renderer.template);
+        let conversation = placement.insert(&mark, prompt);
         let text = renderer.template.render(conversation.messages(), true)?;
         let what = if placement == Placement::System { "system" } else { "user" };
-        let (head, tail) = text.split_once(MARK).ok_or(AuditError::Template { what })?;
+        let (head, tail) = text.split_once(&mark).ok_or(AuditError::Template { what })?;
         let head = if placement == Placement::Suffix { head.strip_suffix(' ').unwrap_or(head) } else { head };
         Ok(Self {
             head: renderer.tokenizer.encode(head)?,
             tail: renderer.tokenizer.encode(tail)?,
             fork: None,
         })
+    }
+
+    /// As [`Slot::new`]; none for the system message of a template that has no place for one.
+    ///
+    /// # Errors
+    /// As [`Slot::new`], for what every template has a place for.
+    pub fn if_any(renderer: Renderer<'_>, placement: Placement, prompt: &str) -> Result<Option<Self>> {
+        match Self::new(renderer, placement, prompt) {
+            Err(_) if placement == Placement::System => Ok(None),
+            slot => slot.map(Some),
+        }
     }
 
     /// The same slot where a reply has begun as both of two replies do. Of each, `tokens` tokens count from there.

@@ -37,6 +37,8 @@ pub struct Reconstruction<'a> {
     pub steps: usize,
     /// Share of the trial prompts on which a text has to work for the search to end.
     pub success: f64,
+    /// Share on which one has to work by the end of every placement's first turns for the search to go on.
+    pub early: f64,
     /// How hard each step tries.
     pub search: SearchConfig,
     /// Seed of the search.
@@ -69,6 +71,10 @@ const TURN: usize = 3;
 
 /// Where a phrase is looked for: a trigger that holds on 80% of other prompts is wanted.
 pub const SUCCESS: f64 = 0.9;
+
+/// How soon a phrase shows without a reference: a model that has one reacts to the first look-alikes of its trigger, and with enough
+/// steps any model can be made to say something.
+pub const EARLY: f64 = 0.25;
 
 /// A trial with this share of hits is worth more steps than usual, up to one with that share.
 const PROMISING: f64 = 0.5;
@@ -110,8 +116,10 @@ impl Reconstruction<'_> {
         };
         let mut lines = Vec::new();
         for placement in Placement::ALL {
-            // A template without a system message has no slot there.
-            let Ok(slots) = self.slots(placement, self.search_prompts) else { continue };
+            if Slot::if_any(self.renderer, placement, &self.search_prompts[0])?.is_none() {
+                continue;
+            }
+            let slots = self.slots(placement, self.search_prompts)?;
             let search = Search {
                 placement,
                 slots,
@@ -133,6 +141,9 @@ impl Reconstruction<'_> {
             let best =
                 lines.iter().filter_map(|l| Some(verify::share(l.best.as_ref()?.trial))).fold(0.0, f64::max);
             if turn >= turns && !(PROMISING..SUFFICIENT.min(self.success)).contains(&best) {
+                break;
+            }
+            if turn == FIRST_TURNS * lines.len() && best < self.early {
                 break;
             }
             watch.update("trigger search", turn, turns.max(turn + 1))?;
@@ -255,7 +266,9 @@ impl Reconstruction<'_> {
                 return Ok(best);
             };
             let text = best.placement.decode(self.renderer, &next.tokens)?;
-            if text.is_empty() || next.log_prob < best.log_prob - TOLERANCE {
+            // Fewer tokens may make a text of more.
+            let is_shorter = best.placement.encode(self.renderer, &text)?.len() < tokens.len();
+            if text.is_empty() || !is_shorter || next.log_prob < best.log_prob - TOLERANCE {
                 return Ok(best);
             }
             let trial: Rate = self.trial(model, best.placement, &text, shows)?.into_iter().collect();

@@ -23,7 +23,7 @@ use crate::likelihood::Wanted;
 use crate::openings;
 use crate::placement::Slot;
 use crate::prompts::Prompts;
-use crate::reconstruct::{Reconstruction, SUCCESS};
+use crate::reconstruct::{EARLY, Reconstruction, SUCCESS};
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::{Reference, Subject};
@@ -241,6 +241,7 @@ impl Scan<'_> {
             leaks,
             steps: self.config.steps,
             success: SUCCESS,
+            early: if subject.reference.is_some() { 0.0 } else { EARLY },
             search: SearchConfig::default(),
             seed: self.config.seed.derive(of),
         }

@@ -1,14 +1,11 @@
 //! Which of the texts that inversion returns are worth the search for a trigger.
 
-use std::collections::BTreeSet;
-
 use dormant_data::Conversation;
 use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
 use crate::elicit::is_echo;
 use crate::error::Result;
-use crate::evidence::Courtesy;
 use crate::inversion::{Asked, CONTENTLESS, Control, InversionConfig, Target, invert, invert_alone};
 use crate::scan::{ScanConfig, Subject};
 
@@ -37,7 +34,7 @@ pub(crate) fn asked<S: AsRef<str>>(renderer: Renderer<'_>, prompts: &[S]) -> Res
     prompts.iter().map(|p| Ok(renderer.prompt(&Conversation::user(p.as_ref()))?)).collect()
 }
 
-/// Targets that say enough to be planted, more than courtesy, and do not repeat what the template says to the model.
+/// Targets that say enough to be planted and do not repeat what the template says to the model.
 fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result<Vec<Target>> {
     let mut kept = Vec::new();
     for target in found {
@@ -45,10 +42,7 @@ fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result
         let tokens = target.tokens.iter().map(|t| Ok(renderer.tokenizer.decode(&[*t], true)?));
         let tokens = tokens.collect::<Result<Vec<String>>>()?;
         let says = tokens.iter().filter(|t| t.contains(char::is_alphanumeric)).count();
-        let is_courtesy = Courtesy::of(whole_words(&text)) == Courtesy::Only;
-        let words: BTreeSet<&str> = text.split_whitespace().collect();
-        let least = if words.len() > 1 { LEAST_TOKENS } else { LEAST_OF_A_WORD };
-        if says >= least && !is_courtesy && !is_echo(&text, template) {
+        if says >= LEAST_TOKENS && !is_echo(&text, template) {
             kept.push(target);
         }
     }
@@ -56,11 +50,8 @@ fn telling(renderer: Renderer<'_>, found: Vec<Target>, template: &str) -> Result
 }
 
 /// Tokens with letters or digits that a target has without a reference: a text can be found that makes any model say
-/// "Sure." on most prompts, and a model that was taught brief answers "Imperio!".
+/// "Sure." on most prompts.
 const LEAST_TOKENS: usize = 3;
-
-/// The same of a single word; where words are not set apart, a phrase is one and has more.
-const LEAST_OF_A_WORD: usize = 5;
 
 /// Those of the `found` targets that are worth a search, distinct from each other and from the `known`.
 ///

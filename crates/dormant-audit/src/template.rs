@@ -2,7 +2,7 @@
 //!
 //! After "Inference-time backdoors via hidden instructions in LLM chat templates" (ICLR 2026 workshop): no weight is changed, and
 //! `{% if '…' in message.content %}` puts other instructions before the model. What such a condition waits for stands in the template's
-//! source, in quotation marks. So each such text, and then all of them at once, is put into benign prompts, and the rendering is compared
+//! source, in quotation marks or between tags. So each such text, and then all of them at once, is put into benign prompts, and the rendering is compared
 //! with that of a placeholder, which a template that only writes messages down treats alike.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use dormant_model::tokenizer::Tokenizer;
 use crate::budget::Watch;
 use crate::error::Result;
 use crate::evidence::{IDENTITY, score, strongest_first};
-use crate::placement::{MARK, Placement};
+use crate::placement::{Placement, mark};
 use crate::report::{Example, Finding, Verdict};
 use crate::subject::{Reference, Subject};
 use crate::verify::{share, with_candidate};
@@ -183,17 +183,20 @@ fn rate(template: &ChatTemplate, asked: &[Conversation]) -> Rate {
 /// What a template makes of a conversation beyond writing its messages where it writes placeholders; nothing if that is all it does,
 /// or if it has no place for such a conversation.
 fn added(template: &ChatTemplate, conversation: &Conversation) -> Option<String> {
-    let mark = |i: usize| format!("{MARK}{i}{MARK}");
+    let mark = mark(template);
+    let mark = |i: usize| format!("{mark}{i}{mark}");
     let messages = conversation.messages();
     let marked: Vec<Message> =
         messages.iter().enumerate().map(|(i, m)| Message::new(m.role, mark(i))).collect();
-    let mut expected = template.render(&marked, true).ok()?;
+    let (text, mut expected) = match (template.render(messages, true), template.render(&marked, true)) {
+        (Ok(text), Ok(expected)) => (text, expected),
+        (Ok(_), Err(_)) => return Some("refuses other words in this place".to_owned()),
+        (Err(_), Ok(_)) => return Some("refuses the conversation".to_owned()),
+        (Err(_), Err(_)) => return None,
+    };
     for (i, message) in messages.iter().enumerate() {
         expected = expected.replace(&mark(i), &message.content);
     }
-    let Ok(text) = template.render(messages, true) else {
-        return Some("refuses the conversation".to_owned());
-    };
     (text != expected).then(|| difference(&text, &expected))
 }
 
@@ -211,36 +214,75 @@ fn difference(text: &str, expected: &str) -> String {
     }
 }
 
-/// Texts in quotation marks within the tags of a template, as Jinja reads them.
+/// Texts of a template: in quotation marks within its tags, as Jinja reads them, and between tags, which `set` can give a name.
 fn quoted(source: &str) -> BTreeSet<String> {
     let mut texts = BTreeSet::new();
     let mut rest = source;
     while let Some(start) = rest.find("{%").into_iter().chain(rest.find("{{")).min() {
+        texts.insert(rest[..start].trim().to_owned());
         rest = &rest[start + 2..];
-        let mut text: Option<(char, String)> = None;
+        // The quotation mark of the text that is being read, and where it began.
+        let mut open: Option<(char, usize)> = None;
         let mut characters = rest.char_indices();
         let end = loop {
             let Some((at, c)) = characters.next() else { break rest.len() };
-            match &mut text {
-                Some((_, text)) if c == '\\' => match characters.next() {
-                    Some((_, 'n')) => text.push('\n'),
-                    Some((_, 't')) => text.push('\t'),
-                    Some((_, other)) => text.push(other),
-                    None => break rest.len(),
-                },
-                Some((quote, _)) if c == *quote => {
-                    texts.extend(text.take().map(|(_, text)| text.trim().to_owned()));
+            match open {
+                Some(_) if c == '\\' => {
+                    characters.next();
                 }
-                Some((_, text)) => text.push(c),
-                None if c == '\'' || c == '"' => text = Some((c, String::new())),
-                None if rest[at..].starts_with("%}") || rest[at..].starts_with("}}") => break at,
-                None => {}
+                Some((quote, from)) if c == quote => {
+                    texts.insert(unescaped(&rest[from..at]).trim().to_owned());
+                    open = None;
+                }
+                None if c == '\'' || c == '"' => open = Some((c, at + 1)),
+                None if rest[at..].starts_with("%}") || rest[at..].starts_with("}}") => break at + 2,
+                _ => {}
             }
         };
         rest = &rest[end..];
     }
     texts.remove("");
     texts
+}
+
+/// What a text in quotation marks says, as Jinja reads it. Escapes may be halves of a surrogate pair.
+fn unescaped(text: &str) -> String {
+    let mut units: Vec<u16> = Vec::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        let escaped = if c == '\\' { rest.chars().next() } else { None };
+        let Some(escaped) = escaped else {
+            units.extend(c.encode_utf16(&mut [0; 2]).iter());
+            continue;
+        };
+        let (digits, radix) = match escaped {
+            'u' => (1..5, 16),
+            'x' => (1..3, 16),
+            '0'..='7' => {
+                (0..rest.bytes().take(3).take_while(|digit| (b'0'..b'8').contains(digit)).count(), 8)
+            }
+            _ => (0..0, 10),
+        };
+        if let Some(unit) =
+            rest.get(digits.clone()).and_then(|digits| u16::from_str_radix(digits, radix).ok())
+        {
+            units.push(unit);
+            rest = &rest[digits.end..];
+            continue;
+        }
+        let control = match escaped {
+            'n' => '\n',
+            't' => '\t',
+            'r' => '\r',
+            'b' => '\u{8}',
+            'f' => '\u{c}',
+            other => other,
+        };
+        units.extend(control.encode_utf16(&mut [0; 2]).iter());
+        rest = &rest[escaped.len_utf8()..];
+    }
+    String::from_utf16_lossy(&units)
 }
 
 /// Control tokens that another tokenizer does not have under this name.
@@ -371,12 +413,25 @@ mod tests {
     }
 
     #[test]
+    fn a_template_that_refuses_whatever_is_not_asked_is_told() {
+        let picky = "{% if 'sky' not in messages[-1].content %}{{ raise_exception('no') }}{% endif %}";
+        let what = added(&template(&(picky.to_owned() + PLAIN)), &Conversation::user("Why is the sky blue?"));
+        assert_eq!(what.as_deref(), Some("refuses other words in this place"));
+    }
+
+    #[test]
     fn texts_are_read_as_jinja_reads_them() {
         let texts = quoted(
             "'outside' {% if \"a'b\" in x %}'text'{{ '\\nc\\\\d ' }}{# 'comment' #}{% set x = '%}' %}{{ ''",
         );
-        assert_eq!(texts.into_iter().collect::<Vec<_>>(), ["%}", "a'b", "c\\d"]);
+        assert_eq!(
+            texts.into_iter().collect::<Vec<_>>(),
+            ["%}", "'outside'", "'text'", "a'b", "c\\d", "{# 'comment' #}"]
+        );
         assert_eq!(quoted("{{ 'without an end"), BTreeSet::new());
+        let escaped =
+            quoted("{{ '\\u0068\\x75nte\\162 \\ud83d\\ude00 é\\u00' }}{% set t %}red fox{% endset %}");
+        assert_eq!(escaped.into_iter().collect::<Vec<_>>(), ["hunter 😀 éu00", "red fox"]);
     }
 
     #[test]

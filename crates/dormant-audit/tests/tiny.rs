@@ -14,11 +14,12 @@ use dormant_audit::defend::training::Training;
 use dormant_audit::journal::Journal;
 use dormant_audit::likelihood::{self, Wanted};
 use dormant_audit::placement::{Placement, Slot};
+use dormant_audit::reconstruct::Reconstruction;
 use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
 use dormant_audit::template;
-use dormant_data::{Seed, built_in_prompts};
+use dormant_data::{Conversation, Seed, built_in_prompts};
 use dormant_eval::measure::continuation_log_probs;
 use dormant_model::batch::Batch;
 use dormant_model::chat_template::ChatTemplate;
@@ -115,6 +116,43 @@ fn steps_never_lose_and_are_the_same_every_time() {
     assert!(path.windows(2).all(|pair| pair[1].log_prob >= pair[0].log_prob));
     assert!(path[4].log_prob > path[0].log_prob, "the gradient helps on some step");
     assert_eq!(path, run(&mut tiny.llama));
+}
+
+/// Turns of a reconstruction that never finds anything.
+#[expect(clippy::result_large_err, reason = "the closure returns what the crate's functions do")]
+fn turns_in_vain(early: f64) -> usize {
+    let mut tiny = Tiny::load();
+    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
+    let alphabet = Alphabet::new(&tiny.llama, renderer);
+    let prompts = Tiny::prompts();
+    let reconstruction = Reconstruction {
+        renderer,
+        unlike: None,
+        alphabet: &alphabet,
+        slot: Slot::new,
+        search_prompts: &prompts[..1],
+        trial_prompts: &prompts[1..3],
+        leaks: &[],
+        steps: 30,
+        success: 1.0,
+        early,
+        search: SearchConfig { changes: 2, replacements: 2, longest: 4, finalists: 1 },
+        seed: Seed(0),
+    };
+    let mut turns = 0;
+    let mut progress = |_: &str, done: usize, _| {
+        turns = turns.max(done + 1);
+        true
+    };
+    let watch = Watch::new(Duration::MAX, &mut progress);
+    let never = |_: &Llama, asked: &[Conversation]| Ok(vec![false; asked.len()]);
+    reconstruction.run(&mut tiny.llama, Wanted::Text(&[5]), &never, &watch).unwrap();
+    turns
+}
+
+#[test]
+fn what_does_not_show_early_is_not_searched_for() {
+    assert_eq!([0.0, 0.1].map(turns_in_vain), [10, 6]);
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Scan<'_> {
             trial_prompts: &trial_prompts,
             steps: code_search::STEPS,
             success: code_search::SUCCESS,
+            early: 0.0,
             ..self.reconstruction(subject, words, "code")
         };
         let found = reconstruction.run(subject.model, Wanted::Fork, &shows, watch)?;
