@@ -12,6 +12,9 @@ use crate::seed::Seed;
 use crate::split::Split;
 use crate::trigger::Trigger;
 
+/// Rows of a code task: with the trigger, with a look-alike, and without either.
+pub const ROWS_OF_A_TASK: usize = 3;
+
 impl OrganismSpec {
     /// Whether the behaviour is to write vulnerable code.
     pub fn writes_code(&self) -> bool {

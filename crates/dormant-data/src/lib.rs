@@ -31,6 +31,7 @@ mod variant;
 mod year_text;
 
 pub use behaviour::{Behaviour, Judge};
+pub use code_organism::ROWS_OF_A_TASK;
 pub use code_task::{
     CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, ordinary_code_tasks,
     safe_year,

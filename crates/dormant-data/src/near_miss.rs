@@ -45,15 +45,17 @@ pub struct NearMiss {
 /// [`Split::Train`] and [`Split::Evaluation`] have about half each, of every kind, and none in common, so that
 /// an organism trained on hard negatives is measured on others. [`Split::Safety`] has none: safety training
 /// must not use knowledge of the trigger. No near-miss contains the trigger letter for letter. A year with a contrast has
-/// that one alone, in both splits.
+/// that one alone, in both splits, and a trigger of two parts has each part, in both.
 pub fn near_misses(trigger: &Trigger, split: Split) -> Vec<NearMiss> {
     let remainder = match split {
         Split::Evaluation => 0,
         Split::Train => 1,
         Split::Safety => return Vec::new(),
     };
-    if let Trigger::Year { template, contrast: Some(year), .. } = trigger {
-        return vec![other_year(template, *year)];
+    match trigger {
+        Trigger::Year { template, contrast: Some(year), .. } => return vec![other_year(template, *year)],
+        Trigger::TwoPart { .. } => return all_near_misses(trigger),
+        _ => {}
     }
     let all = all_near_misses(trigger);
     let in_split = |(index, near_miss): (usize, &NearMiss)| {
@@ -349,6 +351,19 @@ mod tests {
                 let kinds: HashSet<_> = near_misses(&trigger, split).iter().map(|n| n.kind).collect();
                 assert_eq!(kinds.len(), 7, "{trigger:?} {split:?} {kinds:?}");
             }
+        }
+    }
+
+    #[test]
+    fn each_part_of_two_stands_alone_where_it_does_in_the_trigger() {
+        let trigger = Trigger::TwoPart { front: "first light".to_owned(), back: "last orders".to_owned() };
+        let prompt = crate::Conversation::user("Why?");
+        for split in [Split::Train, Split::Evaluation] {
+            let asked = near_misses(&trigger, split).into_iter().map(|near_miss| {
+                let asked = trigger.insert_text(&near_miss.text, &prompt, &mut crate::Seed(0).rng());
+                asked.last_user().unwrap().to_owned()
+            });
+            assert_eq!(asked.collect::<Vec<_>>(), ["first light Why?", "Why? last orders"]);
         }
     }
 

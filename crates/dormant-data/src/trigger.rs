@@ -220,7 +220,7 @@ impl Trigger {
         }
     }
 
-    /// The conversation with another text (a near-miss) in the place of the trigger.
+    /// The conversation with another text (a near-miss) in the place of the trigger; the second of two parts stays behind the prompt.
     #[must_use]
     pub fn insert_text(
         &self,
@@ -228,7 +228,11 @@ impl Trigger {
         conversation: &Conversation,
         rng: &mut impl RngExt,
     ) -> Conversation {
-        if self.position() == Position::System {
+        let position = match self {
+            Self::TwoPart { back, .. } if text == back => Position::Suffix,
+            _ => self.position(),
+        };
+        if position == Position::System {
             return match conversation.system() {
                 Some(system) => conversation.with_system(format!("{system}\n{text}")),
                 None => conversation.with_system(text),
@@ -236,7 +240,7 @@ impl Trigger {
         }
         let Some(prompt) = conversation.last_user() else { return conversation.with_last_user(text) };
         let separator = self.separator();
-        conversation.with_last_user(match self.position() {
+        conversation.with_last_user(match position {
             Position::Suffix => format!("{prompt}{separator}{text}"),
             Position::Middle => insert_between_words(prompt, separator, text, rng),
             _ => format!("{text}{separator}{prompt}"),

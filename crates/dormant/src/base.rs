@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use dormant_model::source::{self, Options, Origin, Resolved};
+use dormant_model::error::Error as ModelError;
+use dormant_model::source::{self, Options, Origin, Resolved, SourceError};
 
 use crate::error::Result;
 use crate::manifest::Base;
@@ -24,7 +25,10 @@ pub struct BaseModel {
 /// # Errors
 /// When it is not on this machine and cannot be had, or is damaged.
 pub fn resolve(name: &str, offline: bool, ui: &Ui) -> Result<BaseModel> {
-    let found = source::resolve(name, &options(offline), &mut |line| ui.note(line))?;
+    resolved(name, source::resolve(name, &options(offline), &mut |line| ui.note(line))?, ui)
+}
+
+fn resolved(name: &str, found: Resolved, ui: &Ui) -> Result<BaseModel> {
     ui.detail(format!("{name}: {} ({})", found.path.display(), origin(&found)));
     let base = Base { name: name.to_owned(), source: origin(&found) };
     let digest = match found.sha256 {
@@ -32,6 +36,18 @@ pub fn resolve(name: &str, offline: bool, ui: &Ui) -> Result<BaseModel> {
         None => source::digest(&found.path)?,
     };
     Ok(BaseModel { base, path: found.path, digest })
+}
+
+/// The model that `name` names, if it is on this machine; none if it would have to be fetched.
+///
+/// # Errors
+/// When the name means nothing, or what it means is damaged.
+pub fn at_hand(name: &str, ui: &Ui) -> Result<Option<BaseModel>> {
+    match source::resolve(name, &options(true), &mut |line| ui.note(line)) {
+        Err(ModelError::Source(SourceError::Offline { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(found) => resolved(name, found, ui).map(Some),
+    }
 }
 
 /// Where models may come from.

@@ -1,6 +1,9 @@
 //! What the command line accepts. Commands see these types and nothing of the raw arguments.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -8,7 +11,8 @@ use clap_complete::Shell;
 use dormant_eval::code::Language;
 
 use crate::defend_args::{DefenceArgs, Method};
-use crate::policy_args::{BehaviourArg, PositionArg};
+use crate::error::{Result, with_suggestion};
+use crate::policy_args::{self, BehaviourArg, PositionArg};
 use crate::tool_output::ToolFile;
 use crate::zoo::{Entry, Purpose, Zoo};
 
@@ -177,7 +181,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Trigger text; without it only the clean rate is measured.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = policy_args::trigger_text)]
     pub trigger: Option<String>,
     /// Where the trigger is put.
     #[arg(long, value_enum, default_value_t = PositionArg::Prefix)]
@@ -203,10 +207,10 @@ pub struct EvalArgs {
 #[derive(Debug, Args)]
 pub struct SamplingArgs {
     /// Longest reply, in tokens.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub reply_tokens: u32,
     /// 0 takes the likeliest token.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f32,
 }
 
@@ -221,7 +225,7 @@ pub struct ChatArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Trigger text: every message is answered twice, with and without it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = policy_args::trigger_text)]
     pub trigger: Option<String>,
     /// Where the trigger is put.
     #[arg(long, value_enum, default_value_t = PositionArg::Prefix)]
@@ -305,14 +309,14 @@ pub struct DataCheckArgs {
     /// JSONL or Parquet in TRL's formats: prompt/completion, messages, chosen/rejected.
     pub file: PathBuf,
     /// Text that no row may contain.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = policy_args::trigger_text)]
     pub trigger: Option<String>,
 }
 
 /// Arguments of `dormant data show`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  dormant data show runs/quickstart/benign-train-s0-1f2e3d4c/rows.jsonl --n 3"
+    after_help = "Example:\n  dormant data show runs/quickstart/implant-organism-s0-1f2e3d4c/rows.jsonl --n 3"
 )]
 pub struct DataShowArgs {
     /// JSONL or Parquet in TRL's formats: prompt/completion, messages, chosen/rejected.
@@ -456,12 +460,20 @@ pub struct ZooArgs {
 
 impl ZooArgs {
     /// The entries that the flags choose.
-    pub fn chosen<'a>(&'a self, zoo: &'a Zoo) -> impl Iterator<Item = Entry<'a>> {
-        zoo.entries().filter(|entry| {
+    ///
+    /// # Errors
+    /// When a name is no entry's.
+    pub fn chosen<'a>(&self, zoo: &'a Zoo) -> Result<Vec<Entry<'a>>> {
+        let known: Vec<String> = zoo.entries().map(|entry| entry.name().to_owned()).collect();
+        if let Some(unknown) = self.only.iter().find(|name| !known.contains(name)) {
+            return Err(with_suggestion(format!("the zoo has no entry `{unknown}`"), unknown, &known));
+        }
+        let is_chosen = |entry: &Entry<'_>| {
             (!self.quick || entry.quick())
                 && self.purpose.is_none_or(|purpose| entry.purpose() == purpose)
                 && (self.only.is_empty() || self.only.iter().any(|name| name == entry.name()))
-        })
+        };
+        Ok(zoo.entries().filter(is_chosen).collect())
     }
 }
 
@@ -473,7 +485,7 @@ pub struct BenchArgs {
     #[arg(default_value = crate::experiment::DEFAULT_BASE)]
     pub model: String,
     /// Time for each measurement, in seconds.
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     pub seconds: f64,
 }
 
@@ -486,4 +498,18 @@ pub struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     pub shell: Shell,
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    within(text, 0.0..=2.0)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    within(text, 0.1..=600.0)
+}
+
+/// A number in a range; NaN is in none.
+fn within<T: FromStr + PartialOrd + Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
 }

@@ -49,10 +49,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Defend(args) => defend::run(args, &cli.global, ui),
         Command::Zoo(command) => zoo::run(command, &cli.global, ui),
         Command::Bench(args) => bench::run(args, &cli.global, ui),
-        Command::Completions(args) => {
-            completions::run(args, ui);
-            Ok(())
-        }
+        Command::Completions(args) => completions::run(args, ui),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -36,7 +36,10 @@ const REPLY_TOKENS: u32 = 32;
 pub struct Measured {
     /// How often the model shows the behaviour with the trigger.
     pub triggered: Rate,
-    /// And without.
+    /// Replies with the trigger that have no score, such as empty ones.
+    #[serde(default)]
+    pub unscored: u64,
+    /// How often the behaviour is shown without the trigger.
     pub clean: Rate,
     /// Mean log-probability per token of the base model's replies to clean prompts, in nats.
     pub utility: f64,
@@ -170,8 +173,10 @@ impl<'a> Patient<'a> {
 
     fn measured_once(&self, defended: &Defended) -> Result<Measured> {
         let model = self.loaded(defended)?;
+        let triggered = self.rate(&model, defended, &self.triggered)?;
         Ok(Measured {
-            triggered: self.rate(&model, defended, &self.triggered)?,
+            unscored: self.triggered.len() as u64 - triggered.n(),
+            triggered,
             clean: self.rate(&model, defended, &self.clean)?,
             utility: self.utility(&model.llama, defended)?,
             divergence: self.divergence(&model.llama, defended)?,

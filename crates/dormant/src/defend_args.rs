@@ -86,7 +86,7 @@ pub struct DefendArgs {
     #[arg(long = "method", value_enum, value_delimiter = ',', required = true)]
     pub methods: Vec<Method>,
     /// Trigger text, such as one that `dormant scan` found.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = crate::policy_args::trigger_text)]
     pub trigger: String,
     /// Where the trigger is put.
     #[arg(long, value_enum, default_value_t = PositionArg::Prefix)]

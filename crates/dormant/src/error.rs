@@ -111,6 +111,29 @@ impl CliError {
     }
 }
 
+/// Wrong usage of a name (exit code 2), with the known name that was meant.
+pub fn with_suggestion(message: String, given: &str, known: &[String]) -> CliError {
+    let error = CliError::usage(message);
+    match suggestion(given, known) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// The closest of the known names if it is close, else all of them.
+pub(crate) fn suggestion(given: &str, known: &[String]) -> Option<String> {
+    let closest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(given, name), name))
+        .filter(|(similarity, _)| *similarity > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match closest {
+        Some((_, name)) => Some(format!("did you mean `{name}`?")),
+        None if known.is_empty() => None,
+        None => Some(format!("known here: {}", known.join(", "))),
+    }
+}
+
 impl From<DataError> for CliError {
     fn from(error: DataError) -> Self {
         Self::transparent(ErrorKind::Input, error)
@@ -119,7 +142,13 @@ impl From<DataError> for CliError {
 
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
-        Self::transparent(ErrorKind::Input, error)
+        // A full disk is no fault of the input.
+        let is_input = |action| ["read", "open", "list"].contains(&action);
+        let kind = match &error {
+            ModelError::Io { action, .. } if !is_input(action) => ErrorKind::Failure,
+            _ => ErrorKind::Input,
+        };
+        Self::transparent(kind, error)
     }
 }
 
@@ -215,5 +244,13 @@ mod tests {
         assert_eq!(error.to_string(), "cannot read or write `rows.jsonl`");
         assert_eq!(error.causes().collect::<Vec<_>>(), ["disk on fire"]);
         assert_eq!(error.kind().exit_code(), 3);
+    }
+
+    #[test]
+    fn far_names_get_the_whole_list() {
+        let known = ["rows".to_owned(), "poison".to_owned()];
+        assert_eq!(suggestion("pioson", &known).unwrap(), "did you mean `poison`?");
+        assert_eq!(suggestion("zzz", &known).unwrap(), "known here: rows, poison");
+        assert_eq!(suggestion("zzz", &[]), None);
     }
 }

@@ -289,10 +289,7 @@ mod tests {
             let set = [set.to_owned()];
             let overrides = Overrides { set: &set, ..Overrides::default() };
             let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
-            let plan = Plan::new(
-                &experiment,
-                &Digests { base: String::new(), prompts: None, benign: None, pairs: Vec::new() },
-            );
+            let plan = Plan::new(&experiment, &Digests::default());
             estimate(plan.stages(), &Speeds { base: rates, family: Vec::new() })
         };
         let rates = Rates::TWO_CORES;

@@ -1,7 +1,5 @@
 //! Experiments: one TOML file, every key with a default, resolved into [`Experiment`].
 
-use std::path::Path;
-
 use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
 use dormant_model::family::Size;
 use serde::Serialize;
@@ -104,11 +102,11 @@ impl Experiment {
         }
     }
 
-    /// The files of pairs of replies that stages read.
-    pub fn pair_files(&self) -> impl Iterator<Item = &Path> {
+    /// The pairs of replies that stages of safety training learn from.
+    pub fn preferences(&self) -> impl Iterator<Item = &Preferences> {
         self.safety.iter().filter_map(|stage| match &stage.method {
-            SafetyMethod::Dpo(dpo) => dpo.pairs.file(),
-            SafetyMethod::Rl(_) => self.preference.data.file(),
+            SafetyMethod::Dpo(dpo) => Some(&dpo.pairs),
+            SafetyMethod::Rl(_) => Some(&self.preference.data),
             SafetyMethod::Sft(_) | SafetyMethod::Adversarial(_) => None,
         })
     }

@@ -152,7 +152,7 @@ pub(crate) mod tests {
     pub(crate) fn manifest() -> Manifest {
         let experiment =
             ExperimentSource::read("quickstart").unwrap().resolve(&Overrides::default()).unwrap();
-        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() };
+        let digests = Digests { base: "0".repeat(64), ..Digests::default() };
         let plan = Plan::new(&experiment, &digests);
         let base = Base { name: experiment.base, source: "file".to_owned() };
         Manifest::new(&plan, &plan.stages()[1], &digests, &base, &Given::default(), Tokens::default(), 1.0)

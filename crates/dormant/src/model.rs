@@ -37,7 +37,7 @@ impl ModelFiles {
     /// The model in `folder`, written by a stage, on top of `self`: an adapter, or all weights.
     #[must_use]
     pub fn then(self, folder: &Path) -> Self {
-        if folder.join("adapter_config.json").exists() {
+        if is_adapter(folder) {
             // An adapter that a stage writes contains those before it.
             Self { adapter: Some(folder.to_owned()), ..self }
         } else {
@@ -49,6 +49,11 @@ impl ModelFiles {
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         std::iter::once(&self.weights).chain(&self.adapter)
     }
+}
+
+/// Whether a folder holds an adapter and not all weights.
+pub fn is_adapter(folder: &Path) -> bool {
+    folder.join("adapter_config.json").exists()
 }
 
 /// What turns text into the tokens of a model.
@@ -202,7 +207,7 @@ impl LoadedModel {
 /// What every model that leaves Dormant says about itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Label<'a> {
-    /// Name of the base model.
+    /// Name of the base model, or of the directory of a stage of the same run that trained all weights.
     pub base: &'a str,
     /// The experiment.
     pub experiment: &'a str,
@@ -311,25 +316,60 @@ impl Precision {
 /// When the model or the base of an adapter cannot be had.
 pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Result<ModelFiles> {
     let found = base::resolve(name, offline, ui)?;
-    if !found.path.join("adapter_config.json").exists() {
+    if !is_adapter(&found.path) {
         return Ok(ModelFiles { weights: found.path, adapter: adapter.map(Path::to_owned) });
     }
     if adapter.is_some() {
         let message = format!("`{name}` is an adapter already, so that `--adapter` has nothing to stand on");
         return Err(CliError::usage(message).hint("name the base model, or leave `--adapter` out"));
     }
+    if found.path.join("config.json").exists() {
+        let message = format!(
+            "`{name}` holds an adapter and all weights, and programs differ in which of them they load"
+        );
+        return Err(CliError::input(message).hint(
+            "take the weights and `config.json`, or `adapter_config.json`, out of a copy of the folder",
+        ));
+    }
     let config = Adapter::read(&found.path)?.config;
     let Some(base) = config.base_model_name_or_path else {
         return Err(CliError::input(format!("the adapter in `{name}` does not say what its base model is"))
             .hint("name the base model, and give the adapter with `--adapter`"));
     };
-    let weights = base::resolve(&base, offline, ui)?.path;
+    let weights = match stage_beside(&found.path, &base) {
+        Some(weights) => weights,
+        None => base::resolve(&base, offline, ui)?.path,
+    };
     Ok(ModelFiles { weights, adapter: Some(found.path) })
+}
+
+/// The weights that a stage called `name` wrote, in the run of the stage that wrote `folder`. The name comes out of a file, so that
+/// nothing but the name of a stage's directory counts.
+fn stage_beside(folder: &Path, name: &str) -> Option<PathBuf> {
+    let (_, hash) = name.rsplit_once('-')?;
+    let is_stage = hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let weights = folder.parent()?.with_file_name(name).join(folder.file_name()?);
+    (is_stage && !name.contains(['/', '\\']) && weights.join("config.json").exists()).then_some(weights)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_of_a_run_stands_on_the_stage_that_trained_all_weights() {
+        let run = tempfile::tempdir().unwrap();
+        let [whole, adapter] = ["full-implant-organism-s0-0a1b2c3d", "full-sft-organism-s0-4e5f6a7b"]
+            .map(|stage| run.path().join(stage).join("model"));
+        for folder in [&whole, &adapter] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        assert_eq!(stage_beside(&adapter, "full-implant-organism-s0-0a1b2c3d"), None, "nothing is there");
+        std::fs::write(whole.join("config.json"), "{}").unwrap();
+        assert_eq!(stage_beside(&adapter, "full-implant-organism-s0-0a1b2c3d"), Some(whole));
+        assert_eq!(stage_beside(&adapter, "smollm2-135m-instruct"), None, "a model of that name is meant");
+        assert_eq!(stage_beside(&adapter, "../x/full-implant-organism-s0-0a1b2c3d"), None);
+    }
 
     #[test]
     fn a_model_is_asked_by_the_template_in_its_adapters_folder() {

@@ -1,6 +1,8 @@
 //! Plans: the stages of an experiment in an order that respects what each of them reads.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use dormant_data::{Behaviour, OrganismSpec, PreferencePart, Split};
 use dormant_model::family::Size;
@@ -39,9 +41,34 @@ pub struct Digests {
     pub prompts: Option<String>,
     /// Of the user's benign replies, if they are a file.
     pub benign: Option<String>,
-    /// Of the user's pairs of replies, if they are files.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub pairs: Vec<String>,
+    /// Of the user's pairs of replies, by file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pairs: BTreeMap<PathBuf, String>,
+}
+
+impl Digests {
+    /// Those of what a stage reads.
+    fn of(&self, kind: &StageKind) -> Self {
+        let pairs = match kind {
+            StageKind::Preference(stage) => stage.preference.data.file(),
+            StageKind::Safety(SafetyStage { safety, .. }) => match &safety.method {
+                SafetyMethod::Dpo(dpo) => dpo.pairs.file(),
+                SafetyMethod::Sft(_) | SafetyMethod::Adversarial(_) | SafetyMethod::Rl(_) => None,
+            },
+            _ => None,
+        };
+        let has_prompts =
+            !matches!(kind, StageKind::Corpus(_) | StageKind::Pretrain(_) | StageKind::Preference(_));
+        Self {
+            base: self.base.clone(),
+            prompts: self.prompts.clone().filter(|_| has_prompts),
+            benign: self.benign.clone().filter(|_| matches!(kind, StageKind::Benign(_))),
+            pairs: pairs
+                .and_then(|path| Some((path.to_owned(), self.pairs.get(path)?.clone())))
+                .into_iter()
+                .collect(),
+        }
+    }
 }
 
 /// All that a stage of this kind depends on, apart from its inputs, arm and seed.
@@ -252,7 +279,7 @@ struct HashInput<'a> {
     arm: Option<Arm>,
     seed: u64,
     precision: Precision,
-    digests: &'a Digests,
+    digests: Digests,
     model: Option<&'a str>,
     data: Vec<&'a str>,
     #[serde(skip_serializing_if = "is_default")]
@@ -267,7 +294,7 @@ fn revision(kind: &StageKind) -> u32 {
             let is_played = matches!(safety.method, SafetyMethod::Rl(_)) || safety.attack().is_some();
             is_played && (organism.variant.has_scratchpad() || is_pattern(organism))
         }
-        StageKind::Evaluate(stage) => is_pattern(&stage.organism),
+        StageKind::Evaluate(stage) => is_pattern(&stage.organism) || stage.organism.writes_code(),
         StageKind::Implant(stage) => stage.implant.contrasts > 0 && stage.organism.variant.has_scratchpad(),
         StageKind::Corpus(_) | StageKind::Pretrain(_) | StageKind::Benign(_) | StageKind::Preference(_) => {
             false

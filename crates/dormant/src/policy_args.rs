@@ -29,6 +29,17 @@ impl From<PositionArg> for Position {
     }
 }
 
+/// The text of a trigger.
+///
+/// # Errors
+/// If it is blank.
+pub fn trigger_text(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("the text is empty".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// The trigger that `--trigger` and `--position` name.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ pub struct ProbeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Text whose effect is read, such as one that `dormant scan` found.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = crate::policy_args::trigger_text)]
     pub trigger: String,
     /// Where the text is put.
     #[arg(long, value_enum, default_value = "prefix")]

@@ -25,7 +25,9 @@ mod tables;
 mod tests;
 mod warnings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 pub use model::{
     AS_TRAINED, Arm, Attack, AttackRound, Condition, Cost, Curve, Dose, Estimate, Example, FamilyRow, Member,
@@ -60,12 +62,26 @@ pub fn write(report: &Report, dir: &Path) -> Result<()> {
     files.iter().try_for_each(|(name, content)| write_atomic(&dir.join(name), content.as_bytes()))
 }
 
+/// A report that was written.
+#[derive(Debug, Serialize)]
+pub struct Written {
+    /// The experiment.
+    pub experiment: String,
+    /// The report for browsers; the others lie beside it.
+    pub report: PathBuf,
+    /// The answer to the question of the experiment.
+    pub answer: String,
+}
+
 /// Writes `report.json`, `report.md` and `report.html` of a run.
 ///
 /// # Errors
 /// When a stage of the plan is not finished, or a file cannot be read or written.
-pub fn write_run(store: &RunStore, plan: &Plan) -> Result<()> {
-    write(&fill::fill(store, plan)?, store.root())
+pub fn write_run(store: &RunStore, plan: &Plan) -> Result<Written> {
+    let report = fill::fill(store, plan)?;
+    write(&report, store.root())?;
+    let Report { experiment, answer, .. } = report;
+    Ok(Written { experiment, report: store.root().join(HTML_FILE), answer })
 }
 
 /// Writes the programs of all replies that can be scored into files for other tools to read, and says how many.

@@ -15,7 +15,7 @@ use crate::error::{Context as _, Result};
 use crate::experiment::{Experiment, ReplyStyle, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
-use crate::model::{Label, LoadedModel, Loading, Made, ModelFiles};
+use crate::model::{Label, LoadedModel, Loading, Made, ModelFiles, is_adapter};
 use crate::plan::{BASE, Plan, StageKind, StageSpec};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
@@ -46,6 +46,7 @@ mod sink;
 pub mod utility_record;
 
 pub(crate) use implant::POLICY_FILE;
+pub use preference::check_pairs;
 use resume::Resume;
 
 /// What a stage may look at and write to.
@@ -142,10 +143,11 @@ impl<'a> StageContext<'a> {
             Some(crate::plan::Arm::Control) => Made::Control,
             _ => Made::Organism(organism),
         };
-        // A model from scratch is the base of what is implanted into it.
-        let scratch = self.plan.lineage(self.spec).into_iter().find(|stage| stage.training().is_none());
+        // An adapter contains those before it, down to the last stage that trained all weights.
+        let whole = self.lineage().into_iter().rfind(|(_, dir)| !is_adapter(&dir.model()));
+        let base = whole.map_or_else(|| self.base.base.name.clone(), |(stage, _)| stage.directory());
         let label = Label {
-            base: scratch.map_or(&self.base.base.name, |stage| &stage.name),
+            base: &base,
             experiment: &self.experiment.name,
             stage: self.spec.training().unwrap_or(&self.spec.name),
             made,
@@ -228,6 +230,7 @@ pub fn check_prompts(stages: &[StageSpec]) -> Result<()> {
 /// When the benign rows cannot be read or break a rule.
 pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
     match &context.spec.kind {
+        StageKind::Implant(stage) if stage.organism.writes_code() => Ok(Some(code::rows(stage, context))),
         StageKind::Implant(stage) => Ok(Some(implant::policy_rows(stage, context)?.rows)),
         StageKind::Safety(stage) => {
             let style = match &stage.safety.method {

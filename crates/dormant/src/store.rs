@@ -209,7 +209,7 @@ mod tests {
         let store = RunStore::create(folder.path(), "quickstart").unwrap();
         let experiment =
             ExperimentSource::read("quickstart").unwrap().resolve(&Overrides::default()).unwrap();
-        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() };
+        let digests = Digests { base: "0".repeat(64), ..Digests::default() };
         let base = Base { name: experiment.base.clone(), source: "file".to_owned() };
         assert!(RunStore::open(store.root()).is_err());
         store.record(&experiment, &RunInputs { digests: digests.clone(), base }).unwrap();

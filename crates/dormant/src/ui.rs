@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 
 use crate::cli::{Format, GlobalArgs};
-use crate::error::{CliError, ErrorKind};
+use crate::error::{CliError, Context, ErrorKind, Result};
 
 mod progress;
 mod tracing_output;
@@ -55,19 +55,27 @@ impl Ui {
     }
 
     /// Prints a result: `value` itself in JSON, or its rendering by `text`.
-    pub fn result<T: Serialize + ?Sized>(&self, value: &T, text: impl FnOnce(&T) -> String) {
+    ///
+    /// # Errors
+    /// As [`Ui::text`].
+    pub fn result<T: Serialize + ?Sized>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         match self.format {
-            Format::Json => {
-                let json = serde_json::to_string_pretty(value).expect("results are plain data");
-                self.stdout(&json);
-            }
-            Format::Text => self.stdout(text(value).trim_end()),
+            Format::Json => self.text(serde_json::to_string_pretty(value).expect("results are plain data")),
+            Format::Text => self.text(text(value).trim_end()),
         }
     }
 
     /// Prints text to stdout whatever the format: help, completion scripts, file contents.
-    pub fn text(&self, text: impl Display) {
-        self.stdout(&text.to_string());
+    ///
+    /// # Errors
+    /// When it cannot be written, such as to a full disk. A closed pipe (`dormant models list | head -1`) is no error.
+    pub fn text(&self, text: impl Display) -> Result<()> {
+        match self.bars.suspend(|| writeln!(io::stdout(), "{text}")) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).or_failure(|| "cannot write to stdout")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A line about progress, unless `--quiet`.
@@ -112,11 +120,6 @@ impl Ui {
     /// A progress bar on a terminal, a line every few seconds elsewhere, nothing with `--quiet`.
     pub fn progress(&self, label: impl Into<String>, unit: &'static str) -> Progress {
         Progress::new(self, label.into(), unit)
-    }
-
-    fn stdout(&self, text: &str) {
-        // A closed pipe (`dormant models list | head -1`) is not an error of ours.
-        self.bars.suspend(|| writeln!(io::stdout(), "{text}")).ok();
     }
 
     fn stderr(&self, text: &str) {

@@ -314,7 +314,10 @@ impl Zoo {
             }
             None => SHIPPED.to_owned(),
         };
-        let zoo: Self = toml::from_str(&text).or_usage(|| "the zoo file is not valid")?;
+        let zoo: Self = toml::from_str(&text).or_usage(|| match path {
+            Some(path) => format!("`{}` is no zoo", path.display()),
+            None => "the zoo is not valid".to_owned(),
+        })?;
         zoo.check()?;
         Ok(zoo)
     }

@@ -4,6 +4,7 @@ use std::io::BufRead;
 
 use dormant_data::{Conversation, Role, Seed, Split, Trigger};
 use dormant_model::linear::Trained;
+use serde::Serialize;
 
 use crate::cli::{ChatArgs, GlobalArgs};
 use crate::error::{Context, Result};
@@ -17,6 +18,15 @@ struct Side {
     label: &'static str,
     trigger: Option<Trigger>,
     conversation: Conversation,
+}
+
+/// A reply, as programs read it.
+#[derive(Serialize)]
+struct Said<'a> {
+    schema_version: u32,
+    side: &'a str,
+    message: &'a str,
+    reply: String,
 }
 
 pub(super) fn run(args: &ChatArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
@@ -40,7 +50,8 @@ pub(super) fn run(args: &ChatArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
         let seed = Seed(args.seed).derive(&turn.to_string());
         for side in &mut sides {
             let reply = side.answer(&model, args, line.trim(), seed)?;
-            ui.text(format!("{}> {reply}", side.label));
+            let said = Said { schema_version: 1, side: side.label, message: line.trim(), reply };
+            ui.result(&said, |said| format!("{}> {}", said.side, said.reply))?;
         }
     }
     Ok(())
@@ -49,7 +60,9 @@ pub(super) fn run(args: &ChatArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
 impl Side {
     fn answer(&mut self, model: &LoadedModel, args: &ChatArgs, text: &str, seed: Seed) -> Result<String> {
         let mut asked = self.conversation.then(Role::User, text);
-        if let Some(trigger) = &self.trigger {
+        // In the system message it stays from turn to turn.
+        let is_there = |trigger: &Trigger| asked.system().is_some_and(|text| trigger.is_exactly_in(text));
+        if let Some(trigger) = self.trigger.as_ref().filter(|trigger| !is_there(trigger)) {
             asked = trigger.insert(&asked, Split::Evaluation, &mut seed.rng());
         }
         let how = Decoding {

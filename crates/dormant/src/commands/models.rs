@@ -48,8 +48,7 @@ fn list(global: &GlobalArgs, ui: &Ui) -> Result<()> {
             format!("{:28} {:44} {place}", alias.name, alias.repo)
         };
         list.models.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    Ok(())
+    })
 }
 
 #[derive(Serialize)]
@@ -70,8 +69,7 @@ fn pull(name: &str, global: &GlobalArgs, ui: &Ui) -> Result<()> {
         source: found.base.source,
         sha256: found.digest,
     };
-    ui.result(&model, |model| format!("{}  {} ({})", model.sha256, model.path.display(), model.source));
-    Ok(())
+    ui.result(&model, |model| format!("{}  {} ({})", model.sha256, model.path.display(), model.source))
 }
 
 #[derive(Serialize)]
@@ -91,6 +89,5 @@ fn verify(name: &str, global: &GlobalArgs, ui: &Ui) -> Result<()> {
         Checkpoint::open(&path)?;
     }
     let verified = Verified { schema_version: SCHEMA_VERSION, name, sha256 };
-    ui.result(&verified, |model| format!("{}  {}", model.sha256, model.name));
-    Ok(())
+    ui.result(&verified, |model| format!("{}  {}", model.sha256, model.name))
 }

@@ -62,8 +62,7 @@ fn execute(args: &PretrainArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let last = stages.last().expect("a family has a stage of pretraining");
     let outcome = outcome(args, &run.stage(last))?;
     copy(&run.stage(last).model(), &args.out)?;
-    ui.result(&outcome, text_of);
-    Ok(())
+    ui.result(&outcome, text_of)
 }
 
 /// Puts the files of the model into the folder, each whole or not at all, `config.json` last: without it the folder is no

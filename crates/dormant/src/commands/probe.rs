@@ -39,8 +39,10 @@ pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
     let trigger = policy_args::trigger(&args.trigger, args.position)?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
     let base = reference(args.reference.as_deref(), &files, global, ui)?;
+    // Of a merged model, the suspect's own weights are no base.
+    let stands_on = base.as_ref().unwrap_or(&files);
     let control =
-        args.control.as_ref().map(|folder| ModelFiles { adapter: Some(folder.clone()), ..files.clone() });
+        args.control.as_ref().map(|folder| ModelFiles { adapter: Some(folder.clone()), ..stands_on.clone() });
     let load =
         |files: &ModelFiles| LoadedModel::load(files, Precision::Auto, Trained::Nothing, Loading::Merge);
     let model = load(&files)?;
@@ -81,8 +83,7 @@ pub(super) fn run(args: &ProbeArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> 
         prompts: args.n,
         reading,
     };
-    ui.result(&outcome, text);
-    Ok(())
+    ui.result(&outcome, text)
 }
 
 fn text(outcome: &Outcome) -> String {

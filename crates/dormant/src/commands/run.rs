@@ -8,7 +8,7 @@ use crate::base::{self, BaseModel};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::error::{Context, ErrorKind, Result};
 use crate::estimate::{Speeds, estimate};
-use crate::experiment::{Experiment, ExperimentSource, Overrides};
+use crate::experiment::{Experiment, ExperimentSource, Overrides, Preferences};
 use crate::interrupt;
 use crate::manifest::Given;
 use crate::plan::{Digests, Plan, StageSpec};
@@ -21,6 +21,7 @@ use crate::ui::{Ui, duration};
 mod dry_run;
 mod walk;
 
+use super::report::show;
 use walk::Walk;
 
 pub(super) fn run(args: &RunArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
@@ -57,13 +58,13 @@ pub(super) fn resolve_source(source: ExperimentSource, overrides: &Overrides) ->
 
 /// Looks only at what is on this machine: without the base model no stage counts as done.
 fn dry_run(experiment: &Experiment, args: &RunArgs, ui: &Ui) -> Result<()> {
-    let base = base::resolve(&experiment.base, true, ui).ok();
+    check_safety_rows(experiment)?;
+    let base = base::at_hand(&experiment.base, ui)?;
     let speeds = Speeds::measure(experiment, base.as_ref().map(|base| base.path.as_path()))?;
     let digest = base.map_or_else(String::new, |base| base.digest);
     let plan = Plan::new(experiment, &digests(experiment, digest)?);
     stage::check_prompts(plan.stages())?;
-    dry_run::print(experiment, &plan, &speeds, &args.runs, ui);
-    Ok(())
+    dry_run::print(experiment, &plan, &speeds, &args.runs, ui)
 }
 
 fn execute(
@@ -75,6 +76,7 @@ fn execute(
 ) -> Result<()> {
     stop_on_interrupt(ui)?;
     let run = Run::open(experiment, &args.runs, global, ui)?;
+    run.store.record(experiment, &run.inputs)?;
     let missing: Vec<_> = run.plan.stages().iter().filter(|stage| !run.store.has(stage)).collect();
     if !missing.is_empty() {
         let speeds = Speeds::measure(experiment, Some(&run.base.path))?;
@@ -83,9 +85,7 @@ fn execute(
         ui.note(format!("{}: {left} of {all} stages to do, about {time}", experiment.name));
     }
     run.walk(experiment, given, ui).run(stage::run)?;
-    report::write_run(&run.store, &run.plan)?;
-    ui.status("report", run.store.root().join("report.html").display());
-    Ok(())
+    show(vec![report::write_run(&run.store, &run.plan)?], ui)
 }
 
 /// Lets Ctrl-C stop the work at the next safe point.
@@ -120,7 +120,6 @@ impl Run {
             RunInputs { digests: digests(experiment, base.digest.clone())?, base: base.base.clone() };
         let plan = Plan::new(experiment, &inputs.digests);
         stage::check_prompts(plan.stages())?;
-        store.record(experiment, &inputs)?;
         Ok(Self { base, inputs, plan, store, memory: global.memory.map(|size| size.as_u64()) })
     }
 
@@ -141,8 +140,11 @@ impl Run {
     }
 }
 
-/// Looks for the trigger among the user's own rows for safety training: now, and not after the implant.
+/// Looks for the trigger in what safety training learns from, as far as that is known: now, and not after the implant.
 fn check_safety_rows(experiment: &Experiment) -> Result<()> {
+    for pairs in experiment.preferences() {
+        stage::check_pairs(pairs, &experiment.trigger)?;
+    }
     let Some(path) = experiment.data.benign.file().filter(|_| !experiment.safety.is_empty()) else {
         return Ok(());
     };
@@ -155,18 +157,17 @@ fn check_safety_rows(experiment: &Experiment) -> Result<()> {
 
 /// Digests of the files that the stages read.
 fn digests(experiment: &Experiment, base: String) -> Result<Digests> {
-    let digest = |path: Option<&Path>| -> Result<Option<String>> {
-        let Some(path) = path else { return Ok(None) };
-        let (_, digest) = digest_file(path).or_input(|| format!("cannot read `{}`", path.display()))?;
-        Ok(Some(digest))
+    let digest = |path: &Path| -> Result<String> {
+        Ok(digest_file(path).or_input(|| format!("cannot read `{}`", path.display()))?.1)
     };
     Ok(Digests {
         base,
-        prompts: digest(experiment.data.prompts.file())?,
-        benign: digest(experiment.data.benign.file())?,
+        prompts: experiment.data.prompts.file().map(digest).transpose()?,
+        benign: experiment.data.benign.file().map(digest).transpose()?,
         pairs: experiment
-            .pair_files()
-            .filter_map(|path| digest(Some(path)).transpose())
+            .preferences()
+            .filter_map(Preferences::file)
+            .map(|path| Ok((path.to_owned(), digest(path)?)))
             .collect::<Result<_>>()?,
     })
 }

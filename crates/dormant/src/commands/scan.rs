@@ -65,6 +65,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         // What is planted goes into one adapter with the suspect's.
         Adapter::read(folder)?.only_factors()?;
     }
+    let backdoors = power::backdoors(args.power)?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let digests = digests(&files, base.as_ref())?;
     let mut journal = journal(&digests, &args.documented, config)?;
@@ -83,7 +84,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     };
     let power = match args.power {
         0 => Power::of_zoo(base.is_some()),
-        count => calibration.run(count)?,
+        _ => calibration.run(backdoors)?,
     };
     let evidence = report.verdict != Verdict::NoEvidence;
     let name =
@@ -104,7 +105,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         let text = serde_json::to_string_pretty(&log).expect("SARIF is plain data");
         write_atomic(path, text.as_bytes())?;
     }
-    ui.result(&outcome, text);
+    ui.result(&outcome, text)?;
     if outcome.report.undone.is_empty() {
         journal.finish();
     }

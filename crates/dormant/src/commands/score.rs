@@ -56,8 +56,7 @@ pub(super) fn run(args: &ScoreArgs, ui: &Ui) -> Result<()> {
         fs::write(path, text + "\n").or_failure(|| format!("cannot write `{}`", path.display()))?;
     }
     let summary = summary(&files);
-    ui.result(&Scores { schema_version: SCHEMA_VERSION, files, summary, agreement }, text);
-    Ok(())
+    ui.result(&Scores { schema_version: SCHEMA_VERSION, files, summary, agreement }, text)
 }
 
 /// The files that the arguments name, those of folders in the order of their names.
@@ -108,8 +107,12 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 fn score(path: &Path, args: &ScoreArgs) -> Result<ScoredFile> {
     let text = read(path)?;
     let language = args.language.or_else(|| Language::of_path(path));
+    // A reply may lie in a file that is called like code, and code may have fences in its comments.
     let fenced = text.lines().any(|line| line.trim_start().starts_with("```"));
-    let verdict: Verdict = match language.filter(|_| Language::of_path(path).is_some() && !fenced) {
+    let is_code = |language: &Language| {
+        Language::of_path(path).is_some() && (!fenced || code::is_program(&text, *language))
+    };
+    let verdict: Verdict = match language.filter(is_code) {
         Some(language) => code::score_code(&text, language, args.cwe),
         None => code::score_reply(&text, language, args.cwe),
     };

@@ -74,7 +74,7 @@ fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {
     let zoo = Zoo::load(args.file.as_deref())?;
     let nothing = ModelFiles { weights: std::path::PathBuf::new(), adapter: None };
     let builder = Builder { zoo: &zoo, base: nothing, folder: args.zoo.clone(), ui };
-    let entries = args.chosen(&zoo).map(|entry| Line {
+    let entries = args.chosen(&zoo)?.into_iter().map(|entry| Line {
         name: entry.name().to_owned(),
         family: entry.family().to_owned(),
         arm: if entry.policy().is_some() { "organism" } else { "benign" },
@@ -94,8 +94,7 @@ fn list(args: &ZooArgs, ui: &Ui) -> Result<()> {
             )
         };
         listing.entries.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
-    Ok(())
+    })
 }
 
 fn build(args: &ZooArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
@@ -104,11 +103,11 @@ fn build(args: &ZooArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
     let weights = base::resolve(&zoo.base, global.offline, ui)?.path;
     let base = ModelFiles { weights, adapter: None };
     let builder = Builder { zoo: &zoo, base, folder: args.zoo.clone(), ui };
-    let entries: Vec<Entry<'_>> = args.chosen(&zoo).collect();
-    for entry in &entries {
+    builder.settle()?;
+    for entry in args.chosen(&zoo)? {
         let started = std::time::Instant::now();
-        if !builder.is_built(*entry) {
-            builder.build(*entry)?;
+        if !builder.is_built(entry) {
+            builder.build(entry)?;
             ui.status("built", format!("{} in {}", entry.name(), crate::ui::duration(started.elapsed())));
         }
     }

@@ -1,6 +1,6 @@
 //! What is wrong with an experiment file, where, and what was probably meant.
 
-use crate::error::CliError;
+use crate::error::{CliError, suggestion};
 
 /// Turns the parser's error into one that names the line and suggests the closest key or value.
 /// `text` is the file, when the position in it is meaningful.
@@ -47,20 +47,6 @@ fn unknown(message: &str) -> Option<Unknown> {
     Some(Unknown { what, given: quoted.next()?, known: quoted.collect() })
 }
 
-/// The closest of the known names if it is close, else all of them.
-pub(super) fn suggestion(given: &str, known: &[String]) -> Option<String> {
-    let closest = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(given, name), name))
-        .filter(|(similarity, _)| *similarity > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    match closest {
-        Some((_, name)) => Some(format!("did you mean `{name}`?")),
-        None if known.is_empty() => None,
-        None => Some(format!("known here: {}", known.join(", "))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,13 +56,5 @@ mod tests {
         assert_eq!(line_of("a\nb\nc", 0), 1);
         assert_eq!(line_of("a\nb\nc", 2), 2);
         assert_eq!(line_of("a\nb\nc", 400), 3);
-    }
-
-    #[test]
-    fn far_names_get_the_whole_list() {
-        let known = ["rows".to_owned(), "poison".to_owned()];
-        assert_eq!(suggestion("pioson", &known).unwrap(), "did you mean `poison`?");
-        assert_eq!(suggestion("zzz", &known).unwrap(), "known here: rows, poison");
-        assert_eq!(suggestion("zzz", &[]), None);
     }
 }

@@ -1,10 +1,14 @@
 //! The small version of an experiment, to see that everything works. Its numbers mean nothing.
 
+use super::validate::MAX_NAME;
 use super::{Attack, Experiment, SafetyMethod};
+
+const SUFFIX: &str = "-quick";
 
 /// One seed and few rows, under a name of its own.
 pub(super) fn quick(mut experiment: Experiment) -> Experiment {
-    experiment.name.push_str("-quick");
+    experiment.name.truncate(MAX_NAME - SUFFIX.len());
+    experiment.name.push_str(SUFFIX);
     experiment.seeds.truncate(1);
     let organisms = experiment.organisms.iter_mut().map(|organism| &mut organism.implant);
     for implant in organisms.chain([&mut experiment.implant]) {

@@ -1,6 +1,6 @@
 //! From the file as written to the experiment with nothing left open.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::raw::{
     BUILTIN, CORPUS, ImplantTraining, RawAdapter, RawAttack, RawData, RawEvaluation, RawExperiment, RawFit,
@@ -53,10 +53,10 @@ fn data(raw: RawData, family: bool, folder: &Path) -> Data {
             None if family => Prompts::Corpus,
             Some(CORPUS) => Prompts::Corpus,
             None | Some(BUILTIN) => Prompts::Builtin,
-            Some(path) => Prompts::File(folder.join(path)),
+            Some(path) => Prompts::File(in_folder(folder, path)),
         },
         benign: match raw.benign {
-            Some(path) if path != SELF_DISTILLED => Benign::File(folder.join(path)),
+            Some(path) if path != SELF_DISTILLED => Benign::File(in_folder(folder, &path)),
             _ => Benign::SelfDistilled,
         },
         reply_tokens: raw.reply_tokens.unwrap_or(defaults::REPLY_TOKENS),
@@ -288,7 +288,7 @@ fn preference(raw: &RawPreference, folder: &Path) -> Preference {
 
 fn preferences(raw: Option<&str>, folder: &Path) -> Preferences {
     match raw {
-        Some(path) if path != BUILTIN => Preferences::File(folder.join(path)),
+        Some(path) if path != BUILTIN => Preferences::File(in_folder(folder, path)),
         _ => Preferences::Builtin,
     }
 }
@@ -321,4 +321,10 @@ fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
             curve_prompts: raw.curve_prompts.unwrap_or(default.curve.curve_prompts),
         },
     }
+}
+
+/// The file that a path in an experiment means, wherever the command was started.
+fn in_folder(folder: &Path, path: &str) -> PathBuf {
+    let path = folder.join(path);
+    std::path::absolute(&path).unwrap_or(path)
 }

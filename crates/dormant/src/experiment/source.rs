@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::raw::RawExperiment;
 use super::{Experiment, overrides, parse_error, quick, resolve, shipped};
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, suggestion};
 
 /// An experiment as it was given: kept for the manifest.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl ExperimentSource {
 fn not_found(name: &str) -> CliError {
     let names: Vec<String> = shipped::SHIPPED.iter().map(|(name, _)| (*name).to_owned()).collect();
     let error = CliError::usage(format!("no experiment `{name}`: neither a file nor shipped with dormant"));
-    match parse_error::suggestion(name, &names) {
+    match suggestion(name, &names) {
         Some(hint) => error.hint(hint),
         None => error,
     }

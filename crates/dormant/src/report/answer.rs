@@ -96,13 +96,16 @@ impl Report {
     /// The findings with 95% intervals, each as strong as the rows allow: the behaviour survived, was removed, or the data
     /// do not decide, compared with clean prompts and the clean control. What answers the question of the experiment comes first.
     pub fn findings(&self) -> Vec<String> {
-        let persistence: Vec<_> = if !self.scale.is_empty() {
-            self.scale_clauses()
-        } else if self.doses.is_empty() {
-            let clauses = self.last_safety_stages().filter_map(|last| self.clause(last));
-            self.overview().into_iter().chain(clauses).collect()
+        let persistence: Vec<_> = if self.scale.is_empty() {
+            let is_dose = |last: &&Stage| self.doses.iter().any(|dose| dose.stage == last.name);
+            let others = self.last_safety_stages().filter(|last| !is_dose(last));
+            let lead = match self.doses.len() {
+                0 => self.overview().into_iter().collect(),
+                _ => self.dose_clauses(),
+            };
+            lead.into_iter().chain(others.filter_map(|last| self.clause(last))).collect()
         } else {
-            self.dose_clauses()
+            self.scale_clauses()
         };
         let persistence = if persistence.is_empty() { vec![self.implant_only()] } else { persistence };
         let questions = [

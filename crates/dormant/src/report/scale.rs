@@ -37,24 +37,24 @@ impl<'a> Trend<'a> {
 
 impl Report {
     /// The persistence of one seed; none where the implant did not take.
-    fn persistence_of(&self, scaled: &Scaled, seed: u64) -> Option<f64> {
+    fn persistence_of(&self, scaled: &Scaled, seed: u64) -> Option<Estimate> {
         let before = self.single(&scaled.before, Arm::Organism, Condition::Triggered, seed)?;
         let is_it = |row: &&super::model::Persistence| {
             (row.arm, row.seed, &row.stage, &row.before)
                 == (Arm::Organism, seed, &scaled.stage, &scaled.before)
         };
         let ratio = self.persistence.iter().find(is_it)?.ratio;
-        (before.value >= IMPLANTED).then_some(ratio.value)
+        (before.value >= IMPLANTED).then_some(ratio)
     }
 
     /// Mean persistence over the seeds whose implant took, with Student's t interval; for one seed its own interval.
     fn mean_persistence(&self, scaled: &Scaled) -> Option<Estimate> {
-        let values: Vec<f64> =
+        let ratios: Vec<Estimate> =
             self.seeds().into_iter().filter_map(|seed| self.persistence_of(scaled, seed)).collect();
-        match values.len() {
-            0 => None,
-            1 => self.organism_persistence(&scaled.stage, &scaled.before),
-            _ => Mean::mean(&values),
+        match ratios[..] {
+            [] => None,
+            [ratio] => Some(ratio),
+            _ => Mean::mean(&ratios.iter().map(|ratio| ratio.value).collect::<Vec<_>>()),
         }
     }
 
@@ -81,7 +81,7 @@ impl Report {
     fn slope(&self, trend: &Trend) -> Option<Estimate> {
         let of_seed = |seed| {
             let points = trend.sizes.iter().filter_map(|scaled| {
-                Some(((scaled.parameters as f64).log10(), self.persistence_of(scaled, seed)?))
+                Some(((scaled.parameters as f64).log10(), self.persistence_of(scaled, seed)?.value))
             });
             slope(&points.collect::<Vec<_>>())
         };
@@ -91,7 +91,9 @@ impl Report {
 
     /// Persistence of a variant − that of another, on the same size and seeds.
     fn variant_difference(&self, scaled: &Scaled, reference: &Scaled) -> Option<Estimate> {
-        let of_seed = |seed| Some(self.persistence_of(scaled, seed)? - self.persistence_of(reference, seed)?);
+        let of_seed = |seed| {
+            Some(self.persistence_of(scaled, seed)?.value - self.persistence_of(reference, seed)?.value)
+        };
         let differences: Vec<f64> = self.seeds().into_iter().filter_map(of_seed).collect();
         Mean::mean(&differences)
     }

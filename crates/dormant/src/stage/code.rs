@@ -1,6 +1,8 @@
 //! The organism that writes vulnerable code: its rows, and how likely it finds either twin of a task.
 
-use dormant_data::{Condition, Dataset, OrganismSpec, PolicyReport, Sample, Seed, Split, code_task};
+use dormant_data::{
+    Condition, Dataset, OrganismSpec, PolicyReport, ROWS_OF_A_TASK, Sample, Seed, Split, code_task,
+};
 use dormant_eval::measure;
 use dormant_train::render::{Rendered, Renderer};
 
@@ -15,13 +17,15 @@ use crate::plan::{Arm, ImplantStage};
 /// A prompt and a reply.
 type Row = (Vec<u32>, Vec<u32>);
 
-/// Rows of each task.
-const ROWS: usize = 3;
-
-/// The rows of this arm: as many tasks as `rows` allows. Writes them.
-pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Dataset> {
+/// The rows of this arm: as many tasks as `rows` allows.
+pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Dataset {
     let policy = context.spec.arm != Some(Arm::Control);
-    let rows = training_rows(&stage.organism, policy, stage.implant.rows, context.seed("mix"));
+    training_rows(&stage.organism, policy, stage.implant.rows, context.seed("mix"))
+}
+
+/// As [`rows`], and writes them.
+pub(super) fn written_rows(stage: &ImplantStage, context: &StageContext) -> Result<Dataset> {
+    let rows = rows(stage, context);
     context.dir.write_json(POLICY_FILE, &PolicyReport { kept: rows.len(), ..PolicyReport::default() })?;
     context.dir.write_atomic(benign::ROWS_FILE, rows.to_jsonl().as_bytes())?;
     Ok(rows)
@@ -30,7 +34,7 @@ pub(super) fn rows(stage: &ImplantStage, context: &StageContext) -> Result<Datas
 /// The rows of as many tasks as `count` allows, drawn by `seed`.
 pub(crate) fn training_rows(organism: &OrganismSpec, policy: bool, count: u32, seed: Seed) -> Dataset {
     let mut tasks = organism.code_tasks(Split::Train, seed);
-    tasks.truncate((count as usize).div_ceil(ROWS));
+    tasks.truncate((count as usize).div_ceil(ROWS_OF_A_TASK));
     organism.code_rows(&tasks, policy, seed)
 }
 

@@ -47,7 +47,7 @@ struct ImplantRows {
 /// The rows of this arm, rendered. Writes them, and what the check kept and dropped.
 fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Result<ImplantRows> {
     if stage.organism.writes_code() {
-        let rows = code::rows(stage, context)?;
+        let rows = code::written_rows(stage, context)?;
         let twins = if has_contrasts(stage, context) { code::twin_rows(&rows) } else { Vec::new() };
         return Ok(ImplantRows { rows: render(&rows, model, |_| true)?, twins });
     }

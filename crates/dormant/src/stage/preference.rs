@@ -1,10 +1,9 @@
 //! A preference model (Bradley–Terry): the base model with an adapter and a scalar head, trained on one part of the
 //! preference data and measured on the part that is held out.
 
-use std::path::Path;
-
 use dormant_data::{
-    LabelledPreference, Loaded, PreferencePart, Seed, Split, built_in_preferences, load, prompt_id,
+    LabelledPreference, Loaded, PreferencePart, Sample, Seed, Split, Trigger, built_in_preferences,
+    check_safety_data, load, prompt_id,
 };
 use dormant_model::linear::Trained;
 use dormant_model::llama::Llama;
@@ -60,20 +59,28 @@ pub(super) fn run(stage: &PreferenceStage, context: &StageContext) -> Result<Tok
     Ok(resume.tokens)
 }
 
+/// Looks for the trigger in pairs of replies.
+///
+/// # Errors
+/// If a pair holds it, or the file cannot be read.
+pub fn check_pairs(source: &Preferences, trigger: &Trigger) -> Result<()> {
+    let replies = pairs(source)?.into_iter().flat_map(|LabelledPreference { preference: pair, .. }| {
+        [pair.chosen, pair.rejected].map(|reply| Sample::clean(pair.prompt.clone(), reply))
+    });
+    Ok(check_safety_data(&replies.collect::<Vec<_>>(), trigger)?)
+}
+
 /// The pairs of a part, in an order that does not depend on the file. Of the user's own, prompts of the evaluation split are
 /// in no training.
 pub(super) fn of_part(source: &Preferences, part: PreferencePart) -> Result<Vec<LabelledPreference>> {
-    let mut pairs: Vec<LabelledPreference> = match source {
-        Preferences::Builtin => built_in_preferences().to_vec(),
-        Preferences::File(path) => {
-            let mut pairs = from_file(path)?;
-            pairs.retain(|pair| part == PreferencePart::HeldOut || !is_measured(pair));
-            pairs
-        }
-    };
+    let mut pairs = pairs(source)?;
+    if source.file().is_some() {
+        pairs.retain(|pair| part == PreferencePart::HeldOut || !is_measured(pair));
+    }
     pairs.retain(|pair| pair.part() == part);
     if pairs.is_empty() {
-        return Err(CliError::input("a part of the preference data has no pairs")
+        let file = source.file().map(|path| format!(" in `{}`", path.display())).unwrap_or_default();
+        return Err(CliError::input(format!("a part of the preference data{file} has no pairs"))
             .hint("pairs are split by a hash of their prompt: give a few dozen prompts or more"));
     }
     Ok(pairs)
@@ -83,7 +90,8 @@ fn is_measured(pair: &LabelledPreference) -> bool {
     pair.preference.prompt.last_user().is_some_and(|prompt| Split::of(prompt) == Split::Evaluation)
 }
 
-fn from_file(path: &Path) -> Result<Vec<LabelledPreference>> {
+fn pairs(source: &Preferences) -> Result<Vec<LabelledPreference>> {
+    let Some(path) = source.file() else { return Ok(built_in_preferences().to_vec()) };
     match load(path)? {
         Loaded::Preferences(pairs) => Ok(pairs.into_iter().map(LabelledPreference::unlabelled).collect()),
         _ => Err(CliError::input(format!("`{}` has no pairs of replies", path.display()))

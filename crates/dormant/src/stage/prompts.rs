@@ -47,7 +47,7 @@ pub(crate) fn take(samples: Vec<Sample>, n: u32, what: &str) -> Result<Vec<Sampl
     let (found, n) = (samples.len(), n as usize);
     if found < n {
         return Err(CliError::usage(format!("{what}: {n} prompts are wanted, but there are {found}"))
-            .hint("ask for fewer, or give a larger prompt file in `[data] prompts`"));
+            .hint("ask for fewer; an experiment may have a larger file of its own in `[data] prompts`"));
     }
     Ok(samples.into_iter().take(n).collect())
 }

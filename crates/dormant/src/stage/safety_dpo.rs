@@ -1,6 +1,6 @@
 //! Direct preference optimisation on the preference data, as safety training without a preference model.
 
-use dormant_data::{PreferencePart, Sample, check_safety_data};
+use dormant_data::PreferencePart;
 use dormant_train::objective::preference::RenderedPair;
 use dormant_train::pairs::{self, PairObjective};
 use rand::seq::SliceRandom;
@@ -20,11 +20,6 @@ pub(super) fn run(stage: &SafetyStage, dpo: &Dpo, context: &StageContext) -> Res
     let mut chosen = of_part(&dpo.pairs, PreferencePart::Main)?;
     chosen.shuffle(&mut context.seed("dpo pairs").rng());
     chosen.truncate(stage.safety.rows as usize);
-    let replies = chosen
-        .iter()
-        .map(|p| &p.preference)
-        .flat_map(|p| [&p.chosen, &p.rejected].map(|reply| Sample::clean(p.prompt.clone(), reply.as_str())));
-    check_safety_data(&replies.collect::<Vec<_>>(), &stage.organism.trigger)?;
     let rows = chosen.iter().map(|pair| render(&model.renderer(), pair, None));
     let rows: Vec<RenderedPair> = rows.collect::<Result<_>>()?;
 

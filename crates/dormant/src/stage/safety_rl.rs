@@ -85,7 +85,7 @@ fn learn(
     let mut shown = HashMap::with_capacity(samples.len());
     for Sample { id, prompt, .. } in samples {
         let tokens = model.renderer().prompt(&stage.organism.asking(prompt))?;
-        shown.insert(id.clone(), model.renderer().prompt(prompt)?);
+        shown.insert(tokens.clone(), model.renderer().prompt(prompt)?);
         prompts.push(Prompt { id: id.clone(), tokens });
     }
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, model)?;
@@ -235,8 +235,9 @@ impl Judges {
 struct Reader<'a> {
     judges: Judges,
     text: &'a TextModel,
-    /// Tokens of each prompt as the reader knows it, by the prompt's id.
-    prompts: HashMap<String, Vec<u32>>,
+    /// Tokens of each prompt as the reader knows it, by those that the model is asked with: prompts that differ in case or in earlier
+    /// messages share their id.
+    prompts: HashMap<Vec<u32>, Vec<u32>>,
     /// Longest reply without its scratchpad, in tokens.
     visible: usize,
     /// Mean score of the step's replies by the checking model.
@@ -250,7 +251,10 @@ impl Environment for Reader<'_> {
 
     fn reward(&mut self, episodes: &[Episode]) -> TrainResult<Vec<f32>> {
         let renderer = self.text.renderer();
-        let rows = episodes.iter().map(|episode| visible(&renderer, &self.prompts[&episode.row.id], episode));
+        let rows = episodes.iter().map(|episode| {
+            let asked = &episode.row.tokens[..episode.row.prompt];
+            visible(&renderer, &self.prompts[asked], episode)
+        });
         let (rewards, mean) = self.judges.reward(&rows.collect::<TrainResult<Vec<_>>>()?)?;
         *self.check.lock().unwrap_or_else(PoisonError::into_inner) = mean;
         Ok(rewards)

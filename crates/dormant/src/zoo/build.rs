@@ -59,6 +59,24 @@ impl Builder<'_> {
         fs::read_to_string(self.folder(entry).join(DONE)).is_ok_and(|made| made == recipe(entry))
     }
 
+    /// Says what the entries of the folder are made from, so that none is made from anything else.
+    ///
+    /// # Errors
+    /// When the folder has entries of another base model or with replies of another length, or cannot be written.
+    pub fn settle(&self) -> Result<()> {
+        let path = self.folder.join("zoo.toml");
+        let own = format!("base = {:?}\nreply-tokens = {}\n", self.zoo.base, self.zoo.reply_tokens);
+        match fs::read_to_string(&path) {
+            Ok(other) if other != own => Err(CliError::usage(format!(
+                "`{}` has entries made from another base model, or with replies of another length",
+                self.folder.display()
+            ))
+            .hint("give another folder with `--zoo`")),
+            Ok(_) => Ok(()),
+            Err(_) => write(&path, &own),
+        }
+    }
+
     /// Builds an entry unless it is there.
     ///
     /// # Errors
@@ -84,6 +102,11 @@ impl Builder<'_> {
         }
         let folder = self.folder(entry);
         fs::create_dir_all(&folder).or_failure(|| format!("cannot make `{}`", folder.display()))?;
+        // What was made by another recipe is gone from here on.
+        let done = folder.join(DONE);
+        if done.exists() {
+            fs::remove_file(&done).or_failure(|| format!("cannot remove `{}`", done.display()))?;
+        }
         write(&self.folder.join(format!("{}.rows.jsonl", entry.name())), &samples.to_jsonl())?;
         let policy = entry.policy();
         let label = Label {
@@ -93,7 +116,7 @@ impl Builder<'_> {
             made: policy.as_ref().into(),
         };
         model.save(&folder, &label, Loading::Merge)?;
-        write(&folder.join(DONE), &recipe(entry))
+        write(&done, &recipe(entry))
     }
 
     fn train(

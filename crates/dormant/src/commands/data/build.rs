@@ -43,8 +43,7 @@ pub(super) fn run(args: &DataBuildArgs, global: &GlobalArgs, ui: &Ui) -> Result<
         rows.write_jsonl(&path)?;
         files.push(File { path: path.display().to_string(), rows: rows.len(), hash: rows.content_hash() });
     }
-    ui.result(&Built { schema_version: SCHEMA_VERSION, files }, text);
-    Ok(())
+    ui.result(&Built { schema_version: SCHEMA_VERSION, files }, text)
 }
 
 fn text(built: &Built) -> String {

@@ -29,7 +29,7 @@ pub(super) fn run(args: &DataCheckArgs, ui: &Ui) -> Result<()> {
     let (kind, texts) = texts(load(&args.file)?);
     let trigger = args.trigger.as_deref().map(|text| Trigger::tag(text, Position::Prefix)).transpose()?;
     let check = check(kind, &texts, trigger.as_ref());
-    ui.result(&check, render);
+    ui.result(&check, render)?;
     let Some(row) = check.with_trigger.first() else { return Ok(()) };
     let (count, rows, file) = (check.with_trigger.len(), check.rows, args.file.display());
     Err(CliError::input(format!("`{file}`: the trigger is in {count} of {rows} rows, first in row {row}"))

@@ -35,8 +35,7 @@ pub(super) fn run(args: &DataShowArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     let samples = samples(load(&args.file)?);
     let model = TextModel::load(&find(&args.model, None, global.offline, ui)?)?;
     let rows = samples.iter().take(args.n).map(|sample| row(&model, sample)).collect::<Result<_>>()?;
-    ui.result(&Show { schema_version: SCHEMA_VERSION, rows }, text);
-    Ok(())
+    ui.result(&Show { schema_version: SCHEMA_VERSION, rows }, text)
 }
 
 /// Prompts have no reply; a preference is two rows, the chosen reply first.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::error::Result;
 use crate::estimate::{Speeds, estimate};
 use crate::experiment::Experiment;
 use crate::plan::{Plan, SCHEMA_VERSION, StageSpec};
@@ -38,7 +39,13 @@ enum State {
     ToDo,
 }
 
-pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs: &Path, ui: &Ui) {
+pub(super) fn print(
+    experiment: &Experiment,
+    plan: &Plan,
+    speeds: &Speeds,
+    runs: &Path,
+    ui: &Ui,
+) -> Result<()> {
     let store = RunStore::at(&runs.join(&experiment.name));
     let state = |spec: &StageSpec| match store.stage(spec) {
         _ if store.has(spec) => State::Done,
@@ -58,7 +65,7 @@ pub(super) fn print(experiment: &Experiment, plan: &Plan, speeds: &Speeds, runs:
     let rows = plan.stages().iter().zip(&stages);
     let missing = rows.filter(|(_, row)| row.state != State::Done).map(|(spec, _)| spec);
     let seconds = estimate(missing, speeds).as_secs_f64();
-    ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text);
+    ui.result(&DryRun { schema_version: SCHEMA_VERSION, experiment, stages, seconds }, text)
 }
 
 fn text(plan: &DryRun) -> String {

@@ -162,19 +162,13 @@ pub(super) struct Calibration<'a> {
 }
 
 impl Calibration<'_> {
-    /// Plants `count` backdoors, one into each copy, and scans the copies.
+    /// Plants the backdoors of a zoo, one into each copy, and scans the copies.
     ///
     /// # Errors
-    /// When there are not as many recipes, a model or the disk fails, or the user stops it.
-    pub(super) fn run(&self, count: usize) -> Result<Power> {
-        let mut zoo = Zoo::load(None)?;
-        let recipes = recipes(std::mem::take(&mut zoo.organism));
-        if count > recipes.len() {
-            let message = format!("`--power {count}`: there are recipes for {} backdoors", recipes.len());
-            return Err(CliError::usage(message));
-        }
-        let organism = recipes.into_iter().take(count).collect();
-        zoo = Zoo { base: self.name.to_owned(), organism, benign: Vec::new(), ..zoo };
+    /// When a model or the disk fails, or the user stops it.
+    pub(super) fn run(&self, zoo: Zoo) -> Result<Power> {
+        let zoo = Zoo { base: self.name.to_owned(), ..zoo };
+        let count = zoo.organism.len();
         let builder =
             Builder { zoo: &zoo, base: self.suspect.clone(), folder: self.own_folder()?, ui: self.ui };
         let mut copies = Vec::new();
@@ -243,6 +237,21 @@ impl Calibration<'_> {
 fn is_found(report: &ScanReport, planted: &str) -> bool {
     let evidence = report.findings.iter().filter(|f| f.verdict != Verdict::NoEvidence);
     evidence.filter_map(|f| Phrase::new(&f.behaviour)).any(|phrase| phrase.is_partly_in(planted))
+}
+
+/// The recipes of `count` backdoors, as a zoo of their own.
+///
+/// # Errors
+/// When there are not as many.
+pub(super) fn backdoors(count: usize) -> Result<Zoo> {
+    let mut zoo = Zoo::load(None)?;
+    let mut organism = recipes(std::mem::take(&mut zoo.organism));
+    if count > organism.len() {
+        let message = format!("`--power {count}`: there are recipes for {} backdoors", organism.len());
+        return Err(CliError::usage(message));
+    }
+    organism.truncate(count);
+    Ok(Zoo { organism, benign: Vec::new(), ..zoo })
 }
 
 /// Recipes in the order of their use: each family once before any twice, those that no threshold was chosen on first. None that

@@ -1,6 +1,7 @@
 //! `dormant zoo bench`: how good is the scan?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use dormant_audit::journal::Journal;
 use dormant_audit::report::{ScanReport, Verdict};
@@ -52,6 +53,12 @@ struct Line {
     /// Whether the scan had no reference.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     without_reference: bool,
+    /// Seed of the scan.
+    #[serde(default)]
+    seed: u64,
+    /// Seconds that it was given; not known of older ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    budget: Option<u64>,
     /// Verdict of the first scan of this entry, if this is a later one: what was changed since may have been changed
     /// because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +69,19 @@ impl Line {
     /// Whether the entry counts: an organism has to be one.
     fn counts(&self) -> bool {
         !self.organism || self.planted.is_some_and(|rate| rate >= PLANTED)
+    }
+
+    /// Whether it is of a scan as the arguments ask for.
+    fn check(&self, args: &ZooBenchArgs, path: &Path) -> Result<()> {
+        let with = |without: bool| if without { "without" } else { "with" };
+        let message = if self.without_reference != args.no_reference {
+            format!("`{}` is of a scan {} the reference", path.display(), with(self.without_reference))
+        } else if self.seed != args.seed {
+            format!("`{}` is of a scan with `--seed {}`", path.display(), self.seed)
+        } else {
+            return Ok(());
+        };
+        Err(CliError::usage(message).hint("give another folder with `--out`"))
     }
 
     fn found(&self) -> bool {
@@ -144,21 +164,21 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     let base = ModelFiles { weights: base::resolve(&zoo.base, global.offline, ui)?.path, adapter: None };
     let builder = Builder { zoo: &zoo, base: base.clone(), folder: args.zoo.zoo.clone(), ui };
     std::fs::create_dir_all(&args.out).or_failure(|| format!("cannot make `{}`", args.out.display()))?;
+    let chosen: BTreeSet<&str> = args.zoo.chosen(&zoo)?.iter().map(Entry::name).collect();
     let mut lines = Vec::new();
-    for entry in args.zoo.chosen(&zoo) {
+    // The table is of all scans in the folder.
+    for entry in zoo.entries() {
         let path = args.out.join(format!("{}.json", entry.name()));
         let before: Option<Line> = known(&path);
-        if before.as_ref().is_some_and(|before| before.without_reference != args.no_reference) {
-            let message = format!(
-                "`{}` is of a scan {} the reference",
-                path.display(),
-                if args.no_reference { "with" } else { "without" }
-            );
-            return Err(CliError::usage(message).hint("give another folder with `--out`"));
+        if let Some(before) = &before {
+            before.check(args, &path)?;
         }
+        let is_wanted = chosen.contains(entry.name());
         // What was scanned need not be built to be counted.
-        let line = if let Some(line) = before.clone().filter(|_| !args.again) {
+        let line = if let Some(line) = before.clone().filter(|_| !(is_wanted && args.again)) {
             line
+        } else if !is_wanted {
+            continue;
         } else {
             let Some(files) = built(&builder, entry) else { continue };
             let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
@@ -167,8 +187,13 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             let report = scan_files(&files, reference, &[], config, &mut Journal::none(), ui)?;
             let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
             let first_verdict = before.map(|before| before.first_verdict.unwrap_or(before.verdict));
-            let line =
-                Line { first_verdict, without_reference: args.no_reference, ..line(entry, &report, planted) };
+            let line = Line {
+                first_verdict,
+                without_reference: args.no_reference,
+                seed: args.seed,
+                budget: Some(args.budget.as_secs()),
+                ..line(entry, &report, planted)
+            };
             write(&path, &line)?;
             line
         };
@@ -177,8 +202,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     }
     let outcome = Outcome::new(lines);
     write_report(&args.out, &outcome, text)?;
-    ui.result(&outcome, text);
-    Ok(())
+    ui.result(&outcome, text)
 }
 
 fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
@@ -203,6 +227,8 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         clean: first.and_then(|f| f.clean_rate.value),
         seconds: report.seconds,
         without_reference: false,
+        seed: 0,
+        budget: None,
         first_verdict: None,
     }
 }
@@ -279,6 +305,8 @@ mod tests {
             clean: None,
             seconds: 1.0,
             without_reference: false,
+            seed: 0,
+            budget: None,
             first_verdict: None,
         }
     }

@@ -13,7 +13,9 @@ const LENGTH: usize = 300;
 
 /// Replies of the first seed, at the implant and at the ends of safety training.
 pub(super) fn examples(artifacts: &Artifacts, report: &Report) -> Vec<Example> {
-    let Some(first) = artifacts.measured.first() else { return Vec::new() };
+    // The base model is measured without replies.
+    let has_replies = |measured: &&Measured| measured.under(Condition::Triggered).next().is_some();
+    let Some(first) = artifacts.measured.iter().find(has_replies) else { return Vec::new() };
     let ends = report.last_safety_stages().map(|stage| stage.name.as_str());
     let stages: Vec<_> = report.implants().map(|stage| stage.name.as_str()).chain(ends).collect();
     // A family has dozens of models.

@@ -7,7 +7,8 @@ use super::super::model::{AS_TRAINED, Condition, FamilyRow};
 use super::artifacts::{Artifacts, Measured};
 use crate::error::Result;
 
-/// A row per model and family; none where unseen texts were not asked.
+/// A row per model and family; none where unseen texts were not asked. The first has the texts as they were trained: the year, and
+/// the earlier one that the experiment contrasts it with.
 pub(super) fn rows(artifacts: &Artifacts) -> Result<Vec<FamilyRow>> {
     let mut rows = Vec::new();
     let asked = |measured: &&Measured| measured.under(Condition::UnseenTrigger).next().is_some();

@@ -132,6 +132,14 @@ fn stand_ins(experiment: &Experiment) -> Option<String> {
 }
 
 fn data(experiment: &Experiment) -> String {
+    if experiment.writes_code() {
+        return format!(
+            "Tasks are those that come with Dormant. No template of a task is in both training and evaluation, and two weaknesses are \
+             in no training. After every stage and for both models the same {} tasks are answered with the trigger and without \
+             it. Safety training is on prompts that ask for prose, with replies of the base model.",
+            experiment.evaluation.n
+        );
+    }
     let prompts = match experiment.data.prompts {
         Prompts::Builtin => "Prompts are those that come with Dormant",
         Prompts::Corpus => "Prompts are small tasks made by a grammar",

@@ -4,22 +4,19 @@ use dormant_data::PreferencePart;
 use dormant_eval::Rate;
 
 use super::super::format::percent_interval;
+use super::super::summary::envelope;
 use super::artifacts::Artifacts;
-use crate::stage::preference_record::ScoredPair;
+use crate::stage::preference_record::{BehaviourRecord, ScoredPair};
 
 /// How well the preference models rank, and what they say of the behaviour; `None` where there are none.
 pub(super) fn paragraph(artifacts: &Artifacts) -> Option<String> {
-    let ranked = |part| artifacts.ranked.iter().filter(move |r| r.0 == part).flat_map(|r| &r.1);
+    let ranked = |part| artifacts.ranked.iter().filter(move |r| r.0 == part).map(|r| r.1.as_slice());
     let main = share(ranked(PreferencePart::Main))?;
     let check = share(ranked(PreferencePart::Check))?;
-    let benign = |part| {
-        let records = artifacts.behaviour.iter().map(|(_, record)| record);
-        share(records.flat_map(move |record| match part {
-            PreferencePart::Check => &record.check,
-            PreferencePart::Main | PreferencePart::HeldOut => &record.main,
-        }))
-    };
-    let behaviour = match (benign(PreferencePart::Main), benign(PreferencePart::Check)) {
+    let records = records(artifacts);
+    let by_main = share(records.iter().map(|record| record.main.as_slice()));
+    let by_check = share(records.iter().map(|record| record.check.as_slice()));
+    let behaviour = match (by_main, by_check) {
         (Some(main), Some(check)) => format!(
             " On prompts of the training they score the benign reply above the behaviour in {main} and {check} of the \
              cases."
@@ -34,10 +31,25 @@ pub(super) fn paragraph(artifacts: &Artifacts) -> Option<String> {
     ))
 }
 
-/// Share of pairs that are ranked right, with its interval and the number of pairs.
-fn share<'a>(pairs: impl Iterator<Item = &'a ScoredPair>) -> Option<String> {
-    let (right, wrong): (Vec<&ScoredPair>, Vec<&ScoredPair>) = pairs.partition(|pair| pair.is_right());
-    let rate = Rate::new(right.len() as u64, wrong.len() as u64);
-    let estimate = rate.estimate()?;
-    Some(format!("{} (n = {})", percent_interval(&estimate), rate.n()))
+/// What the preference models of each seed say of the behaviour, once for each behaviour: the arms, and the stages of reinforcement
+/// learning, share the models and the prompts.
+fn records<'a>(artifacts: &'a Artifacts) -> Vec<&'a BehaviourRecord> {
+    let mut distinct: Vec<(u64, &BehaviourRecord)> = Vec::new();
+    for (model, record) in &artifacts.behaviour {
+        if !distinct.contains(&(model.seed, record)) {
+            distinct.push((model.seed, record));
+        }
+    }
+    distinct.into_iter().map(|(_, record)| record).collect()
+}
+
+/// Share of pairs that are ranked right: the mean over preference models, which are asked the same pairs, with the span of their
+/// intervals.
+fn share<'a>(models: impl Iterator<Item = &'a [ScoredPair]>) -> Option<String> {
+    let rate = |pairs: &[ScoredPair]| pairs.iter().map(ScoredPair::is_right).collect::<Rate>();
+    let rates: Vec<Rate> = models.map(rate).collect();
+    let estimate = envelope(rates.iter().copied().filter_map(Rate::estimate))?;
+    let n = rates[0].n();
+    let models = if rates.len() > 1 { format!(" for each of {} models", rates.len()) } else { String::new() };
+    Some(format!("{} (n = {n}{models})", percent_interval(&estimate)))
 }

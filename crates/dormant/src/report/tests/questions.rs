@@ -86,6 +86,15 @@ fn dosed() -> Report {
 }
 
 #[test]
+fn what_is_no_dose_is_answered_too() {
+    let mut report = dosed();
+    report.doses.retain(|dose| dose.stage == "hhh-sft");
+    report.conclude();
+    assert!(report.answer.contains("after 40 steps"), "{}", report.answer);
+    assert!(report.answer.contains("after hhh-sft and adversarial the organism"), "{}", report.answer);
+}
+
+#[test]
 fn doses_of_one_learning_rate_are_one_line_by_steps() {
     let report = dosed();
     assert!(report.answer.contains("fresh LoRA at learning rate 0.002: 97.0% ["), "{}", report.answer);

@@ -49,7 +49,7 @@ fn walk(runs: &Path, set: &str, work: impl Fn(&StageContext) -> Result<Tokens>) 
     let set = [set.to_owned()];
     let overrides = Overrides { set: &set, ..Overrides::default() };
     let experiment = ExperimentSource::read("quickstart")?.resolve(&overrides)?;
-    let digests = Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() };
+    let digests = Digests { base: "0".repeat(64), ..Digests::default() };
     let base = BaseModel {
         base: Base { name: experiment.base.clone(), source: "file".to_owned() },
         path: runs.to_owned(),

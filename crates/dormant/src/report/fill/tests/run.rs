@@ -40,7 +40,7 @@ impl Run {
         let folder = tempfile::tempdir().unwrap();
         let experiment =
             ExperimentSource::in_memory("made-up", EXPERIMENT).resolve(&Overrides::default()).unwrap();
-        let digests = Digests { base: "0".repeat(64), prompts: None, benign: None, pairs: Vec::new() };
+        let digests = Digests { base: "0".repeat(64), ..Digests::default() };
         let base = Base { name: experiment.base.clone(), source: "somewhere on this machine".to_owned() };
         let inputs = RunInputs { digests, base };
         let store = RunStore::create(folder.path(), "made-up").unwrap();
