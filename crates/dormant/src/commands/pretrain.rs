@@ -1,9 +1,10 @@
 //! `dormant pretrain`: a small model from scratch, by the stages that an experiment with a family has.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use dormant_eval::Estimate;
+use dormant_model::atomic::PARTIAL;
 use serde::Serialize;
 
 use super::run::{Run, resolve_source, stop_on_interrupt};
@@ -68,6 +69,7 @@ fn execute(args: &PretrainArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
 /// Puts the files of the model into the folder, each whole or not at all, `config.json` last: without it the folder is no
 /// model.
 fn copy(model: &Path, out: &Path) -> Result<()> {
+    remove_partial(out).or_failure(|| format!("cannot tidy `{}`", out.display()))?;
     let entries = fs::read_dir(model).or_failure(|| format!("cannot read `{}`", model.display()))?;
     let mut names = Vec::new();
     for entry in entries {
@@ -78,6 +80,17 @@ fn copy(model: &Path, out: &Path) -> Result<()> {
         let from = model.join(&name);
         let bytes = fs::read(&from).or_failure(|| format!("cannot read `{}`", from.display()))?;
         write_atomic(&out.join(&name), &bytes)?;
+    }
+    Ok(())
+}
+
+/// Removes what a kill left half-written.
+fn remove_partial(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }

@@ -204,10 +204,10 @@ fn a_control_stands_for_another_only_if_it_would_be_the_same() {
 fn no_organism_misses_a_stage_that_another_of_its_stages_comes_after() {
     let organisms =
         "[[organism]]\nname = 'a'\n[[organism]]\nname = 'b'\n[[safety]]\nname = 'x'\norganisms = ['a']\n";
-    let error = refused(&format!("{organisms}[[safety]]\nname = 'y'"));
+    let error = refused(&format!("{organisms}[[safety]]\nname = 'y'\norganisms = ['b']"));
     assert_eq!(error.to_string(), "safety stage `y` comes after `x`, which `b` does not go through");
-    resolved(&format!("{organisms}[[safety]]\nname = 'y'\norganisms = ['a']"));
-    resolved(&format!("{organisms}[[safety]]\nname = 'y'\nafter = 'implant'"));
+    resolved(&format!("{organisms}[[safety]]\nname = 'y'"));
+    resolved(&format!("{organisms}[[safety]]\nname = 'y'\norganisms = ['b']\nafter = 'implant'"));
 }
 
 #[test]

@@ -342,23 +342,25 @@ fn order(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
-/// An organism goes through the stage that another of its stages comes after.
+/// An organism that a stage names goes through the stages before it. A stage that names none is for those that went through the one
+/// before.
 fn starts(experiment: &Experiment) -> Result<()> {
-    let goes_through = |stage: &Safety, name: &str| {
-        stage.organisms.is_empty() || stage.organisms.iter().any(|other| other == name)
-    };
     for stage in &experiment.safety {
-        let Some(before) = experiment.safety.iter().find(|other| other.name == stage.after) else { continue };
-        let names = experiment.organisms.iter().map(|organism| organism.name.as_str());
-        let mut left_out = names.filter(|name| goes_through(stage, name) && !goes_through(before, name));
-        if let Some(organism) = left_out.next() {
-            return Err(CliError::usage(format!(
-                "safety stage `{}` comes after `{}`, which `{organism}` does not go through",
-                stage.name, before.name
-            ))
-            .hint(format!(
-                "write `after = \"{IMPLANT}\"`, or name in `organisms` only those that go through both"
-            )));
+        let before = |stage: &Safety| experiment.safety.iter().find(|other| other.name == stage.after);
+        let chain = std::iter::successors(before(stage), |stage| before(stage));
+        let leaves_out =
+            |before: &Safety, name: &String| !before.organisms.is_empty() && !before.organisms.contains(name);
+        for before in chain {
+            if let Some(organism) = stage.organisms.iter().find(|name| leaves_out(before, name)) {
+                return Err(CliError::usage(format!(
+                    "safety stage `{}` comes after `{}`, which `{organism}` does not go through",
+                    stage.name, before.name
+                ))
+                .hint(format!(
+                    "write `after = \"{IMPLANT}\"`, or name `{organism}` in `{}` too",
+                    before.name
+                )));
+            }
         }
     }
     Ok(())

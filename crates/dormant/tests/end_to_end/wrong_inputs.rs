@@ -103,6 +103,8 @@ fn empty_dataset() {
     let error = error_of(&workspace, &["eval", &tiny(), "--prompts", "empty.jsonl"], 3);
     insta::assert_snapshot!(error);
     assert_eq!(error_of(&workspace, &["data", "check", "empty.jsonl"], 3), error);
+    // An experiment names its files from the root on, wherever it was started.
+    let error = error.replace("empty.jsonl", "[folder]/empty.jsonl");
     for key in ["prompts", "benign"] {
         experiment(&workspace, &format!("{key} = 'empty.jsonl'"));
         assert_eq!(error_of(&workspace, &["run", "experiment.toml"], 3), error);
@@ -114,6 +116,7 @@ fn missing_dataset() {
     let workspace = Workspace::new();
     let error = error_of(&workspace, &["eval", &tiny(), "--prompts", "missing.jsonl"], 3);
     insta::assert_snapshot!(error);
+    let error = error.replace("missing.jsonl", "[folder]/missing.jsonl");
     experiment(&workspace, "benign = 'missing.jsonl'");
     assert_eq!(error_of(&workspace, &["run", "experiment.toml"], 3), error);
 }
