@@ -29,6 +29,7 @@ pub mod store;
 pub mod tool_output;
 pub mod ui;
 pub mod zoo;
+pub mod zoo_args;
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> ExitCode {

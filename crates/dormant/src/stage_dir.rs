@@ -230,7 +230,7 @@ impl StageDir {
     /// When it cannot be removed.
     pub fn tidy(&self) -> Result<()> {
         remove_dir(&self.path.join(CHECKPOINT))?;
-        remove_hidden(&self.path).or_failure(|| format!("cannot tidy `{}`", self.path.display()))
+        remove_beginning_with(&self.path, ".").or_failure(|| format!("cannot tidy `{}`", self.path.display()))
     }
 }
 
@@ -278,11 +278,11 @@ fn sync_tree(folder: &Path) -> io::Result<()> {
     sync(folder)
 }
 
-/// Removes hidden entries: all unfinished files and folders have such names.
-fn remove_hidden(folder: &Path) -> io::Result<()> {
+/// Removes the entries whose names begin so: those of unfinished files and folders begin with a point.
+pub(crate) fn remove_beginning_with(folder: &Path, start: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if !entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) {
             continue;
         }
         if entry.file_type()?.is_dir() {

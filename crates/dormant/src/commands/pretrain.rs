@@ -1,7 +1,7 @@
 //! `dormant pretrain`: a small model from scratch, by the stages that an experiment with a family has.
 
+use std::fs;
 use std::path::Path;
-use std::{fs, io};
 
 use dormant_eval::Estimate;
 use dormant_model::atomic::PARTIAL;
@@ -16,7 +16,7 @@ use crate::plan::{SCHEMA_VERSION, StageKind, StageSpec};
 use crate::pretrain_args::PretrainArgs;
 use crate::stage;
 use crate::stage::pretrain_record::{PretrainRecord, answered};
-use crate::stage_dir::{StageDir, write_atomic};
+use crate::stage_dir::{StageDir, remove_beginning_with, write_atomic};
 use crate::ui::{Ui, duration};
 
 /// The folder with the stages.
@@ -69,7 +69,8 @@ fn execute(args: &PretrainArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
 /// Puts the files of the model into the folder, each whole or not at all, `config.json` last: without it the folder is no
 /// model.
 fn copy(model: &Path, out: &Path) -> Result<()> {
-    remove_partial(out).or_failure(|| format!("cannot tidy `{}`", out.display()))?;
+    // What a kill left half-written.
+    remove_beginning_with(out, PARTIAL).or_failure(|| format!("cannot tidy `{}`", out.display()))?;
     let entries = fs::read_dir(model).or_failure(|| format!("cannot read `{}`", model.display()))?;
     let mut names = Vec::new();
     for entry in entries {
@@ -80,17 +81,6 @@ fn copy(model: &Path, out: &Path) -> Result<()> {
         let from = model.join(&name);
         let bytes = fs::read(&from).or_failure(|| format!("cannot read `{}`", from.display()))?;
         write_atomic(&out.join(&name), &bytes)?;
-    }
-    Ok(())
-}
-
-/// Removes what a kill left half-written.
-fn remove_partial(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL.as_bytes()) {
-            fs::remove_file(entry.path())?;
-        }
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         // What is planted goes into one adapter with the suspect's.
         Adapter::read(folder)?.only_factors()?;
     }
-    let backdoors = power::backdoors(args.power)?;
+    let backdoors = (args.power > 0).then(|| power::backdoors(args.power)).transpose()?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
     let digests = digests(&files, base.as_ref())?;
     let mut journal = journal(&digests, &args.documented, config)?;
@@ -82,9 +82,9 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         folder: &args.power_folder,
         ui,
     };
-    let power = match args.power {
-        0 => Power::of_zoo(base.is_some()),
-        _ => calibration.run(backdoors)?,
+    let power = match backdoors {
+        None => Power::of_zoo(base.is_some()),
+        Some(backdoors) => calibration.run(backdoors)?,
     };
     let evidence = report.verdict != Verdict::NoEvidence;
     let name =

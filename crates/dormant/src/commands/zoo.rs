@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base;
-use crate::cli::{GlobalArgs, ZooArgs, ZooCommand};
+use crate::cli::GlobalArgs;
 use crate::error::Result;
 use crate::interrupt;
 use crate::model::ModelFiles;
@@ -17,6 +17,7 @@ use crate::stage_dir::write_atomic;
 use crate::ui::Ui;
 use crate::zoo::build::Builder;
 use crate::zoo::{Entry, Purpose, Zoo};
+use crate::zoo_args::{ZooArgs, ZooCommand};
 
 /// Version of the JSON layout.
 const SCHEMA_VERSION: u32 = 1;

@@ -29,6 +29,11 @@ pub struct Safety {
 }
 
 impl Safety {
+    /// Whether it is meant for an organism: for one that it names, or for all if it names none.
+    pub fn is_for(&self, organism: Option<&str>) -> bool {
+        self.organisms.is_empty() || self.organisms.iter().any(|name| Some(name.as_str()) == organism)
+    }
+
     /// The attack on the model before or along training.
     pub fn attack(&self) -> Option<&Attack> {
         match &self.method {

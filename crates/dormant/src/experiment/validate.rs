@@ -202,7 +202,7 @@ fn control(organism: &Organism, experiment: &Experiment, names: &[String]) -> Re
     };
     let benign = |implant: &Implant| Implant { variant: Variant::Normal, copies: None, ..implant.clone() };
     let stages = |organism: &Organism| {
-        let named = |stage: &&Safety| stage.organisms.is_empty() || stage.organisms.contains(&organism.name);
+        let named = |stage: &&Safety| stage.is_for(Some(&organism.name));
         experiment.safety.iter().filter(named).map(|stage| &stage.name).collect::<Vec<_>>()
     };
     let is_same = other.control.is_none()
@@ -348,10 +348,8 @@ fn starts(experiment: &Experiment) -> Result<()> {
     for stage in &experiment.safety {
         let before = |stage: &Safety| experiment.safety.iter().find(|other| other.name == stage.after);
         let chain = std::iter::successors(before(stage), |stage| before(stage));
-        let leaves_out =
-            |before: &Safety, name: &String| !before.organisms.is_empty() && !before.organisms.contains(name);
         for before in chain {
-            if let Some(organism) = stage.organisms.iter().find(|name| leaves_out(before, name)) {
+            if let Some(organism) = stage.organisms.iter().find(|name| !before.is_for(Some(name))) {
                 return Err(CliError::usage(format!(
                     "safety stage `{}` comes after `{}`, which `{organism}` does not go through",
                     stage.name, before.name

@@ -102,12 +102,6 @@ impl Draft {
     }
 }
 
-/// Whether a safety stage is meant for the organism.
-fn goes_through(subject: Subject, safety: &Safety) -> bool {
-    let is_named = |organism: &str| safety.organisms.iter().any(|name| name == organism);
-    safety.organisms.is_empty() || subject.organism.is_some_and(is_named)
-}
-
 impl Builder<'_> {
     fn seed(&mut self, seed: u64) {
         let experiment = self.experiment;
@@ -187,7 +181,7 @@ impl Builder<'_> {
         self.evaluate(IMPLANT, subject, implant);
         let mut trained = HashMap::from([(IMPLANT, implant)]);
         for safety in in_order(&self.experiment.safety) {
-            let Some(&start) = trained.get(safety.after.as_str()).filter(|_| goes_through(subject, safety))
+            let Some(&start) = trained.get(safety.after.as_str()).filter(|_| safety.is_for(subject.organism))
             else {
                 continue;
             };

@@ -31,13 +31,7 @@ impl<'t> Walker<'t> {
             }
         }
         let mut arguments = Vec::new();
-        let nodes: Vec<Node<'t>> = node
-            .child_by_field_name("arguments")
-            .into_iter()
-            .flat_map(children)
-            .filter(|it| it.kind() != "comment")
-            .collect();
-        for &argument in &nodes {
+        for argument in self.arguments(node) {
             arguments.push(self.passed(argument, node, state)?);
         }
         self.check_sinks(node, &name, &arguments, state);

@@ -215,7 +215,7 @@ impl<'t> Walker<'t> {
         children(node).find_map(|child| self.find_call(child, name))
     }
 
-    fn arguments(&self, call: Node<'t>) -> Vec<Node<'t>> {
+    pub(super) fn arguments(&self, call: Node<'t>) -> Vec<Node<'t>> {
         call.child_by_field_name("arguments")
             .into_iter()
             .flat_map(children)

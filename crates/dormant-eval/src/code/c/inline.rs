@@ -3,7 +3,7 @@
 use tree_sitter::Node;
 
 use super::value::{State, Value};
-use super::{INLINE, Walk, Walker, children};
+use super::{INLINE, Walk, Walker};
 
 /// The ways out of a function that was followed.
 pub(super) type Returns<'t> = Vec<(State, Option<Node<'t>>, Value)>;
@@ -11,7 +11,7 @@ pub(super) type Returns<'t> = Vec<(State, Option<Node<'t>>, Value)>;
 impl<'t> Walker<'t> {
     /// A variable whose address is an argument may have any value afterwards.
     pub(super) fn hand_out(&self, call: Node<'t>, state: &mut State) {
-        for argument in call.child_by_field_name("arguments").into_iter().flat_map(children) {
+        for argument in self.arguments(call) {
             let variable = argument.child_by_field_name("argument").filter(|_| self.is_address(argument));
             if let Some(variable) = variable {
                 self.forget(self.text(variable), state);
@@ -45,12 +45,7 @@ impl<'t> Walker<'t> {
         }
         self.walked.insert(function.start_byte());
         let mut arguments = Vec::new();
-        for argument in node
-            .child_by_field_name("arguments")
-            .into_iter()
-            .flat_map(children)
-            .filter(|it| it.kind() != "comment")
-        {
+        for argument in self.arguments(node) {
             arguments.push(self.passed(argument, node, state)?);
         }
         let mut inner = State { vars: std::collections::BTreeMap::new(), ..state.clone() };

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::super::scan::scan_files;
 use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
-use crate::cli::{GlobalArgs, ZooBenchArgs};
+use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, Result};
 use crate::interrupt;
 use crate::model::ModelFiles;
@@ -21,6 +21,7 @@ use crate::ui::Ui;
 use crate::zoo::build::Builder;
 use crate::zoo::planted::{PLANTED, planted};
 use crate::zoo::{Entry, Purpose, Zoo};
+use crate::zoo_args::ZooBenchArgs;
 
 /// The reconstructed trigger is good enough from this activation rate on.
 const ACTIVATES: f64 = 0.8;

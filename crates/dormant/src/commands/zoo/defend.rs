@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
-use crate::cli::{GlobalArgs, ZooDefendArgs};
+use crate::cli::GlobalArgs;
 use crate::defence::{Measured, Patient};
 use crate::defend_args::{DefenceArgs, Method};
 use crate::error::{Context, Result};
@@ -17,6 +17,7 @@ use crate::model::ModelFiles;
 use crate::ui::Ui;
 use crate::zoo::build::Builder;
 use crate::zoo::{Entry, Zoo};
+use crate::zoo_args::ZooDefendArgs;
 
 /// Name of the row without a defence.
 const NONE: &str = "none";
