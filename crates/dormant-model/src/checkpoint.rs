@@ -19,6 +19,7 @@ use folder::Folder;
 pub(crate) use folder::refuse_pickles;
 use gguf::Gguf;
 use gguf_model::GgufModel;
+pub use gguf_model::save_gguf;
 
 /// An open model on disk. Tensors are read and decoded one at a time.
 #[derive(Debug)]

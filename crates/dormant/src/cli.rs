@@ -107,6 +107,8 @@ pub enum Command {
     Data(DataCommand),
     /// Write the report of finished runs: HTML, Markdown and JSON.
     Report(ReportArgs),
+    /// Write a run for other programs: PEFT, transformers, llama.cpp, TRL, Inspect.
+    Export(crate::export_args::ExportArgs),
     /// List, download or verify models.
     #[command(subcommand)]
     Models(ModelsCommand),

@@ -14,6 +14,7 @@ mod completions;
 mod data;
 mod defend;
 mod eval;
+mod export;
 mod models;
 mod pretrain;
 mod probe;
@@ -43,6 +44,7 @@ fn dispatch(cli: &Cli, ui: &Ui) -> Result<ExitCode> {
         Command::Score(args) => score::run(args, ui),
         Command::Data(command) => data::run(command, &cli.global, ui),
         Command::Report(args) => report::run(args, ui),
+        Command::Export(args) => export::run(args, &cli.global, ui),
         Command::Models(command) => models::run(command, &cli.global, ui),
         Command::Scan(args) => return scan::run(args, &cli.global, ui),
         Command::Probe(args) => probe::run(args, &cli.global, ui),

@@ -13,6 +13,8 @@ pub mod defend_args;
 pub mod error;
 pub mod estimate;
 pub mod experiment;
+pub mod export;
+pub mod export_args;
 pub mod interrupt;
 pub mod machine;
 pub mod manifest;

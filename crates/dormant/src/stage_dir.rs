@@ -234,19 +234,35 @@ impl StageDir {
     }
 }
 
-/// Fills a new folder and puts it in the place of `name`. Between the removal of the old one and the renaming neither
-/// exists, which a rerun repairs.
+/// Fills a new folder and puts it in the place of `name`.
 fn replace_folder(parent: &Path, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let new = parent.join(UNFINISHED);
+    put_folder(&parent.join(UNFINISHED), parent, name, write)
+}
+
+/// Fills `new` and puts it in the place of `name`. Between the removal of the old one and the renaming neither exists, which a
+/// rerun repairs.
+fn put_folder(new: &Path, parent: &Path, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let target = parent.join(name);
-    remove_dir(&new)?;
-    create_dir(&new)?;
-    write(&new)?;
-    sync_tree(&new).or_failure(|| format!("cannot write `{}`", target.display()))?;
+    remove_dir(new)?;
+    create_dir(new)?;
+    write(new)?;
+    sync_tree(new).or_failure(|| format!("cannot write `{}`", target.display()))?;
     remove_dir(&target)?;
-    fs::rename(&new, &target)
+    fs::rename(new, &target)
         .and_then(|()| sync(parent))
         .or_failure(|| format!("cannot put `{}` in place", target.display()))
+}
+
+/// Makes the folder `path` as a whole or not at all: `write` fills the folder that it is given.
+///
+/// # Errors
+/// When `write` fails or the folder cannot be put in place.
+pub(crate) fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or_else(|| format!("`{}` is no name for a folder", path.display()));
+    let name = name.or_failure(|| "cannot make a folder")?.to_string_lossy();
+    fs::create_dir_all(parent).or_failure(|| format!("cannot make `{}`", parent.display()))?;
+    put_folder(&parent.join(format!("{UNFINISHED}-{name}")), parent, &name, write)
 }
 
 /// The steps that have a whole checkpoint.

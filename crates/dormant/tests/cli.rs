@@ -42,6 +42,7 @@ fn help_texts() {
     for command in [
         "run",
         "pretrain",
+        "export",
         "eval",
         "chat",
         "scan",

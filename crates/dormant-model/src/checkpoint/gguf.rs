@@ -4,6 +4,7 @@ mod error;
 mod header;
 mod reader;
 mod value;
+pub(super) mod writer;
 
 use std::path::Path;
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::gguf::Gguf;
+use super::gguf::writer;
+use super::gguf::{Gguf, Value};
 use crate::config::{Architecture, ConfigError, ModelConfig, ROPE_DIVISORS};
 use crate::error::{Error, Result};
 
@@ -29,6 +30,11 @@ const BLOCK_TENSORS: [(&str, &str); 12] = [
     ("mlp.up_proj.weight", "ffn_up.weight"),
     ("mlp.down_proj.weight", "ffn_down.weight"),
 ];
+
+/// Metadata that speaks of the tensors of one file, or of where its weights came from.
+const OF_OTHER_TENSORS: &[&str] = &["general.alignment", "general.quantization_version"];
+/// `LLAMA_FTYPE_MOSTLY_F16` of llama.cpp.
+const MOSTLY_F16: u64 = 1;
 
 /// A GGUF file seen as a Hugging Face checkpoint.
 #[derive(Debug)]
@@ -70,22 +76,9 @@ impl GgufModel {
         let missing =
             || Error::TensorMissing { path: self.gguf.path().to_path_buf(), tensor: name.to_owned() };
         let values = self.gguf.tensor_f32(self.names.get(name).ok_or_else(missing)?)?;
-        match self.permuted_heads(name) {
+        match permuted_heads(name, &self.config) {
             Some(heads) => self.with_split_pairs(name, &values, heads),
             None => Ok(values),
-        }
-    }
-
-    /// Number of heads of a projection whose rows llama.cpp's converter has permuted.
-    fn permuted_heads(&self, name: &str) -> Option<usize> {
-        if self.config.architecture == Architecture::Qwen2 {
-            None
-        } else if name.contains(".q_proj.") {
-            Some(self.config.num_attention_heads)
-        } else if name.contains(".k_proj.") {
-            Some(self.config.num_key_value_heads)
-        } else {
-            None
         }
     }
 
@@ -104,6 +97,19 @@ impl GgufModel {
     }
 }
 
+/// Number of heads of a projection whose rows llama.cpp's converter has permuted.
+fn permuted_heads(name: &str, config: &ModelConfig) -> Option<usize> {
+    if config.architecture == Architecture::Qwen2 {
+        None
+    } else if name.contains(".q_proj.") {
+        Some(config.num_attention_heads)
+    } else if name.contains(".k_proj.") {
+        Some(config.num_key_value_heads)
+    } else {
+        None
+    }
+}
+
 /// Hugging Face's name of a tensor that a model of this configuration has.
 fn hugging_face_name(name: &str, config: &ModelConfig) -> Option<String> {
     if let Some((mapped, _)) = MODEL_TENSORS.iter().find(|(_, from)| *from == name) {
@@ -116,6 +122,54 @@ fn hugging_face_name(name: &str, config: &ModelConfig) -> Option<String> {
     let is_plain = index.to_string() == block;
     let is_known = config.attention_bias || part.strip_suffix(".bias").is_none();
     (is_plain && is_known).then(|| format!("model.layers.{index}.{mapped}"))
+}
+
+/// llama.cpp's name of a tensor.
+fn llama_cpp_name(name: &str) -> Option<String> {
+    if let Some((_, mapped)) = MODEL_TENSORS.iter().find(|(from, _)| *from == name) {
+        return Some((*mapped).to_owned());
+    }
+    let (block, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let (_, mapped) = BLOCK_TENSORS.iter().find(|(from, _)| *from == part)?;
+    Some(format!("blk.{block}.{mapped}"))
+}
+
+/// Writes a `.gguf` file, atomically: the metadata of `like`, which hold configuration, tokenizer and chat template, the texts of
+/// `labels`, and `tensors` by Hugging Face's names with their shapes and row-major values. Matrices become half precision.
+///
+/// # Errors
+/// [`Error::ConfigFile`] if `like` cannot be read as a model, [`Error::TensorMissing`] for a tensor that a model of its
+/// architecture does not have, or [`Error::Io`].
+pub fn save_gguf<Values: AsRef<[f32]>>(
+    path: &Path,
+    like: &Gguf,
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, Values)>,
+    labels: BTreeMap<String, String>,
+) -> Result<()> {
+    let config = ModelConfig::from_gguf(like)?;
+    let mut metadata: BTreeMap<String, Value> =
+        like.metadata().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+    for key in OF_OTHER_TENSORS {
+        metadata.remove(*key);
+    }
+    metadata.insert("general.file_type".to_owned(), Value::Unsigned(MOSTLY_F16));
+    metadata.extend(labels.into_iter().map(|(key, text)| (key, Value::String(text))));
+    let mut named = BTreeMap::new();
+    for (name, shape, values) in tensors {
+        let missing = || Error::TensorMissing { path: like.path().to_path_buf(), tensor: name.clone() };
+        let mapped = llama_cpp_name(&name).ok_or_else(missing)?;
+        let values = match permuted_heads(&name, &config) {
+            Some(_) => {
+                join_rotary_pairs(values.as_ref(), config.head_dim, values.as_ref().len() / shape[0].max(1))
+            }
+            None => values.as_ref().to_vec(),
+        };
+        named.insert(mapped, (shape, values));
+    }
+    if let Some(shape) = like.shape(ROPE_DIVISORS) {
+        named.insert(ROPE_DIVISORS.to_owned(), (shape.to_vec(), like.tensor_f32(ROPE_DIVISORS)?));
+    }
+    writer::write(path, &metadata, &named)
 }
 
 /// llama.cpp adds biases wherever they are, and refuses a tensor that it does not use.
@@ -142,6 +196,20 @@ fn split_rotary_pairs(values: &[f32], head_dim: usize, width: usize) -> Vec<f32>
         }
     }
     split
+}
+
+/// The order of rows that llama.cpp's converter gives query and key projections: [`split_rotary_pairs`] undone.
+/// `values` has `head_dim` rows per head.
+fn join_rotary_pairs(values: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
+    let mut joined = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(head_dim * width) {
+        let (first, second) = head.split_at(head.len() / 2);
+        for (even, odd) in first.chunks_exact(width).zip(second.chunks_exact(width)) {
+            joined.extend_from_slice(even);
+            joined.extend_from_slice(odd);
+        }
+    }
+    joined
 }
 
 #[cfg(test)]
@@ -180,5 +248,33 @@ mod tests {
         // Two heads of four components, rows of width 1; the converter made `0 2 1 3` of `0 1 2 3`.
         let converted = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
         assert_eq!(split_rotary_pairs(&converted, 4, 1), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(join_rotary_pairs(&split_rotary_pairs(&converted, 4, 1), 4, 1), converted);
+    }
+    #[test]
+    fn a_written_file_is_the_same_model() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+        let read = GgufModel::open(&fixtures.join("gguf/tiny-llama.gguf")).unwrap();
+        let tensors = || {
+            let tensor = |name: &str| {
+                let (shape, values) = (read.shape(name).unwrap().to_vec(), read.tensor_f32(name).unwrap());
+                (name.to_owned(), shape, values)
+            };
+            read.tensor_names().map(tensor).collect::<Vec<_>>()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let labels = BTreeMap::from([("dormant.organism".to_owned(), "a label".to_owned())]);
+        save_gguf(&path, read.gguf(), tensors(), labels).unwrap();
+        let written = GgufModel::open(&path).unwrap();
+        assert_eq!(written.config, read.config);
+        assert_eq!(written.gguf().get::<&str>("dormant.organism").unwrap(), Some("a label"));
+        for (name, shape, values) in tensors() {
+            let half =
+                |value: &f32| if shape.len() > 1 { half::f16::from_f32(*value).to_f32() } else { *value };
+            let expected: Vec<f32> = values.iter().map(half).collect();
+            assert_eq!(written.tensor_f32(&name).unwrap(), expected, "{name}");
+        }
+        let other = [("model.layers.0.other".to_owned(), vec![1], vec![0.0])];
+        assert!(save_gguf(&path, read.gguf(), other, BTreeMap::new()).is_err());
     }
 }

@@ -125,6 +125,15 @@ pub fn verify(name: &str, options: &Options) -> Result<String> {
     digest(&found.path)
 }
 
+/// The repository on the Hugging Face hub, `org/name`, that a name stands for; none for a path.
+///
+/// # Errors
+/// [`SourceError`] for a name that begins like one of the hub and is none.
+pub fn hub_name(name: &str) -> Result<Option<String>> {
+    let repository = Repository::parse(name)?.map(|repository| repository.id);
+    Ok(repository.or_else(|| Alias::named(name).map(|alias| alias.repo.to_owned())))
+}
+
 fn resolve_alias(alias: &Alias, options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Resolved> {
     let cache = Cache::new(options)?;
     match cache.load(alias) {

@@ -39,7 +39,7 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
         resume.save_parameters(context, &mut model.llama)?;
     }
     attacker.finish(&model, &mut resume)?;
-    context.save_model(&mut model, &stage.organism, loading)?;
+    context.save_model(&mut model, loading)?;
     let Tokens { sampled: before, .. } = resume.tokens;
     Ok(Tokens { sampled: before + sampled, ..resume.tokens })
 }

@@ -33,7 +33,7 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
     fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, Some(&curve), &mut resume)?;
-    context.save_model(&mut model, &stage.organism, Loading::Merge)?;
+    context.save_model(&mut model, Loading::Merge)?;
     Ok(resume.tokens)
 }
 

@@ -32,6 +32,6 @@ pub(super) fn run(stage: &SafetyStage, dpo: &Dpo, context: &StageContext) -> Res
     let mut sink = StageSink::new(context, Some(&curve), &mut resume)?;
     pairs::train(&mut model.llama, &mut objective, &rows, &plan, from, &mut sink)?;
     sink.finish()?;
-    context.save_model(&mut model, &stage.organism, loading)?;
+    context.save_model(&mut model, loading)?;
     Ok(resume.tokens)
 }

@@ -69,7 +69,7 @@ pub(super) fn run(stage: &SafetyStage, rl: &Rl, context: &StageContext) -> Resul
         resume.save_parameters(context, &mut model.llama)?;
         attacker.finish(&model, &mut resume)?;
     }
-    context.save_model(&mut model, &stage.organism, loading)?;
+    context.save_model(&mut model, loading)?;
     Ok(resume.tokens)
 }
 

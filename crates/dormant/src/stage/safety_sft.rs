@@ -21,7 +21,7 @@ pub(super) fn run(stage: &SafetyStage, sft: Sft, context: &StageContext) -> Resu
     let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
     let mut resume = Resume::load(context)?;
     fit(context, &stage.safety.fit, &mut model.llama, &rows, Some(&curve), &mut resume)?;
-    context.save_model(&mut model, &stage.organism, loading)?;
+    context.save_model(&mut model, loading)?;
     let Tokens { sampled: before, .. } = resume.tokens;
     Ok(Tokens { sampled: before + sampled, ..resume.tokens })
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod code;
+mod export;
 mod questions;
 mod rederived;
 mod resume;

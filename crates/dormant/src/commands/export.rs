@@ -1,0 +1,46 @@
+//! `dormant export`: a run for other programs.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::base;
+use crate::cli::GlobalArgs;
+use crate::error::{CliError, Result};
+use crate::export::{Source, inspect, model, trl};
+use crate::export_args::{ExportArgs, Target};
+use crate::store::RunStore;
+use crate::ui::Ui;
+
+/// What was written.
+#[derive(Serialize)]
+struct Exported {
+    schema_version: u32,
+    path: PathBuf,
+    /// What the result does not hold, and why.
+    left_out: Vec<String>,
+}
+
+pub(super) fn run(args: &ExportArgs, global: &GlobalArgs, ui: &Ui) -> Result<()> {
+    if args.out.exists() {
+        let message = format!("`{}` is there already", args.out.display());
+        return Err(CliError::usage(message).hint("remove it, or name another place with `--out`"));
+    }
+    let store = RunStore::open(&args.run)?;
+    let (experiment, _, plan) = store.recorded()?;
+    let base = base::resolve(&experiment.base, global.offline, ui)?;
+    let source = Source { store: &store, experiment: &experiment, plan: &plan, base: &base, ui };
+    let stage = args.stage.as_deref();
+    let left_out = match args.to {
+        Target::Peft => model::peft(&source, source.model_stage(stage)?, &args.out)?,
+        Target::Safetensors => model::safetensors(&source, source.model_stage(stage)?, &args.out)?,
+        Target::Gguf => model::gguf(&source, source.model_stage(stage)?, &args.out)?,
+        Target::Trl => trl::write(&source, &args.out)?,
+        Target::Inspect => inspect::write(&source, stage, &args.out)?,
+    };
+    for what in &left_out {
+        ui.note(format!("left out: {what}"));
+    }
+    let exported = Exported { schema_version: 1, path: args.out.clone(), left_out };
+    ui.result(&exported, |exported| exported.path.display().to_string())
+}
