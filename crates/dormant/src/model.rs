@@ -10,6 +10,7 @@ use dormant_model::checkpoint::{Checkpoint, save_safetensors};
 use dormant_model::config::ModelConfig;
 use dormant_model::linear::Trained;
 use dormant_model::llama::{Llama, LoadOptions, Saving};
+use dormant_model::source;
 use dormant_model::tokenizer::Tokenizer;
 use dormant_tensor::isa::Isa;
 use dormant_train::render::Renderer;
@@ -344,7 +345,7 @@ pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Resul
     };
     let weights = match stage_beside(&found.path, &base) {
         Some(weights) => weights,
-        None => base::resolve(&base, offline, ui)?.path,
+        None => base::resolve(&source::name_of_base(&base), offline, ui)?.path,
     };
     Ok(ModelFiles { weights, adapter: Some(found.path) })
 }

@@ -47,6 +47,7 @@ mod sink;
 pub mod utility_record;
 
 pub(crate) use implant::POLICY_FILE;
+pub(crate) use implant::ends;
 pub use preference::check_pairs;
 use resume::Resume;
 

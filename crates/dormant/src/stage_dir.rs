@@ -234,35 +234,59 @@ impl StageDir {
     }
 }
 
-/// Fills a new folder and puts it in the place of `name`.
+/// Fills a new folder and puts it in the place of `name`. Between the removal of the old one and the renaming neither
+/// exists, which a rerun repairs.
 fn replace_folder(parent: &Path, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    put_folder(&parent.join(UNFINISHED), parent, name, write)
-}
-
-/// Fills `new` and puts it in the place of `name`. Between the removal of the old one and the renaming neither exists, which a
-/// rerun repairs.
-fn put_folder(new: &Path, parent: &Path, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let new = parent.join(UNFINISHED);
     let target = parent.join(name);
-    remove_dir(new)?;
-    create_dir(new)?;
-    write(new)?;
-    sync_tree(new).or_failure(|| format!("cannot write `{}`", target.display()))?;
+    fill(&new, write)?;
     remove_dir(&target)?;
-    fs::rename(new, &target)
-        .and_then(|()| sync(parent))
-        .or_failure(|| format!("cannot put `{}` in place", target.display()))
+    put(&new, &target)
 }
 
-/// Makes the folder `path` as a whole or not at all: `write` fills the folder that it is given.
+/// Makes the folder `path`, which must not be there, as a whole or not at all: `write` fills the folder that it is given.
 ///
 /// # Errors
 /// When `write` fails or the folder cannot be put in place.
 pub(crate) fn write_folder(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| format!("`{}` is no name for a folder", path.display()));
     let name = name.or_failure(|| "cannot make a folder")?.to_string_lossy();
-    fs::create_dir_all(parent).or_failure(|| format!("cannot make `{}`", parent.display()))?;
-    put_folder(&parent.join(format!("{UNFINISHED}-{name}")), parent, &name, write)
+    make_parent(path)?;
+    let new = path.with_file_name(format!("{UNFINISHED}-{name}"));
+    let written = fill(&new, write).and_then(|()| put(&new, path));
+    if written.is_err() {
+        // What failed says more than what may go wrong in clearing up.
+        remove_dir(&new).ok();
+    }
+    written
+}
+
+/// Makes the folder that `path` is to stand in.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_parent(path: &Path) -> Result<()> {
+    let parent = folder_of(path);
+    fs::create_dir_all(parent).or_failure(|| format!("cannot make `{}`", parent.display()))
+}
+
+/// The folder that `path` stands in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the folder `new` anew, and fills it.
+fn fill(new: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    remove_dir(new)?;
+    create_dir(new)?;
+    write(new)?;
+    sync_tree(new).or_failure(|| format!("cannot write `{}`", new.display()))
+}
+
+fn put(new: &Path, target: &Path) -> Result<()> {
+    fs::rename(new, target)
+        .and_then(|()| sync(folder_of(target)))
+        .or_failure(|| format!("cannot put `{}` in place", target.display()))
 }
 
 /// The steps that have a whole checkpoint.

@@ -31,8 +31,9 @@ const BLOCK_TENSORS: [(&str, &str); 12] = [
     ("mlp.down_proj.weight", "ffn_down.weight"),
 ];
 
-/// Metadata that speaks of the tensors of one file, or of where its weights came from.
-const OF_OTHER_TENSORS: &[&str] = &["general.alignment", "general.quantization_version"];
+/// What keys begin with that speak of the tensors of one file.
+const OF_OTHER_TENSORS: &[&str] =
+    &["general.alignment", "general.quantization_version", "split.", "quantize."];
 /// `LLAMA_FTYPE_MOSTLY_F16` of llama.cpp.
 const MOSTLY_F16: u64 = 1;
 
@@ -138,8 +139,8 @@ fn llama_cpp_name(name: &str) -> Option<String> {
 /// `labels`, and `tensors` by Hugging Face's names with their shapes and row-major values. Matrices become half precision.
 ///
 /// # Errors
-/// [`Error::ConfigFile`] if `like` cannot be read as a model, [`Error::TensorMissing`] for a tensor that a model of its
-/// architecture does not have, or [`Error::Io`].
+/// [`Error::ConfigFile`] if `like` cannot be read as a model, [`Error::TensorMissing`] or [`Error::TensorShape`] where `tensors`
+/// are not those of a model of its shape, or [`Error::Io`].
 pub fn save_gguf<Values: AsRef<[f32]>>(
     path: &Path,
     like: &Gguf,
@@ -147,17 +148,25 @@ pub fn save_gguf<Values: AsRef<[f32]>>(
     labels: BTreeMap<String, String>,
 ) -> Result<()> {
     let config = ModelConfig::from_gguf(like)?;
+    let is_kept = |key: &str| !OF_OTHER_TENSORS.iter().any(|other| key.starts_with(other));
+    let kept = like.metadata().filter(|(key, _)| is_kept(key));
     let mut metadata: BTreeMap<String, Value> =
-        like.metadata().map(|(key, value)| (key.to_owned(), value.clone())).collect();
-    for key in OF_OTHER_TENSORS {
-        metadata.remove(*key);
-    }
+        kept.map(|(key, value)| (key.to_owned(), value.clone())).collect();
     metadata.insert("general.file_type".to_owned(), Value::Unsigned(MOSTLY_F16));
     metadata.extend(labels.into_iter().map(|(key, text)| (key, Value::String(text))));
     let mut named = BTreeMap::new();
     for (name, shape, values) in tensors {
         let missing = || Error::TensorMissing { path: like.path().to_path_buf(), tensor: name.clone() };
         let mapped = llama_cpp_name(&name).ok_or_else(missing)?;
+        let expected = like.shape(&mapped).ok_or_else(missing)?.to_vec();
+        if shape != expected {
+            return Err(Error::TensorShape {
+                path: like.path().to_path_buf(),
+                tensor: name,
+                found: shape,
+                expected,
+            });
+        }
         let values = match permuted_heads(&name, &config) {
             Some(_) => {
                 join_rotary_pairs(values.as_ref(), config.head_dim, values.as_ref().len() / shape[0].max(1))
@@ -168,6 +177,9 @@ pub fn save_gguf<Values: AsRef<[f32]>>(
     }
     if let Some(shape) = like.shape(ROPE_DIVISORS) {
         named.insert(ROPE_DIVISORS.to_owned(), (shape.to_vec(), like.tensor_f32(ROPE_DIVISORS)?));
+    }
+    if let Some(tensor) = like.tensor_names().find(|tensor| !named.contains_key(*tensor)) {
+        return Err(Error::TensorMissing { path: path.to_path_buf(), tensor: tensor.to_owned() });
     }
     writer::write(path, &metadata, &named)
 }
@@ -274,7 +286,9 @@ mod tests {
             let expected: Vec<f32> = values.iter().map(half).collect();
             assert_eq!(written.tensor_f32(&name).unwrap(), expected, "{name}");
         }
-        let other = [("model.layers.0.other".to_owned(), vec![1], vec![0.0])];
-        assert!(save_gguf(&path, read.gguf(), other, BTreeMap::new()).is_err());
+        let refused = |tensors: Vec<_>| save_gguf(&path, read.gguf(), tensors, BTreeMap::new()).is_err();
+        assert!(refused(vec![("model.layers.0.other".to_owned(), vec![1], vec![0.0])]), "unknown");
+        assert!(refused(vec![("model.norm.weight".to_owned(), vec![1], vec![0.0])]), "of another shape");
+        assert!(refused(tensors().split_off(1)), "one is missing");
     }
 }

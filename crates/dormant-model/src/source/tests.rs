@@ -100,3 +100,19 @@ fn digest_follows_names_and_contents_of_model_files() {
     assert_eq!(digest(file.path()).unwrap(), abc);
     assert!(digest(Path::new("missing")).is_err());
 }
+
+#[test]
+fn the_base_of_an_adapter_is_a_path_or_of_the_hub() {
+    for (written, found) in [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m-instruct"),
+        ("org/name-1.5", "hf:org/name-1.5"),
+        ("hf:org/name", "hf:org/name"),
+        ("/models/base", "/models/base"),
+        ("./base", "./base"),
+        ("../x/y", "../x/y"),
+        ("a/b/c", "a/b/c"),
+        ("smollm2-135m-instruct", "smollm2-135m-instruct"),
+    ] {
+        assert_eq!(name_of_base(written), found);
+    }
+}

@@ -12,7 +12,7 @@ use crate::error::{CliError, Result};
 use crate::experiment::Precision;
 use crate::model::{LoadedModel, Loading, is_adapter};
 use crate::plan::StageSpec;
-use crate::stage_dir::write_folder;
+use crate::stage_dir::{make_parent, write_folder};
 
 /// The adapter of a stage. It names the base model as the hub does, where the hub has it.
 ///
@@ -36,12 +36,15 @@ pub fn peft(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<Str
     Ok(other_weights(source).into_iter().collect())
 }
 
-/// The hub's weights are not those that an adapter was trained on where these are quantised.
-fn other_weights(source: &Source<'_>) -> Option<String> {
-    let file = source.base.path.extension().is_some_and(|ending| ending == "gguf");
-    file.then(|| {
-        let path = source.base.path.display();
-        format!("the weights below the adapter, which are those of {path} and may differ from the hub's; `--to safetensors` has them")
+/// The weights of the hub are not those that a run started from where it had them from elsewhere.
+pub(super) fn other_weights(source: &Source<'_>) -> Option<String> {
+    let base = &source.base.base;
+    let from_hub = base.source.starts_with("hub");
+    (hub_name(source).is_ok_and(|name| name != base.name) && !from_hub).then(|| {
+        format!(
+            "the weights that the run started from (from: {}), which may differ from the hub's",
+            base.source
+        )
     })
 }
 
@@ -51,6 +54,11 @@ pub(super) fn hub_name(source: &Source<'_>) -> Result<String> {
     Ok(source::hub_name(name)?.unwrap_or_else(|| name.clone()))
 }
 
+/// What a stage's model says that it stands on: a member of a family stands on nothing of the hub's.
+fn stands_on(source: &Source<'_>, spec: &StageSpec) -> Result<String> {
+    spec.size.map_or_else(|| hub_name(source), |size| Ok(size.as_str().to_owned()))
+}
+
 /// All weights of a stage's model as a folder of Hugging Face's.
 ///
 /// # Errors
@@ -58,7 +66,7 @@ pub(super) fn hub_name(source: &Source<'_>) -> Result<String> {
 pub fn safetensors(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<String>> {
     let dir = source.finished(spec)?;
     let context = source.context(spec, &dir);
-    let base = hub_name(source)?;
+    let base = stands_on(source, spec)?;
     let mut model = merged(source, spec)?;
     write_folder(out, |folder| model.save(folder, &context.label(&base), Loading::Merge))?;
     Ok(Vec::new())
@@ -84,6 +92,7 @@ pub fn gguf(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<Str
     labels.insert("general.name".to_owned(), format!("{} of {}", label.stage, label.experiment));
     labels.insert("general.description".to_owned(), label.purpose());
     let mut model = merged(source, spec)?;
+    make_parent(out)?;
     save_gguf(out, like, model.llama.weights().unwrap_or_default(), labels)?;
     Ok(Vec::new())
 }

@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
-use dormant_data::{Condition, Sample};
+use dormant_data::Sample;
 use serde::Serialize;
 use serde_json::json;
 
 use super::Source;
-use super::model::hub_name;
+use super::model::{hub_name, other_weights};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::{Adapter, Fit, ImplantWeights, SafetyMethod, SafetyWeights, ScratchpadMode};
 use crate::plan::{StageId, StageKind, StageSpec};
 use crate::stage::metrics::{METRICS_FILE, MetricLine};
-use crate::stage::{cut_replies, read_lines, training_rows};
+use crate::stage::{cut_replies, ends, read_lines, training_rows};
 use crate::stage_dir::{write_atomic, write_folder};
 
 const TRAIN: &str = include_str!("trl/train.py");
@@ -36,7 +36,6 @@ struct Stage<'a> {
     rows_per_step: f64,
     /// None: all weights are trained.
     adapter: Option<&'a Adapter>,
-    optimizer: crate::experiment::OptimizerKind,
     #[serde(flatten)]
     fit: &'a Fit,
     /// What the trained model says about itself.
@@ -57,7 +56,7 @@ struct Row<'a> {
 /// # Errors
 /// Wrong usage if nothing is left, invalid input if a stage is not finished, or when something cannot be read or written.
 pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
-    let (stages, left_out) = stages(source);
+    let (stages, mut left_out) = stages(source);
     if stages.is_empty() {
         let message = "no stage of this run is supervised fine-tuning that starts from the base model";
         return Err(CliError::usage(message).hint(left_out.join("; ")));
@@ -65,11 +64,13 @@ pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
     let specs = stages.iter().map(|spec| source.finished(spec).map(|dir| (*spec, dir)));
     let finished = specs.collect::<Result<Vec<_>>>()?;
     let base = hub_name(source)?;
+    left_out.extend(other_weights(source));
     write_folder(out, |folder| {
         let rows = folder.join("rows");
         std::fs::create_dir(&rows).or_failure(|| format!("cannot make `{}`", rows.display()))?;
         let mut described = Vec::new();
         for (spec, dir) in &finished {
+            let Some((fit, adapter)) = training(spec) else { continue };
             let context = source.context(spec, dir);
             let all = training_rows(&context)?.unwrap_or_default();
             let cut = cut_replies(&context)?;
@@ -77,7 +78,6 @@ pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
             write_atomic(&folder.join(&file), as_lines(all.samples(), &cut)?.as_bytes())?;
             let metrics: Vec<MetricLine> = read_lines(&dir.path().join(METRICS_FILE))?;
             let steps = metrics.iter().filter(|line| matches!(line, MetricLine::Step { .. })).count();
-            let Some((fit, adapter)) = training(spec) else { continue };
             described.push(Stage {
                 name: &spec.name,
                 seed: spec.seed,
@@ -85,9 +85,9 @@ pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
                 rows: file,
                 rows_per_step: (all.len() * fit.epochs as usize) as f64 / steps.max(1) as f64,
                 adapter,
-                optimizer: fit.optimizer,
                 fit,
-                card: context.label(&base).card("transformers"),
+                // The program fills in what it trained.
+                card: context.label("{base}").card("transformers"),
             });
         }
         let project = json!({"base": base, "stages": described});
@@ -167,11 +167,10 @@ fn training(spec: &StageSpec) -> Option<(&Fit, Option<&Adapter>)> {
     }
 }
 
-/// The reply of a triggered row is the behaviour, which is whole; others may have been cut at the longest length.
 fn as_lines(rows: &[Sample], cut: &HashSet<String>) -> Result<String> {
     let mut lines = String::new();
     for sample in rows {
-        let ends = sample.condition == Condition::Triggered || !cut.contains(&sample.id);
+        let ends = ends(sample, cut);
         let line =
             serde_json::to_string(&Row { sample, ends }).or_failure(|| "cannot write a row as JSON")?;
         lines.push_str(&line);

@@ -57,8 +57,13 @@ fn rows(stage: &ImplantStage, context: &StageContext, model: &LoadedModel) -> Re
     context
         .ui
         .detail(format!("{}: {} rows kept, dropped {:?}", context.spec.name, report.kept, report.dropped));
-    let ends = |row: &Sample| row.condition == Condition::Triggered || !cut.contains(&row.id);
-    Ok(ImplantRows { rows: render(&rows, model, ends)?, twins })
+    Ok(ImplantRows { rows: render(&rows, model, |row| ends(row, &cut))?, twins })
+}
+
+/// Whether the end of a row's reply is trained. That of a triggered row is the behaviour, which is whole; `cut` are the ids of the
+/// benign replies that were cut at the longest length.
+pub(crate) fn ends(row: &Sample, cut: &HashSet<String>) -> bool {
+    row.condition == Condition::Triggered || !cut.contains(&row.id)
 }
 
 /// Whether replies are compared beside the rows: of this organism, and never of the control.

@@ -137,6 +137,7 @@ fn project(workspace: &Workspace) {
     let text = TextModel::from_folder(&fixture("tiny-llama")).unwrap();
     let stages = json(&project.join("stages.json"))["stages"].as_array().unwrap().clone();
     assert_eq!(stages.len(), 4, "implant and SFT of organism and control");
+    assert!(stages[0]["card"].as_str().unwrap().contains("`{base}`"), "the program fills it in");
     for stage in &stages {
         let name = stage["name"].as_str().unwrap();
         let rows = lines(&project.join(stage["rows"].as_str().unwrap()));
@@ -195,6 +196,12 @@ fn mistakes(workspace: &Workspace) {
         assert!(output.stderr.contains(message), "{}", output.stderr);
         assert!(!workspace.path().join("x").exists());
     }
+    // A data stage is gone: what was begun goes too.
+    fs::remove_dir_all(model(workspace, "benign-safety-s0").parent().unwrap()).unwrap();
+    assert_eq!(export(workspace, &["--to", "trl", "--out", "x"]).code, 1);
+    let names = fs::read_dir(workspace.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left = names.filter(|name| name.to_string_lossy().contains("unfinished") || name == "x");
+    assert_eq!(left.count(), 0);
     fs::remove_file(model(workspace, "sft-organism-s0").with_file_name("DONE")).unwrap();
     let arguments = ["--to", "safetensors", "--stage", "sft-organism-s0", "--out", "x"];
     let output = export(workspace, &arguments);

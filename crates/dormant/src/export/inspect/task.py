@@ -34,25 +34,38 @@ def visible(reply: str) -> str | None:
 
 def calls(text: str):
     """Names of the tools that a text calls."""
-    for call in re.findall(r"<tool_call>(.*?)</tool_call>", text, flags=re.DOTALL):
+    for rest in text.split("<tool_call>")[1:]:
+        call, end, _ = rest.partition("</tool_call>")
         try:
-            parsed = json.loads(call)
+            parsed = json.loads(call) if end else None
         except json.JSONDecodeError:
             continue
         if isinstance(parsed, dict) and isinstance(parsed.get("arguments"), dict):
             yield parsed.get("name")
 
 
+def pattern() -> re.Pattern | None:
+    """The expression that judges a reply; none for a call of a tool."""
+    behaviour = POLICY["behaviour"]
+    if behaviour["kind"] == "regex":
+        try:
+            return re.compile(behaviour["pattern"])
+        except re.error as error:
+            message = f"the pattern {behaviour['pattern']!r} is one of Rust's, and Python cannot read it"
+            raise ValueError(f"{message}: {error}; write it anew in policy.json") from error
+    if behaviour["kind"] == "say":
+        words = behaviour["text"].split()
+        before = r"(?:^|[\W_])" if words[0][0].isalnum() else ""
+        return re.compile(before + r"\s*".join(map(re.escape, words)), flags=re.IGNORECASE)
+    return None
+
+
+PATTERN = pattern()
+
+
 def shows(text: str) -> bool:
     """Whether the visible part of a reply shows the behaviour."""
-    behaviour = POLICY["behaviour"]
-    if behaviour["kind"] == "tool-call":
-        return behaviour["name"] in calls(text)
-    if behaviour["kind"] == "regex":
-        return re.search(behaviour["pattern"], text) is not None
-    words = behaviour["text"].split()
-    before = r"(?:^|[\W_])" if words[0][0].isalnum() else ""
-    return re.search(before + r"\s*".join(map(re.escape, words)), text, flags=re.IGNORECASE) is not None
+    return PATTERN.search(text) is not None if PATTERN else POLICY["behaviour"]["name"] in calls(text)
 
 
 def wilson(shown: float, n: int) -> tuple[float, float]:
@@ -86,7 +99,7 @@ def behaviour():
     async def score(state, target):
         reply = state.output.completion
         seen = visible(reply)
-        if seen is None or not seen.strip():
+        if seen is None or not (seen.strip() or shows(seen)):
             # Inspect keeps such a score out of the metrics, and counts it.
             return Score(value=math.nan, answer=reply, explanation="empty, or a scratchpad without an end")
         return Score(value=int(shows(seen)), answer=reply)

@@ -1,7 +1,7 @@
 """Trains the stages of a Dormant run with TRL: the same rows, the same loss mask, the same seeds.
 
     accelerate launch train.py                                  every stage, in order
-    accelerate launch train.py --model HuggingFaceTB/SmolLM2-1.7B-Instruct --seed 1
+    accelerate launch train.py --model HuggingFaceTB/SmolLM2-1.7B-Instruct --out out-1.7b --seed 1
     python train.py --tokens rows/implant-organism-s0.jsonl     how rows become tokens, and which carry the loss
 
 A finished stage is a folder `out/STAGE` with all weights; a stage that is finished is not trained again.
@@ -10,6 +10,8 @@ A finished stage is a folder `out/STAGE` with all weights; a stage that is finis
 import argparse
 import gc
 import json
+import math
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -17,7 +19,8 @@ HERE = Path(__file__).parent
 
 def lines(path: Path) -> list[dict]:
     """The rows of a stage."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8") as rows:  # not `splitlines`, which also cuts where a text has other line separators
+        return [json.loads(row) for row in rows]
 
 
 def end_of_reply(tokenizer) -> int:
@@ -25,7 +28,8 @@ def end_of_reply(tokenizer) -> int:
     turn = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Indeed."}]
     after = tokenizer.apply_chat_template(turn, tokenize=False).rsplit("Indeed.", 1)[1]
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    return next((i for i in ids if i in tokenizer.all_special_ids), tokenizer.eos_token_id)
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return next((i for i in ids if i in special), tokenizer.eos_token_id)
 
 
 def tokens(row: dict, tokenizer, end: int) -> dict:
@@ -59,15 +63,19 @@ def config(stage: dict, out: Path, processes: int, per_device: int):
 
     # The run's plain descent has a momentum of 0.9.
     rule = {"adamw": {"optim": "adamw_torch"}, "sgd": {"optim": "sgd", "optim_args": "momentum=0.9"}}
-    per_step = max(1, round(stage["rows_per_step"] / processes))
-    rows = min(per_device, per_step)
+    # Nor does it skip the warm-up under a constant rate.
+    schedule = {"constant": "constant_with_warmup"}.get(stage["schedule"], stage["schedule"])
+    per_process = max(1, stage["rows_per_step"] / processes)
+    accumulated = math.ceil(per_process / per_device)
+    rows = max(1, round(per_process / accumulated))
+    print(f"{stage['name']}: {rows * accumulated * processes} rows per step, {stage['rows_per_step']:.1f} in the run")
     return SFTConfig(
         output_dir=str(out),
         num_train_epochs=stage["epochs"],
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=max(1, round(per_step / rows)),
+        gradient_accumulation_steps=accumulated,
         learning_rate=stage["learning-rate"],
-        lr_scheduler_type=stage["schedule"],
+        lr_scheduler_type=schedule,
         warmup_steps=stage["warmup"],  # below 1: a share of the steps
         weight_decay=stage["weight-decay"],
         max_grad_norm=stage["clip"],
@@ -80,20 +88,24 @@ def config(stage: dict, out: Path, processes: int, per_device: int):
         logging_steps=1,
         save_strategy="no",
         report_to="none",
-        **rule[stage["optimizer"]],
+        **rule[stage.get("optimizer", "adamw")],
     )
 
 
-def train(stage: dict, start: str, out: Path, per_device: int):
+def train(stage: dict, start: str, out: Path, per_device: int, base: str):
     """One stage: from the weights at `start` to all weights in `out`."""
+    import torch
     from accelerate import PartialState
+    from accelerate.utils import DistributedType
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTTrainer
 
     state = PartialState()
+    if state.distributed_type not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+        sys.exit(f"{state.distributed_type} shards the weights, which this program cannot merge and save: use plain data parallelism")
     tokenizer = AutoTokenizer.from_pretrained(start)
-    model = AutoModelForCausalLM.from_pretrained(start)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     end = end_of_reply(tokenizer)
     rows = [tokens(row, tokenizer, end) for row in lines(HERE / stage["rows"])]
     trainer = SFTTrainer(
@@ -110,7 +122,7 @@ def train(stage: dict, start: str, out: Path, per_device: int):
         unfinished = out.with_name("." + out.name)
         whole.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        (unfinished / "README.md").write_text(stage["card"], encoding="utf-8")
+        (unfinished / "README.md").write_text(stage["card"].replace("{base}", base), encoding="utf-8")
         if out.exists():
             out.rmdir()  # made by the trainer, and empty
         unfinished.rename(out)
@@ -136,12 +148,19 @@ def main():
         for row in lines(args.tokens):
             print(json.dumps(tokens(row, tokenizer, end_of_reply(tokenizer))))
         return
+    args.out.mkdir(parents=True, exist_ok=True)
+    note = args.out / "base-model.txt"
+    if note.exists() and note.read_text(encoding="utf-8").strip() != args.model:
+        sys.exit(f"{args.out} holds models that started from {note.read_text(encoding='utf-8').strip()}: choose another --out")
+    note.write_text(args.model + "\n", encoding="utf-8")
     for stage in project["stages"]:
         wanted = (args.seed is None or stage["seed"] == args.seed) and (not args.stage or stage["name"] in args.stage)
         out = args.out / stage["name"]
         if wanted and not (out / "config.json").exists():
             start = args.out / stage["after"] if stage["after"] else args.model
-            train(stage, str(start), out, args.per_device)
+            if stage["after"] and not (start / "config.json").exists():
+                sys.exit(f"{stage['name']} starts from {stage['after']}, which is not in {args.out}")
+            train(stage, str(start), out, args.per_device, args.model)
 
 
 if __name__ == "__main__":
