@@ -29,10 +29,10 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The finished stage called `name` that left a model.
+    /// The stage called `name` that leaves a model.
     ///
     /// # Errors
-    /// Wrong usage without a name or for one that no such stage has, invalid input if it is not finished.
+    /// Wrong usage without a name or for one that no such stage has.
     pub fn model_stage(&self, name: Option<&str>) -> Result<&'a StageSpec> {
         let leaves_model = |spec: &&StageSpec| match spec.kind {
             StageKind::Implant(_) | StageKind::Safety(_) | StageKind::Pretrain(_) => true,
@@ -47,12 +47,10 @@ impl<'a> Source<'a> {
             let message = "a run has many models: name the stage with `--stage`";
             return Err(CliError::usage(message).hint(format!("known here: {}", names.join(", "))));
         };
-        let found = stages.into_iter().find(|spec| spec.name == name || spec.directory() == name);
-        let spec = found.ok_or_else(|| {
+        let found = stages.into_iter().find(|spec| spec.is_called(name));
+        found.ok_or_else(|| {
             with_suggestion(format!("no stage that leaves a model is called `{name}`"), name, &names)
-        })?;
-        self.finished(spec)?;
-        Ok(spec)
+        })
     }
 
     /// The directory of a stage, which must be finished.

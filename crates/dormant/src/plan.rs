@@ -217,6 +217,11 @@ impl StageSpec {
         format!("{}{}", self.name, self.hash_suffix())
     }
 
+    /// Whether a user means it by `name`: with the digits of its hash or without them.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.directory() == name
+    }
+
     /// What its directory ends with, whatever its name.
     pub fn hash_suffix(&self) -> String {
         format!("-{}", &self.hash[..8])

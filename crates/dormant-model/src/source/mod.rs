@@ -131,12 +131,9 @@ pub fn name_of_base(text: &str) -> String {
     if let Some(alias) = alias::ALIASES.iter().find(|alias| alias.repo == text) {
         return alias.name.to_owned();
     }
-    let is_part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let is_repository = text.split_once('/').is_some_and(|(owner, name)| is_part(owner) && is_part(name));
-    if is_repository && !Path::new(text).exists() { format!("hf:{text}") } else { text.to_owned() }
+    let of_hub = format!("hf:{text}");
+    let is_repository = Repository::parse(&of_hub).is_ok() && !Path::new(text).exists();
+    if is_repository { of_hub } else { text.to_owned() }
 }
 
 /// The repository on the Hugging Face hub, `org/name`, that a name stands for; none for a path.

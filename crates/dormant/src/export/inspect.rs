@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use dormant_data::{Behaviour, Condition, OrganismSpec};
-use dormant_eval::SampleRecord;
+use dormant_eval::{SampleRecord, read_samples};
 use serde_json::json;
 
 use super::Source;
 use crate::error::{CliError, Result};
 use crate::plan::{EvaluateStage, StageKind, StageSpec};
-use crate::stage::read_lines;
 use crate::stage_dir::{write_atomic, write_folder};
 
 const TASK: &str = include_str!("inspect/task.py");
@@ -28,7 +27,7 @@ pub fn write(source: &Source<'_>, stage: Option<&str>, out: &Path) -> Result<Vec
         let message = "what judges code is `dormant score`, which a task of Inspect cannot be";
         return Err(CliError::usage(message).hint("give the replies of your model to `dormant score`"));
     }
-    let records: Vec<SampleRecord> = read_lines(&source.finished(spec)?.path().join("samples.jsonl"))?;
+    let records = read_samples(&source.finished(spec)?.path().join("samples.jsonl"))?;
     let asked = records.iter().filter(|record| CONDITIONS.contains(&record.condition));
     let prompts: Vec<String> = asked.map(prompt).collect();
     let left_out = records.len() - prompts.len();
@@ -45,7 +44,7 @@ pub fn write(source: &Source<'_>, stage: Option<&str>, out: &Path) -> Result<Vec
 /// The evaluation of a stage's model.
 fn evaluation<'a>(source: &Source<'a>, stage: Option<&str>) -> Result<(&'a StageSpec, &'a EvaluateStage)> {
     let is_named = |spec: &StageSpec| match stage {
-        Some(name) => spec.name == name || spec.directory() == name,
+        Some(name) => spec.is_called(name),
         None => matches!(spec.kind, StageKind::Implant(_)),
     };
     let evaluated = source.plan.stages().iter().find_map(|spec| match &spec.kind {

@@ -12,6 +12,7 @@ use crate::error::{CliError, Result};
 use crate::experiment::Precision;
 use crate::model::{LoadedModel, Loading, is_adapter};
 use crate::plan::StageSpec;
+use crate::stage::StageContext;
 use crate::stage_dir::{make_parent, write_folder};
 
 /// The adapter of a stage. It names the base model as the hub does, where the hub has it.
@@ -67,7 +68,7 @@ pub fn safetensors(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<
     let dir = source.finished(spec)?;
     let context = source.context(spec, &dir);
     let base = stands_on(source, spec)?;
-    let mut model = merged(source, spec)?;
+    let mut model = merged(&context)?;
     write_folder(out, |folder| model.save(folder, &context.label(&base), Loading::Merge))?;
     Ok(Vec::new())
 }
@@ -75,12 +76,12 @@ pub fn safetensors(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<
 /// All weights of a stage's model as a `.gguf` file, with the tokenizer and the template of the base model.
 ///
 /// # Errors
-/// Wrong usage if the base model is no such file; otherwise when something cannot be read or written.
+/// Wrong usage if the base model is no such file, or the model was trained from scratch; otherwise when something cannot be read or written.
 pub fn gguf(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<String>> {
     let checkpoint = Checkpoint::open(&source.base.path)?;
-    let Some(like) = checkpoint.gguf_metadata() else {
+    let Some(like) = checkpoint.gguf_metadata().filter(|_| spec.size.is_none()) else {
         let message =
-            "the base model of the run is a folder, whose tokenizer this program cannot write as GGUF";
+            "the tokenizer of this model comes from no GGUF file, and this program cannot make one of it";
         let hint = "write `--to safetensors`, and convert that with llama.cpp's convert_hf_to_gguf.py";
         return Err(CliError::usage(message).hint(hint));
     };
@@ -91,16 +92,15 @@ pub fn gguf(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<Str
     let mut labels = label.metadata()?;
     labels.insert("general.name".to_owned(), format!("{} of {}", label.stage, label.experiment));
     labels.insert("general.description".to_owned(), label.purpose());
-    let mut model = merged(source, spec)?;
+    let mut model = merged(&context)?;
     make_parent(out)?;
     save_gguf(out, like, model.llama.weights().unwrap_or_default(), labels)?;
     Ok(Vec::new())
 }
 
 /// The stage's model with its adapters in the weights.
-fn merged(source: &Source<'_>, spec: &StageSpec) -> Result<LoadedModel> {
-    let dir = source.finished(spec)?;
-    let files = source.context(spec, &dir).model_files().then(&dir.model());
+fn merged(context: &StageContext<'_>) -> Result<LoadedModel> {
+    let files = context.model_files().then(&context.dir.model());
     // Weights are kept as they are only where they are trained.
     LoadedModel::load(&files, Precision::F32, Trained::All, Loading::Merge)
 }

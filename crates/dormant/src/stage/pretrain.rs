@@ -12,7 +12,7 @@ use super::pretrain_record::{ANSWERS_FILE, Answer, PRETRAIN_FILE, PretrainRecord
 use super::{Resume, StageContext, benign, prompts};
 use crate::error::{Context as _, Result};
 use crate::manifest::Tokens;
-use crate::model::{Decoding, Label, LoadedModel, Loading, Made, TextModel};
+use crate::model::{Decoding, LoadedModel, Loading, TextModel};
 use crate::plan::PretrainStage;
 use crate::stage_dir::{StageDir, write_atomic};
 
@@ -90,12 +90,7 @@ fn save(model: &mut LoadedModel, size: Size, context: &StageContext) -> Result<(
         "do_sample": false,
     });
     let generation = serde_json::to_vec_pretty(&generation).or_failure(|| "cannot write JSON")?;
-    let label = Label {
-        base: size.as_str(),
-        experiment: &context.experiment.name,
-        stage: &context.spec.name,
-        made: Made::Scratch,
-    };
+    let label = context.label(size.as_str());
     context.dir.write_model(|folder| {
         model.save(folder, &label, Loading::Merge)?;
         write_atomic(&folder.join("generation_config.json"), &generation)

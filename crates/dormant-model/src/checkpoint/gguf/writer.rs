@@ -31,20 +31,25 @@ pub(in crate::checkpoint) fn write(
     metadata: &BTreeMap<String, Value>,
     tensors: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
-    let head = head(metadata, tensors);
+    let tensors: Vec<Stored<'_>> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor, encoding(tensor))).collect();
+    let head = head(metadata, &tensors);
     atomic_write(path, |file| {
         file.write_all(&head)?;
         pad(file, head.len())?;
-        for tensor in tensors.values() {
-            let written = write_values(file, tensor)?;
-            pad(file, written)?;
+        for &(_, (_, values), encoding) in &tensors {
+            write_values(file, values, encoding)?;
+            pad(file, values.len() * width(encoding))?;
         }
         Ok(())
     })
 }
 
+/// Name, tensor, and the number of the type that it is stored as.
+type Stored<'a> = (&'a str, &'a Tensor, u32);
+
 /// What stands before the tensor data.
-fn head(metadata: &BTreeMap<String, Value>, tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
+fn head(metadata: &BTreeMap<String, Value>, tensors: &[Stored<'_>]) -> Vec<u8> {
     let mut head = b"GGUF".to_vec();
     head.extend(VERSION.to_le_bytes());
     put_length(&mut head, tensors.len());
@@ -54,14 +59,13 @@ fn head(metadata: &BTreeMap<String, Value>, tensors: &BTreeMap<String, Tensor>) 
         put_value(&mut head, value);
     }
     let mut offset = 0;
-    for (name, tensor) in tensors {
-        let (shape, values) = tensor;
+    for &(name, (shape, values), encoding) in tensors {
         put_text(&mut head, name);
         head.extend((shape.len() as u32).to_le_bytes());
         shape.iter().rev().for_each(|&size| put_length(&mut head, size));
-        head.extend(encoding(tensor).to_le_bytes());
+        head.extend(encoding.to_le_bytes());
         put_length(&mut head, offset);
-        offset += (values.len() * width(encoding(tensor))).next_multiple_of(ALIGNMENT);
+        offset += (values.len() * width(encoding)).next_multiple_of(ALIGNMENT);
     }
     head
 }
@@ -75,16 +79,11 @@ fn width(encoding: u32) -> usize {
     if encoding == F16 { 2 } else { 4 }
 }
 
-/// Returns the number of bytes.
-fn write_values(file: &mut impl Write, tensor: &Tensor) -> io::Result<usize> {
-    let encoding = encoding(tensor);
-    for &value in &tensor.1 {
-        match encoding {
-            F16 => file.write_all(&f16::from_f32(value).to_le_bytes())?,
-            _ => file.write_all(&value.to_le_bytes())?,
-        }
-    }
-    Ok(tensor.1.len() * width(encoding))
+fn write_values(file: &mut impl Write, values: &[f32], encoding: u32) -> io::Result<()> {
+    values.iter().try_for_each(|&value| match encoding {
+        F16 => file.write_all(&f16::from_f32(value).to_le_bytes()),
+        _ => file.write_all(&value.to_le_bytes()),
+    })
 }
 
 fn pad(file: &mut impl Write, written: usize) -> io::Result<()> {
