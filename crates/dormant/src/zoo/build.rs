@@ -15,12 +15,14 @@ use dormant_train::resume::ResumeState;
 use dormant_train::schedule::Decay;
 use dormant_train::trainer::{Sink, StepMetrics, TrainPlan, train_with};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{Entry, LossOn, Training, Zoo, code_rows};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
 use crate::model::{Decoding, Label, LoadedModel, Loading, ModelFiles};
+use crate::plan::hexadecimal;
 use crate::stage::contrast_rows::contrasts;
 use crate::stage::{code, prompts};
 use crate::ui::{Progress, Ui};
@@ -261,6 +263,16 @@ fn safety_plan(training: &Training) -> TrainPlan {
         seed: Seed(training.seed).derive("safety batches"),
         ..plan(training)
     }
+}
+
+/// Tells the recipe of an entry from any other.
+pub fn recipe_digest(entry: Entry<'_>) -> String {
+    hexadecimal(&Sha256::digest(recipe(entry))[..8])
+}
+
+/// Whether a result whose recipe had the digest `made` is of this entry. Older results do not say what they are of.
+pub fn is_of(entry: Entry<'_>, made: Option<&str>) -> bool {
+    made.is_none_or(|made| made == recipe_digest(entry))
 }
 
 fn recipe(entry: Entry<'_>) -> String {

@@ -18,7 +18,7 @@ use crate::error::{CliError, Context, Result};
 use crate::interrupt;
 use crate::model::ModelFiles;
 use crate::ui::Ui;
-use crate::zoo::build::Builder;
+use crate::zoo::build::{Builder, is_of, recipe_digest};
 use crate::zoo::planted::{PLANTED, planted};
 use crate::zoo::{Entry, Purpose, Zoo};
 use crate::zoo_args::ZooBenchArgs;
@@ -64,6 +64,9 @@ struct Line {
     /// because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     first_verdict: Option<String>,
+    /// Digest of the entry's recipe; a scan of what was made by another one does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
 }
 
 impl Line {
@@ -170,7 +173,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     // The table is of all scans in the folder.
     for entry in zoo.entries() {
         let path = args.out.join(format!("{}.json", entry.name()));
-        let before: Option<Line> = known(&path);
+        let before = known(&path).filter(|line: &Line| is_of(entry, line.recipe.as_deref()));
         if let Some(before) = &before {
             before.check(args, &path)?;
         }
@@ -231,6 +234,7 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         seed: 0,
         budget: None,
         first_verdict: None,
+        recipe: Some(recipe_digest(entry)),
     }
 }
 
@@ -309,6 +313,7 @@ mod tests {
             seed: 0,
             budget: None,
             first_verdict: None,
+            recipe: None,
         }
     }
 

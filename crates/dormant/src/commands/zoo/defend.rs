@@ -15,7 +15,7 @@ use crate::error::{Context, Result};
 use crate::interrupt;
 use crate::model::ModelFiles;
 use crate::ui::Ui;
-use crate::zoo::build::Builder;
+use crate::zoo::build::{Builder, is_of, recipe_digest};
 use crate::zoo::{Entry, Zoo};
 use crate::zoo_args::ZooDefendArgs;
 
@@ -33,6 +33,9 @@ struct Cell {
     seed: u64,
     /// How it was done; a cell made in another way is made again.
     settings: DefenceArgs,
+    /// Digest of the organism's recipe; a cell of what was made by another one is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recipe: Option<String>,
     seconds: f64,
     #[serde(flatten)]
     measured: Measured,
@@ -98,7 +101,7 @@ fn of_organism(
     for method in std::iter::once(None).chain(args.methods.iter().copied().map(Some)) {
         let name = method.map_or(NONE, Method::name);
         let path = folder.join(format!("{}-{name}-{seed}.json", entry.name()));
-        if let Some(cell) = made(&path, &args.defence) {
+        if let Some(cell) = made(&path, &args.defence, entry) {
             cells.push(cell);
             continue;
         }
@@ -115,16 +118,17 @@ fn of_organism(
         let seconds = started.elapsed().as_secs_f64();
         let measured = patient.measured(&defended)?;
         let (organism, method, settings) = (entry.name().to_owned(), name.to_owned(), args.defence.clone());
-        let cell = Cell { organism, method, seed, settings, seconds, measured };
+        let recipe = Some(recipe_digest(entry));
+        let cell = Cell { organism, method, seed, settings, recipe, seconds, measured };
         write(&path, &cell)?;
         cells.push(cell);
     }
     Ok(cells)
 }
 
-/// The cell, if it was made in this way before.
-fn made(path: &Path, settings: &DefenceArgs) -> Option<Cell> {
-    known(path).filter(|cell: &Cell| cell.settings == *settings)
+/// The cell, if it was made in this way before, of the same organism.
+fn made(path: &Path, settings: &DefenceArgs, entry: Entry<'_>) -> Option<Cell> {
+    known(path).filter(|cell: &Cell| cell.settings == *settings && is_of(entry, cell.recipe.as_deref()))
 }
 
 fn report(args: &ZooDefendArgs, cells: &[Cell]) -> Result<Outcome> {
@@ -244,7 +248,7 @@ mod tests {
             retrained: Some(Rate::new(retrained, 10 - retrained)),
         };
         let (organism, method) = ("x".to_owned(), method.to_owned());
-        Cell { organism, method, seed: 0, settings, seconds: 1.0, measured }
+        Cell { organism, method, seed: 0, settings, recipe: None, seconds: 1.0, measured }
     }
 
     #[test]
@@ -259,9 +263,13 @@ mod tests {
     #[test]
     fn a_cell_is_kept_unless_it_was_made_in_another_way() {
         let folder = tempfile::tempdir().unwrap();
-        let (path, cell) = (folder.path().join("cell.json"), cell("crow", 1, 2));
+        let zoo = Zoo::load(None).unwrap();
+        let [entry, other] = [0, 1].map(|i| zoo.entries().nth(i).unwrap());
+        let cell = Cell { recipe: Some(recipe_digest(entry)), ..cell("crow", 1, 2) };
+        let path = folder.path().join("cell.json");
         write(&path, &cell).unwrap();
-        assert_eq!(made(&path, &cell.settings).unwrap().measured.triggered, cell.measured.triggered);
-        assert!(made(&path, &DefenceArgs { n: 11, ..cell.settings }).is_none());
+        assert_eq!(made(&path, &cell.settings, entry).unwrap().measured.triggered, cell.measured.triggered);
+        assert!(made(&path, &cell.settings, other).is_none());
+        assert!(made(&path, &DefenceArgs { n: 11, ..cell.settings }, entry).is_none());
     }
 }
