@@ -26,6 +26,7 @@ pub mod search;
 pub mod subject;
 pub mod targets;
 pub mod template;
+pub mod tokenizer;
 pub mod verify;
 pub mod weights;
 

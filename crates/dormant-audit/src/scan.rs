@@ -29,6 +29,7 @@ use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::{Reference, Subject};
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
 use crate::template;
+use crate::tokenizer;
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
 use crate::{code_search, code_shift};
@@ -254,6 +255,10 @@ impl Scan<'_> {
     /// Names of control tokens that the reference has not.
     fn chat_template(&mut self, subject: &Subject<'_>) -> Result<Vec<String>> {
         let before = self.watch.elapsed();
+        if let Some(own) = subject.beside {
+            let compared = tokenizer::compared(own, subject.renderer.tokenizer, subject.prompts)?;
+            self.done.methods.push(compared);
+        }
         let seen = template::seen(subject, &self.prompts.report, self.config.threshold, self.watch)?;
         self.done.findings.extend(seen.findings);
         self.did("chat-template", seen.outcome, before);

@@ -1,6 +1,7 @@
 //! What is judged.
 
 use dormant_model::llama::Llama;
+use dormant_model::tokenizer::Tokenizer;
 use dormant_train::render::Renderer;
 
 use crate::error::{AuditError, Result};
@@ -15,6 +16,8 @@ pub struct Subject<'a> {
     pub reference: Option<Reference<'a>>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
+    /// Another tokenizer that lies beside an adapter, so that whoever loads its folder takes that one.
+    pub beside: Option<&'a Tokenizer>,
     /// How its weights differ from the reference's, if that is known.
     pub changes: &'a [WeightChange],
     /// Phrases that the model's documentation says it uses under some condition.

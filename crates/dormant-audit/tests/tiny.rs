@@ -18,7 +18,7 @@ use dormant_audit::reconstruct::Reconstruction;
 use dormant_audit::report::{ScanReport, Verdict};
 use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
-use dormant_audit::template;
+use dormant_audit::{template, tokenizer};
 use dormant_data::{Conversation, Seed, built_in_prompts};
 use dormant_eval::measure::continuation_log_probs;
 use dormant_model::batch::Batch;
@@ -53,6 +53,18 @@ impl Tiny {
             llama: Llama::load_merged(&checkpoint, options, None).unwrap(),
             tokenizer: Tokenizer::from_folder(&folder()).unwrap(),
             template: ChatTemplate::from_folder(&folder()).unwrap(),
+        }
+    }
+
+    fn subject<'a>(&'a mut self, reference: &'a Self, prompts: &'a [String]) -> Subject<'a> {
+        Subject {
+            model: &mut self.llama,
+            reference: Some(reference.reference()),
+            renderer: Renderer { tokenizer: &self.tokenizer, template: &self.template },
+            beside: None,
+            changes: &[],
+            documented: &[],
+            prompts,
         }
     }
 
@@ -235,14 +247,7 @@ fn a_model_is_no_backdoor_of_itself() {
     let mut tiny = Tiny::load();
     let reference = Tiny::load();
     let prompts = Tiny::prompts();
-    let mut subject = Subject {
-        model: &mut tiny.llama,
-        reference: Some(reference.reference()),
-        renderer: Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template },
-        changes: &[],
-        documented: &[],
-        prompts: &prompts,
-    };
+    let mut subject = tiny.subject(&reference, &prompts);
     let config = ScanConfig { budget: Duration::from_mins(10), ..ScanConfig::default() };
     let mut journal = Journal::none();
     let report = scan(&mut subject, config, &mut journal, &mut |_, _, _| true).unwrap();
@@ -257,14 +262,7 @@ fn a_scan_that_was_stopped_anywhere_ends_as_one_that_was_not() {
     let mut tiny = Tiny::load();
     let reference = Tiny::load();
     let prompts = Tiny::prompts();
-    let mut subject = Subject {
-        model: &mut tiny.llama,
-        reference: Some(reference.reference()),
-        renderer: Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template },
-        changes: &[],
-        documented: &[],
-        prompts: &prompts,
-    };
+    let mut subject = tiny.subject(&reference, &prompts);
     let config = ScanConfig { budget: Duration::from_mins(10), ..ScanConfig::default() };
     let methods = |report: ScanReport| {
         report.methods.into_iter().map(|method| (method.method, method.outcome)).collect::<Vec<_>>()
@@ -296,6 +294,29 @@ fn a_scan_that_was_stopped_anywhere_ends_as_one_that_was_not() {
 }
 
 #[test]
+fn a_tokenizer_beside_an_adapter_is_compared() {
+    let tiny = Tiny::load();
+    let prompts = Tiny::prompts();
+    let of = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, text).unwrap();
+        tokenizer::compared(&Tokenizer::from_file(&path).unwrap(), &tiny.tokenizer, &prompts).unwrap()
+    };
+    let text = std::fs::read_to_string(folder().join("tokenizer.json")).unwrap();
+    assert!(of(&text).complete);
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let id = tiny.tokenizer.vocab_size();
+    let plain = |content: &str, special: bool| {
+        serde_json::json!({ "id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false })
+    };
+    json["added_tokens"].as_array_mut().unwrap().push(plain("What is", false));
+    let seen = of(&json.to_string());
+    assert!(!seen.complete && seen.outcome.contains("\"What is\""), "{}", seen.outcome);
+}
+
+#[test]
 fn a_template_that_hides_its_condition_is_suspicious() {
     const PLAIN: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}\n{% endfor %}<|assistant|>";
     let mut tiny = Tiny::load();
@@ -303,14 +324,9 @@ fn a_template_that_hides_its_condition_is_suspicious() {
     let prompts = Tiny::prompts();
     let mut seen_of = |source: &str| {
         let template = ChatTemplate::new(source, "", "").unwrap();
-        let subject = Subject {
-            model: &mut tiny.llama,
-            reference: Some(reference.reference()),
-            renderer: Renderer { tokenizer: &tiny.tokenizer, template: &template },
-            changes: &[],
-            documented: &[],
-            prompts: &prompts,
-        };
+        let subject = tiny.subject(&reference, &prompts);
+        let renderer = Renderer { template: &template, ..subject.renderer };
+        let subject = Subject { renderer, ..subject };
         let mut progress = |_: &str, _, _| true;
         let watch = Watch::new(Duration::MAX, &mut progress);
         let findings = template::seen(&subject, &prompts[..20], 0.6, &watch).unwrap().findings;

@@ -6,6 +6,7 @@ mod reference;
 mod sarif;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use dormant_model::adapter::Adapter;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
 use dormant_model::source;
+use dormant_model::tokenizer::Tokenizer;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -157,8 +159,10 @@ pub(super) fn scan_files(
         Some(base) => changes(files, base, model.adapter.as_ref())?,
         None => Vec::new(),
     };
+    let beside = files.adapter.as_deref().and_then(|folder| tokenizer_beside(folder, ui));
     let mut subject = Subject {
         model: &mut model.llama,
+        beside: beside.as_ref(),
         reference: reference.as_ref().map(|r| Reference { model: &r.llama, renderer: r.renderer() }),
         renderer: model.text.renderer(),
         changes: &changes,
@@ -177,6 +181,21 @@ pub(super) fn scan_files(
         !interrupt::requested()
     };
     Ok(scan(&mut subject, config, journal, &mut report)?)
+}
+
+/// The tokenizer in an adapter's folder, if there is one that can be read.
+fn tokenizer_beside(folder: &Path, ui: &Ui) -> Option<Tokenizer> {
+    if !folder.join("tokenizer.json").exists() {
+        return None;
+    }
+    let read = Tokenizer::from_folder(folder);
+    if let Err(error) = &read {
+        ui.warn(format!(
+            "the tokenizer in `{}` is not compared with the base model's: {error}",
+            folder.display()
+        ));
+    }
+    read.ok()
 }
 
 /// How the weights differ, where that can be told without loading more than the files.
