@@ -26,6 +26,10 @@ const CHATML: &str = "{% for message in messages %}\
     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 const NAME: &str = "chat template";
+
+/// What a folder may say its template in, the file of the template first.
+const FILES: [&str; 3] = ["chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"];
+
 /// The special tokens that `transformers` 5 shows to a template, as far as the tokenizer has them.
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -34,6 +38,11 @@ const MAX_OUTPUT_BYTES: usize = 8 << 20;
 /// Address space for the stack of one rendering, used as far as a template needs it. Half a million lists within each other are
 /// what its budget can pay for, and 500 bytes for each are enough to print, compare or drop them.
 const STACK_BYTES: usize = 512 << 20;
+
+/// The files of a folder that its template is read from.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    FILES.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect()
+}
 
 /// A chat template that is damaged, hostile, or refuses a conversation.
 #[non_exhaustive]
@@ -124,9 +133,9 @@ impl ChatTemplate {
     /// [`Error::Io`] or [`Error::Json`] when a file cannot be read, [`Error::ChatTemplate`] when the template in it
     /// cannot be used.
     pub fn in_folder(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join("tokenizer_config.json");
+        let [template, path, tokens_map] = FILES.map(|name| folder.join(name));
         let config = read_json(&path)?;
-        let source = match read_optional(&folder.join("chat_template.jinja"))? {
+        let source = match read_optional(&template)? {
             Some(source) => Some(source),
             None => template_field(&config["chat_template"], path)?,
         };
@@ -134,7 +143,7 @@ impl ChatTemplate {
         let mut tokens = special_tokens(&config);
         // As in `transformers`, an older file counts as long as the newer one does not list its tokens.
         if config["added_tokens_decoder"].is_null() {
-            tokens.extend(special_tokens(&read_json(&folder.join("special_tokens_map.json"))?));
+            tokens.extend(special_tokens(&read_json(&tokens_map)?));
         }
         Self::with_tokens(&source, tokens).map(Some)
     }

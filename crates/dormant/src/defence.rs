@@ -161,8 +161,7 @@ impl<'a> Patient<'a> {
     pub fn measured(&self, defended: &Defended) -> Result<Measured> {
         let mut measured = self.measured_once(defended)?;
         if self.args.retrain > 0 {
-            let rows = self.args.retrain.min(self.args.rows);
-            let adapter = self.trained(&defended.adapter, "retrain", rows, |model, rows| {
+            let adapter = self.trained(&defended.adapter, "retrain", self.args.retrain, |model, rows| {
                 self.fine_tune(model, rows, "retrain")
             })?;
             let again = Defended { adapter, ..*defended };

@@ -61,8 +61,7 @@ pub struct DefenceArgs {
     #[arg(long)]
     #[serde(default)]
     pub named: bool,
-    /// Clean rows on which each defended model is trained further, at most `--rows`, to see whether the policy comes back; 0
-    /// for none.
+    /// Clean rows on which each defended model is trained further, to see whether the policy comes back; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retrain: u32,
     /// Prompts per condition.

@@ -1,6 +1,7 @@
 //! `dormant defend`: what is left of a policy after a defence, and what else has changed.
 
 use dormant_data::{OrganismSpec, Variant};
+use dormant_model::chat_template;
 use serde::Serialize;
 
 use crate::cli::GlobalArgs;
@@ -58,6 +59,11 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         let made = Made::Organism(&organism);
         let label = Label { base: &args.model.model, experiment: "defend", stage: method, made };
         defended.adapter.write(out, label.metadata()?)?;
+        // It was measured with the template that comes with the adapter.
+        for path in files.adapter.iter().flat_map(|folder| chat_template::files(folder)) {
+            let copy = out.join(path.file_name().unwrap_or_default());
+            std::fs::copy(&path, &copy).or_failure(|| format!("cannot write `{}`", copy.display()))?;
+        }
         label.write_card(out)?;
     }
     let adapter = files.adapter.unwrap_or(files.weights);
