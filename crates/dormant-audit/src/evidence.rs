@@ -9,6 +9,7 @@ use crate::inversion::Target;
 use crate::reconstruct::Reconstructed;
 use crate::report::{Example, Finding, Verdict};
 use crate::scan::{ScanConfig, Subject};
+use crate::targets::text;
 use crate::verify::{self, Phrase, Reply, share, words};
 
 /// Activation rate minus the larger of clean and reference rate.
@@ -182,6 +183,10 @@ impl Evidence<'_> {
         };
         let (verdict, note) = found.verdict(config.threshold);
         (finding.verdict, finding.note) = (verdict, note.map(str::to_owned));
+        if finding.behaviour.is_empty() {
+            // No two replies with the phrase begin alike, or none has it.
+            finding.behaviour = text(subject.renderer, target)?;
+        }
         Ok(finding)
     }
 
