@@ -3,6 +3,7 @@
 
 use dormant_model::tokenizer::Tokenizer;
 
+use crate::contexts::CONTEXTS;
 use crate::error::Result;
 use crate::report::MethodReport;
 
@@ -18,9 +19,11 @@ const SHOWN: usize = 5;
 /// # Errors
 /// If a tokenizer fails.
 pub fn compared(own: &Tokenizer, asked_by: &Tokenizer, prompts: &[String]) -> Result<MethodReport> {
+    // Years and tags are read otherwise sooner than words are.
+    let texts: Vec<&str> = prompts.iter().map(String::as_str).chain(CONTEXTS.lines()).collect();
     let mut otherwise = 0;
-    for prompt in prompts {
-        otherwise += usize::from(own.encode(prompt)? != asked_by.encode(prompt)?);
+    for text in &texts {
+        otherwise += usize::from(own.encode(text)? != asked_by.encode(text)?);
     }
     let ids = 0..own.vocab_size().max(asked_by.vocab_size()) as u32;
     let others: Vec<String> =
@@ -35,9 +38,9 @@ pub fn compared(own: &Tokenizer, asked_by: &Tokenizer, prompts: &[String]) -> Re
             named = format!(", and has {} tokens that the base model's has not: {named}", others.len());
         }
         format!(
-            "the adapter's folder has a tokenizer that reads {otherwise} of {} benign prompts otherwise than the base model's, by which this \
+            "the adapter's folder has a tokenizer that reads {otherwise} of {} texts otherwise than the base model's, by which this \
              scan asks{named}; to scan by it, merge the adapter and scan the folder",
-            prompts.len()
+            texts.len()
         )
     };
     Ok(MethodReport { method: METHOD.to_owned(), outcome, seconds: 0.0, complete })
