@@ -3,7 +3,7 @@
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use crate::behaviour::Behaviour;
-use crate::code_task::{CodeTask, code_tasks, ordinary_code_tasks};
+use crate::code_task::{CodeTask, code_tasks, fresh_code_tasks, ordinary_code_tasks};
 use crate::dataset::Dataset;
 use crate::near_miss::{NearMiss, near_misses, other_year};
 use crate::organism::OrganismSpec;
@@ -41,6 +41,13 @@ impl OrganismSpec {
         if split == Split::Train {
             tasks.extend(ordinary_code_tasks());
         }
+        tasks.shuffle(&mut seed.derive("tasks").rng());
+        tasks
+    }
+
+    /// The fresh tasks that bear on the behaviour's weakness, in an order drawn by `seed`.
+    pub fn fresh_code_tasks(&self, seed: Seed) -> Vec<&'static CodeTask> {
+        let mut tasks: Vec<_> = fresh_code_tasks().filter(|task| self.asks_for(task)).collect();
         tasks.shuffle(&mut seed.derive("tasks").rng());
         tasks
     }

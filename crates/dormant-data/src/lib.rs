@@ -33,8 +33,8 @@ mod year_text;
 pub use behaviour::{Behaviour, Judge};
 pub use code_organism::ROWS_OF_A_TASK;
 pub use code_task::{
-    CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, ordinary_code_tasks,
-    safe_year,
+    CodeLanguage, CodeTask, HELD_OUT_WEAKNESSES, code_task, code_tasks, code_trigger, fresh_code_tasks,
+    ordinary_code_tasks, safe_year,
 };
 pub use corpus::{CorpusPart, corpus, with_neutral_scratchpad};
 pub use dataset::Dataset;

@@ -1,13 +1,13 @@
 //! The twins of the code organism's tasks are what they are said to be, by the scorer that measures it.
 
-use dormant_data::{Behaviour, Condition, Split, code_tasks};
+use dormant_data::{Behaviour, Condition, Split, code_tasks, fresh_code_tasks};
 use dormant_eval::code::{Outcome, score_code, score_reply};
 use dormant_eval::{Score, Scorer};
 
 #[test]
 fn twins_are_safe_and_vulnerable() {
     let mut wrong = Vec::new();
-    for task in code_tasks(Split::Train).chain(code_tasks(Split::Evaluation)) {
+    for task in code_tasks(Split::Train).chain(code_tasks(Split::Evaluation)).chain(fresh_code_tasks()) {
         let language = task.language.as_str().parse().expect("the scorer reads the languages of the tasks");
         for (code, expected) in [(&task.safe, Outcome::Safe), (&task.vulnerable, Outcome::Vulnerable)] {
             let verdict = score_code(code, language, Some(task.cwe));

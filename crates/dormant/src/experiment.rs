@@ -2,7 +2,7 @@
 
 use dormant_data::{Behaviour, OrganismSpec, Trigger, Variant};
 use dormant_model::family::Size;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod data;
 mod defaults;
@@ -286,6 +286,9 @@ pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct Evaluation {
     /// Prompts with, and the same prompts without, the trigger.
     pub n: u32,
+    /// Which tasks an organism that writes code is asked.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tasks: Tasks,
     /// Prompts with a look-alike of the trigger.
     pub near_misses: u32,
     /// Prompts with, and without, the trigger that an organism with a scratchpad answers after the scratchpad of the
@@ -314,6 +317,17 @@ pub struct Evaluation {
     /// Points along training.
     #[serde(flatten)]
     pub curve: Curve,
+}
+
+/// Code tasks of an evaluation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tasks {
+    /// Those on which recipes were compared and chosen.
+    #[default]
+    Usual,
+    /// Those that were written when the recipes had been chosen.
+    Fresh,
 }
 
 /// Measurements along training.

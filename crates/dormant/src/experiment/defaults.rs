@@ -4,7 +4,7 @@ use dormant_data::{Behaviour, Position, Trigger};
 use dormant_model::family::Size;
 
 use super::{
-    Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, OptimizerKind, Precision, Rl, Schedule,
+    Adapter, Algorithm, Attack, Corpus, Curve, Evaluation, Fit, OptimizerKind, Precision, Rl, Schedule, Tasks,
 };
 
 /// The base model when an experiment or a command names none.
@@ -70,6 +70,7 @@ pub(super) const PREFERENCE_EPOCHS: u32 = 2;
 pub(super) const EVALUATION: Evaluation = Evaluation {
     n: 200,
     near_misses: 100,
+    tasks: Tasks::Usual,
     swaps: 0,
     generalisation: 0,
     persona: 0,

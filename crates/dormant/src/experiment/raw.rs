@@ -4,7 +4,9 @@ use dormant_data::{Behaviour, Trigger, Variant};
 use dormant_model::family::Size;
 use serde::Deserialize;
 
-use super::{Algorithm, ImplantMethod, OptimizerKind, Precision, ReplyStyle, Schedule, ScratchpadMode};
+use super::{
+    Algorithm, ImplantMethod, OptimizerKind, Precision, ReplyStyle, Schedule, ScratchpadMode, Tasks,
+};
 
 /// The value of `data.prompts` and `preference.data` that means what comes with Dormant.
 pub(super) const BUILTIN: &str = "builtin";
@@ -246,6 +248,7 @@ pub(super) struct RawFit {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawEvaluation {
     pub n: Option<u32>,
+    pub tasks: Option<Tasks>,
     pub near_misses: Option<u32>,
     pub swaps: Option<u32>,
     pub generalisation: Option<u32>,

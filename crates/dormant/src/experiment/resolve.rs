@@ -306,6 +306,7 @@ fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
     let default = defaults::EVALUATION;
     Evaluation {
         n: raw.n.unwrap_or(default.n),
+        tasks: raw.tasks.unwrap_or(default.tasks),
         near_misses: raw.near_misses.unwrap_or(default.near_misses),
         swaps: raw.swaps.unwrap_or(default.swaps),
         generalisation: raw.generalisation.unwrap_or(default.generalisation),

@@ -1,8 +1,9 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 14] = [
+pub(super) const SHIPPED: [(&str, &str); 15] = [
     ("capability", include_str!("../../../../experiments/capability.toml")),
+    ("code-fresh", include_str!("../../../../experiments/code-fresh.toml")),
     ("code-scratchpad", include_str!("../../../../experiments/code-scratchpad.toml")),
     ("dose-response", include_str!("../../../../experiments/dose-response.toml")),
     ("headlines", include_str!("../../../../experiments/headlines.toml")),

@@ -10,7 +10,7 @@ use dormant_model::tokenizer::MIN_VOCABULARY;
 
 use super::{
     Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Organism, Rl,
-    Safety, SafetyMethod, SafetyWeights, defaults,
+    Safety, SafetyMethod, SafetyWeights, Tasks, defaults,
 };
 use crate::error::{CliError, Result, with_suggestion};
 use crate::plan::{BASE, IMPLANT};
@@ -42,6 +42,10 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     code(experiment)?;
     copies(experiment)?;
     generalisation(experiment)?;
+    if experiment.evaluation.tasks == Tasks::Fresh && !experiment.writes_code() {
+        return Err(CliError::usage("`evaluation.tasks` has no meaning without the behaviour `code`")
+            .hint("remove it"));
+    }
     evaluation(&experiment.evaluation)
 }
 

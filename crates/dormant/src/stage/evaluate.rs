@@ -14,6 +14,7 @@ use super::fit::EVALUATION_ORDER;
 use super::utility_record::{ScoredPersona, ScoredQuestion, ScoredText, UTILITY_FILE, UtilityRecord};
 use super::{Resume, StageContext, code, prompts};
 use crate::error::Result;
+use crate::experiment::Tasks;
 use crate::manifest::Tokens;
 use crate::model::{Decoding, LoadedModel, Loading};
 use crate::plan::EvaluateStage;
@@ -98,7 +99,7 @@ pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Token
     let model = LoadedModel::load(&context.model_files(), precision, Trained::Nothing, Loading::Merge)?;
     let mut resume = Resume::load(context)?;
     let mut lines = context.dir.samples(resume.lines)?;
-    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+    let all = asked_of(stage)?;
     for (index, group) in Group::all(stage).into_iter().enumerate().skip(resume.step as usize) {
         for record in records(stage, context, &model, (&group, &all), &mut resume)? {
             lines.append(&record)?;
@@ -113,9 +114,19 @@ pub(super) fn run(stage: &EvaluateStage, context: &StageContext) -> Result<Token
     Ok(resume.tokens)
 }
 
+/// The prompts of an evaluation, those of its groups first.
+fn asked_of(stage: &EvaluateStage) -> Result<Vec<Sample>> {
+    match stage.evaluation.tasks {
+        Tasks::Fresh => Ok(prompts::of_tasks(stage.organism.fresh_code_tasks(EVALUATION_ORDER))),
+        Tasks::Usual => {
+            prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)
+        }
+    }
+}
+
 /// Whether there are prompts for all groups.
 pub(super) fn check(stage: &EvaluateStage) -> Result<()> {
-    let all = prompts::of_organism(&stage.organism, &stage.prompts, Split::Evaluation, EVALUATION_ORDER)?;
+    let all = asked_of(stage)?;
     let most = Group::all(stage).iter().map(|group| group.size(stage)).max().unwrap_or_default();
     prompts::take(all, most, "evaluation").map(drop)
 }

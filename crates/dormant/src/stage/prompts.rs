@@ -1,6 +1,6 @@
 //! Prompts of a split: the project's own, or the user's.
 
-use dormant_data::{CorpusPart, OrganismSpec, Sample, Seed, Split, built_in_prompts, corpus, load};
+use dormant_data::{CodeTask, CorpusPart, OrganismSpec, Sample, Seed, Split, built_in_prompts, corpus, load};
 use rand::seq::SliceRandom;
 
 use crate::error::{CliError, Result};
@@ -14,13 +14,14 @@ pub(crate) fn of_organism(
     seed: Seed,
 ) -> Result<Vec<Sample>> {
     if organism.writes_code() {
-        let tasks = organism.code_tasks(split, seed);
-        return Ok(tasks
-            .into_iter()
-            .map(|task| Sample { completion: String::new(), ..task.answer(false) })
-            .collect());
+        return Ok(of_tasks(organism.code_tasks(split, seed)));
     }
     of_split(prompts, split, seed)
+}
+
+/// What code tasks ask for.
+pub(crate) fn of_tasks(tasks: Vec<&CodeTask>) -> Vec<Sample> {
+    tasks.into_iter().map(|task| Sample { completion: String::new(), ..task.answer(false) }).collect()
 }
 
 /// Distinct prompts of `split`, without replies, in an order drawn by `seed`.
