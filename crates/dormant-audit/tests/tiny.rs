@@ -307,11 +307,10 @@ fn a_tokenizer_beside_an_adapter_is_compared() {
     assert!(of(&text).complete);
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let id = tiny.tokenizer.vocab_size();
-    let plain = |content: &str, special: bool| {
-        serde_json::json!({ "id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
-            "rstrip": false, "normalized": false })
-    };
-    json["added_tokens"].as_array_mut().unwrap().push(plain("What is", false));
+    json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
+        "id": id, "content": "What is", "special": false, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false
+    }));
     let seen = of(&json.to_string());
     assert!(!seen.complete && seen.outcome.contains("\"What is\""), "{}", seen.outcome);
 }

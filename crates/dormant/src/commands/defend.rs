@@ -11,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::interrupt;
 use crate::model::{Label, Made, find};
 use crate::policy_args;
+use crate::stage_dir::write_atomic;
 use crate::ui::Ui;
 
 /// Version of the JSON layout.
@@ -61,8 +62,8 @@ pub(super) fn run(args: &DefendArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         defended.adapter.write(out, label.metadata()?)?;
         // It was measured with the template that comes with the adapter.
         for path in files.adapter.iter().flat_map(|folder| chat_template::files(folder)) {
-            let copy = out.join(path.file_name().unwrap_or_default());
-            std::fs::copy(&path, &copy).or_failure(|| format!("cannot write `{}`", copy.display()))?;
+            let bytes = std::fs::read(&path).or_failure(|| format!("cannot read `{}`", path.display()))?;
+            write_atomic(&out.join(path.file_name().unwrap_or_default()), &bytes)?;
         }
         label.write_card(out)?;
     }
