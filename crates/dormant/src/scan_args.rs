@@ -31,7 +31,7 @@ pub struct ScanArgs {
     #[arg(long, value_name = "TEXT")]
     pub documented: Vec<String>,
     /// Also plant this many known backdoors, each into a copy of the model, scan the copies as well, and say how many were
-    /// found; takes two to five minutes for each.
+    /// found; takes three to eight minutes for each.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub power: usize,
     /// Folder for such copies: a scan that was stopped goes on with the next.
