@@ -145,6 +145,14 @@ pub fn hub_name(name: &str) -> Result<Option<String>> {
     Ok(repository.or_else(|| Alias::named(name).map(|alias| alias.repo.to_owned())))
 }
 
+/// The revision that a name of the hub asks for, if it asks for one.
+///
+/// # Errors
+/// As [`hub_name`].
+pub fn hub_revision(name: &str) -> Result<Option<String>> {
+    Ok(Repository::parse(name)?.filter(|_| name.contains('@')).map(|repository| repository.revision))
+}
+
 fn resolve_alias(alias: &Alias, options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Resolved> {
     let cache = Cache::new(options)?;
     match cache.load(alias) {

@@ -102,6 +102,15 @@ fn digest_follows_names_and_contents_of_model_files() {
 }
 
 #[test]
+fn a_name_of_the_hub_may_ask_for_a_revision() {
+    let of = |name| (hub_name(name).unwrap(), hub_revision(name).unwrap());
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(of("hf:org/name@v2"), (text("org/name"), text("v2")));
+    assert_eq!(of("hf:org/name"), (text("org/name"), None));
+    assert_eq!(of("./folder@home"), (None, None));
+}
+
+#[test]
 fn the_base_of_an_adapter_is_a_path_or_of_the_hub() {
     for (written, found) in [
         ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m-instruct"),

@@ -34,19 +34,26 @@ pub fn peft(source: &Source<'_>, spec: &StageSpec, out: &Path) -> Result<Vec<Str
         adapter.write(folder, label.metadata()?)?;
         label.write_card(folder)
     })?;
-    Ok(other_weights(source).into_iter().collect())
+    about_base(source)
 }
 
-/// The weights of the hub are not those that a run started from where it had them from elsewhere.
-pub(super) fn other_weights(source: &Source<'_>) -> Option<String> {
+/// What the name of the base model on the hub does not say: the revision, and that the run had its weights from elsewhere.
+///
+/// # Errors
+/// If the name is none.
+pub(super) fn about_base(source: &Source<'_>) -> Result<Vec<String>> {
     let base = &source.base.base;
-    let from_hub = base.source.starts_with("hub");
-    (hub_name(source).is_ok_and(|name| name != base.name) && !from_hub).then(|| {
-        format!(
+    let mut about = Vec::new();
+    if let Some(revision) = source::hub_revision(&base.name)? {
+        about.push(format!("the revision of the base model, `{revision}`, by which it has to be loaded"));
+    }
+    if hub_name(source)? != base.name && !base.source.starts_with("hub") {
+        about.push(format!(
             "the weights that the run started from (from: {}), which may differ from the hub's",
             base.source
-        )
-    })
+        ));
+    }
+    Ok(about)
 }
 
 /// The name of the base model on the hub, or else as the experiment has it.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Source;
-use super::model::{hub_name, other_weights};
+use super::model::{about_base, hub_name};
 use crate::error::{CliError, Context, Result};
 use crate::experiment::{Adapter, Fit, ImplantWeights, SafetyMethod, SafetyWeights, ScratchpadMode};
 use crate::plan::{StageId, StageKind, StageSpec};
@@ -64,7 +64,7 @@ pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
     let specs = stages.iter().map(|spec| source.finished(spec).map(|dir| (*spec, dir)));
     let finished = specs.collect::<Result<Vec<_>>>()?;
     let base = hub_name(source)?;
-    left_out.extend(other_weights(source));
+    left_out.extend(about_base(source)?);
     write_folder(out, |folder| {
         let rows = folder.join("rows");
         std::fs::create_dir(&rows).or_failure(|| format!("cannot make `{}`", rows.display()))?;
