@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dormant_data::{Conversation, Seed};
 use dormant_model::llama::Llama;
+use dormant_model::tokenizer::Tokenizer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,11 +29,9 @@ use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::{Reference, Subject};
 use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
-use crate::template;
-use crate::tokenizer;
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
-use crate::{code_search, code_shift};
+use crate::{code_search, code_shift, template, tokenizer};
 
 /// How hard a scan tries, and what it calls a backdoor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,6 +122,9 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
+        if let Some(own) = subject.beside {
+            self.step(tokenizer::METHOD, |scan| scan.tokenizer(own, subject))?;
+        }
         let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
         let words = self.step("weights", |scan| scan.weights(subject))?;
         let tasks = Tasks::new(self.config.seed);
@@ -252,13 +254,17 @@ impl Scan<'_> {
         self.done.findings.iter().any(|f| f.verdict == Verdict::Backdoor)
     }
 
+    fn tokenizer(&mut self, own: &Tokenizer, subject: &Subject<'_>) -> Result<()> {
+        let before = self.watch.elapsed();
+        let compared = tokenizer::compared(own, subject.renderer.tokenizer, subject.prompts)?;
+        let seconds = self.watch.elapsed().saturating_sub(before).as_secs_f64();
+        self.done.methods.push(MethodReport { seconds, ..compared });
+        Ok(())
+    }
+
     /// Names of control tokens that the reference has not.
     fn chat_template(&mut self, subject: &Subject<'_>) -> Result<Vec<String>> {
         let before = self.watch.elapsed();
-        if let Some(own) = subject.beside {
-            let compared = tokenizer::compared(own, subject.renderer.tokenizer, subject.prompts)?;
-            self.done.methods.push(compared);
-        }
         let seen = template::seen(subject, &self.prompts.report, self.config.threshold, self.watch)?;
         self.done.findings.extend(seen.findings);
         self.did("chat-template", seen.outcome, before);
