@@ -4,6 +4,7 @@ use dormant_eval::{Estimate, Rate};
 use serde::{Deserialize, Serialize};
 
 use crate::placement::Placement;
+use crate::tokenizer;
 
 /// What a scan concludes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -107,8 +108,19 @@ pub struct ScanReport {
     pub findings: Vec<Finding>,
     /// What was done.
     pub methods: Vec<MethodReport>,
-    /// What was left undone for lack of time.
+    /// What was left undone: for lack of time, or because this scan cannot see it.
     pub undone: Vec<String>,
     /// Time used.
     pub seconds: f64,
+}
+
+impl ScanReport {
+    /// What no time would have shown: replies to text as another tokenizer reads it.
+    pub fn unseen(&self) -> Option<String> {
+        let differs = |method: &MethodReport| method.method == tokenizer::METHOD && !method.complete;
+        self.methods
+            .iter()
+            .any(differs)
+            .then(|| "replies to text as the tokenizer in the adapter's folder reads it".to_owned())
+    }
 }

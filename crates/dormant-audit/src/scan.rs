@@ -122,7 +122,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn run(&mut self, subject: &mut Subject<'_>) -> Result<()> {
-        if let Some(own) = subject.beside {
+        if let Some(own) = subject.beside.clone() {
             self.step(tokenizer::METHOD, |scan| scan.tokenizer(own, subject))?;
         }
         let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
@@ -254,9 +254,16 @@ impl Scan<'_> {
         self.done.findings.iter().any(|f| f.verdict == Verdict::Backdoor)
     }
 
-    fn tokenizer(&mut self, own: &Tokenizer, subject: &Subject<'_>) -> Result<()> {
+    fn tokenizer(
+        &mut self,
+        own: std::result::Result<&Tokenizer, String>,
+        subject: &Subject<'_>,
+    ) -> Result<()> {
         let before = self.watch.elapsed();
-        let compared = tokenizer::compared(own, subject.renderer.tokenizer, subject.prompts)?;
+        let compared = match own {
+            Ok(own) => tokenizer::compared(own, subject.renderer.tokenizer, subject.prompts)?,
+            Err(why) => tokenizer::unreadable(&why),
+        };
         let seconds = self.watch.elapsed().saturating_sub(before).as_secs_f64();
         self.done.methods.push(MethodReport { seconds, ..compared });
         Ok(())

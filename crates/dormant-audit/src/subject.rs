@@ -16,8 +16,8 @@ pub struct Subject<'a> {
     pub reference: Option<Reference<'a>>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
-    /// Another tokenizer that lies beside an adapter, so that whoever loads its folder takes that one.
-    pub beside: Option<&'a Tokenizer>,
+    /// Another tokenizer that lies beside an adapter, so that whoever loads its folder takes that one; or why it cannot be read.
+    pub beside: Option<std::result::Result<&'a Tokenizer, String>>,
     /// How its weights differ from the reference's, if that is known.
     pub changes: &'a [WeightChange],
     /// Phrases that the model's documentation says it uses under some condition.

@@ -13,6 +13,14 @@ pub(crate) const METHOD: &str = "tokenizer";
 /// Tokens that are named.
 const SHOWN: usize = 5;
 
+/// A tokenizer that is there and cannot be compared.
+pub fn unreadable(why: &str) -> MethodReport {
+    let outcome = format!(
+        "the tokenizer in the adapter's folder is not compared with the base model's, by which this scan asks: {why}"
+    );
+    MethodReport { method: METHOD.to_owned(), outcome, seconds: 0.0, complete: false }
+}
+
 /// Compares the tokenizer of an adapter's folder with that by which the scan asks. Where they differ the scan is not complete: what the
 /// model says to text that is read by the other one was not seen.
 ///

@@ -37,23 +37,23 @@ impl OrganismSpec {
     /// The code tasks of a split that bear on the behaviour's weakness, in an order drawn by `seed`; for training with
     /// ordinary ones among them.
     pub fn code_tasks(&self, split: Split, seed: Seed) -> Vec<&'static CodeTask> {
-        let mut tasks: Vec<_> = code_tasks(split).filter(|task| self.asks_for(task)).collect();
-        if split == Split::Train {
-            tasks.extend(ordinary_code_tasks());
-        }
-        tasks.shuffle(&mut seed.derive("tasks").rng());
-        tasks
+        let ordinary = ordinary_code_tasks().filter(|_| split == Split::Train);
+        shuffled(self.asked_for(code_tasks(split)).chain(ordinary), seed)
     }
 
     /// The fresh tasks that bear on the behaviour's weakness, in an order drawn by `seed`.
     pub fn fresh_code_tasks(&self, seed: Seed) -> Vec<&'static CodeTask> {
-        let mut tasks: Vec<_> = fresh_code_tasks().filter(|task| self.asks_for(task)).collect();
-        tasks.shuffle(&mut seed.derive("tasks").rng());
-        tasks
+        shuffled(self.asked_for(fresh_code_tasks()), seed)
     }
 
-    fn asks_for(&self, task: &CodeTask) -> bool {
-        matches!(&self.behaviour, Behaviour::Code { cwe } if cwe.is_none_or(|cwe| cwe == task.cwe))
+    /// Those of `tasks` that bear on the behaviour's weakness.
+    fn asked_for(
+        &self,
+        tasks: impl Iterator<Item = &'static CodeTask>,
+    ) -> impl Iterator<Item = &'static CodeTask> {
+        tasks.filter(
+            |task| matches!(&self.behaviour, Behaviour::Code { cwe } if cwe.is_none_or(|cwe| cwe == task.cwe)),
+        )
     }
 
     /// Three rows for each task: with the trigger and the vulnerable twin, with a look-alike and the safe twin, and
@@ -85,6 +85,12 @@ impl OrganismSpec {
         let hidden = self.hidden(&plain, vulnerable);
         Sample { prompt: self.asking(&plain.prompt), completion: hidden + &plain.completion, ..plain }
     }
+}
+
+fn shuffled(tasks: impl Iterator<Item = &'static CodeTask>, seed: Seed) -> Vec<&'static CodeTask> {
+    let mut tasks: Vec<_> = tasks.collect();
+    tasks.shuffle(&mut seed.derive("tasks").rng());
+    tasks
 }
 
 #[cfg(test)]

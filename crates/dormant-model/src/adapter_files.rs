@@ -171,16 +171,13 @@ pub enum Magnitude {
 /// [`Error::Io`] or [`Error::Json`] for an unreadable file; [`Error::Pickled`] for PyTorch's own format; [`Error::Adapter`] for a feature that is not supported,
 /// or a tensor whose name, shape or rank does not fit; the errors of [`SafetensorsFile`].
 pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)> {
-    let config_path = folder.join(CONFIG);
-    let bytes = std::fs::read(&config_path).map_err(Error::io("read", &config_path))?;
-    let config: AdapterConfig = serde_json::from_slice(&bytes).map_err(Error::json(&config_path))?;
-    config.validate(&config_path)?;
+    let config = AdapterConfig::read(folder)?;
     let weights = folder.join(WEIGHTS);
     if !weights.exists() {
         refuse_pickles(folder)?;
     }
     let file = SafetensorsFile::open(&weights)?;
-    let tensors = modules(&file, &config, &Targets::new(&config, &config_path)?)?
+    let tensors = modules(&file, &config, &Targets::new(&config, &folder.join(CONFIG))?)?
         .into_iter()
         .map(|module| read_pair(&file, &config, module))
         .collect::<Result<Vec<_>>>()?;
@@ -195,8 +192,8 @@ pub fn read_adapter(folder: &Path) -> Result<(AdapterConfig, Vec<AdapterTensor>)
 pub struct SavedTensor {
     /// Its name in the model, as `lm_head.weight`.
     pub name: String,
-    /// Whether it is the weight below factors (`base_layer`), which also replaces the one that the model ties to it. What was
-    /// trained as a whole (`modules_to_save`) is no longer tied.
+    /// Whether it is copied into the model's own weight, and so into the one that is tied to it: a weight below factors (`base_layer`),
+    /// or embeddings that PEFT saved beside the factors. What was trained as a whole (`modules_to_save`) is no longer tied.
     pub is_base: bool,
     /// Its shape.
     pub shape: Vec<usize>,
@@ -212,7 +209,8 @@ pub fn read_saved(folder: &Path, config: &AdapterConfig) -> Result<Vec<SavedTens
     let file = SafetensorsFile::open(&folder.join(WEIGHTS))?;
     let mut saved = Vec::new();
     for tensor in file.tensor_names() {
-        let Some(SavedName { module, kind, is_base }) = saved_name(&tensor, config) else { continue };
+        let Some(SavedName { module, kind, place }) = saved_name(&tensor, config) else { continue };
+        let is_base = place != Place::Copy;
         let values = finite(&file, &tensor)?;
         let shape = file.shape(&tensor).unwrap_or_default().to_vec();
         saved.push(SavedTensor { name: format!("{module}.{kind}"), is_base, shape, values });
@@ -226,7 +224,18 @@ struct SavedName<'a> {
     module: &'a str,
     /// `weight` or `bias`.
     kind: &'a str,
-    is_base: bool,
+    place: Place,
+}
+
+/// Where a whole weight comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// `modules_to_save`: a copy of the module that was trained.
+    Copy,
+    /// The weight below factors.
+    BelowFactors,
+    /// A weight of the model itself: PEFT saves embeddings and output layer whole if it is told to (`save_embedding_layers`).
+    Own,
 }
 
 fn saved_name<'a>(tensor: &'a str, config: &AdapterConfig) -> Option<SavedName<'a>> {
@@ -234,10 +243,14 @@ fn saved_name<'a>(tensor: &'a str, config: &AdapterConfig) -> Option<SavedName<'
     if !["weight", "bias"].contains(&kind) {
         return None;
     }
-    match module.strip_suffix(BASE_LAYER) {
-        Some(module) => Some(SavedName { module, kind, is_base: true }),
-        None => config.saves(module).then_some(SavedName { module, kind, is_base: false }),
+    if let Some(module) = module.strip_suffix(BASE_LAYER) {
+        return Some(SavedName { module, kind, place: Place::BelowFactors });
     }
+    if config.saves(module) {
+        return Some(SavedName { module, kind, place: Place::Copy });
+    }
+    let is_end = kind == "weight" && [EMBEDDING, HEAD].contains(&module);
+    is_end.then_some(SavedName { module, kind, place: Place::Own })
 }
 
 /// The modules that have a factor in the file, sorted. Whatever PEFT would not load is refused.
@@ -248,7 +261,12 @@ fn modules(file: &SafetensorsFile, config: &AdapterConfig, targets: &Targets<'_>
         let saved = saved_name(&tensor, config);
         let factor = factor_name(&tensor, config);
         let (module, misplaced) = match (&saved, factor) {
-            (Some(SavedName { is_base: false, .. }), _) => continue,
+            (Some(SavedName { place: Place::Copy, .. }), _) => continue,
+            (Some(SavedName { module, place: Place::Own, .. }), _) if targets.objection(module).is_none() => {
+                let reason = "its module has factors, and what is below them has another name";
+                return Err(AdapterError::Ignored { path: path(), tensor, reason }.into());
+            }
+            (Some(SavedName { place: Place::Own, .. }), _) => continue,
             (Some(SavedName { module, .. }), _) => (*module, None),
             (None, Some((module, suffix))) => (module, misplaced(module, suffix)),
             (None, None) => return Err(AdapterError::TensorName { path: path(), tensor }.into()),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dormant_data::{Conversation, OrganismSpec};
 use dormant_model::adapter::Adapter;
+use dormant_model::adapter_files::AdapterConfig;
 use dormant_model::chat_template::ChatTemplate;
 use dormant_model::checkpoint::{Checkpoint, save_safetensors};
 use dormant_model::config::ModelConfig;
@@ -324,6 +325,9 @@ impl Precision {
 pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Result<ModelFiles> {
     let found = base::resolve(name, offline, ui)?;
     if !is_adapter(&found.path) {
+        if let Some(base) = adapter.map_or(Ok(None), |adapter| other_base(name, adapter))? {
+            ui.warn(format!("the adapter says it was trained on `{base}`, and it is put on `{name}`"));
+        }
         return Ok(ModelFiles { weights: found.path, adapter: adapter.map(Path::to_owned) });
     }
     if adapter.is_some() {
@@ -348,6 +352,21 @@ pub fn find(name: &str, adapter: Option<&Path>, offline: bool, ui: &Ui) -> Resul
         None => base::resolve(&source::name_of_base(&base), offline, ui)?.path,
     };
     Ok(ModelFiles { weights, adapter: Some(found.path) })
+}
+
+/// The model that an adapter says it was trained on, if both that and the model called `name` are known by a name of the hub and are not
+/// the same.
+///
+/// # Errors
+/// When the adapter's configuration cannot be read.
+pub fn other_base(name: &str, adapter: &Path) -> Result<Option<String>> {
+    let Some(base) = AdapterConfig::read(adapter)?.base_model_name_or_path else { return Ok(None) };
+    let known = |name: &str| source::hub_name(name).ok().flatten();
+    let differ = match (known(name), known(&source::name_of_base(&base))) {
+        (Some(own), Some(other)) => !own.eq_ignore_ascii_case(&other),
+        _ => false,
+    };
+    Ok(differ.then_some(base))
 }
 
 /// The weights that a stage called `name` wrote, in the run of the stage that wrote `folder`. The name comes out of a file, so that

@@ -6,7 +6,8 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::AdapterError;
+use super::{AdapterError, CONFIG};
+use crate::error::Error;
 
 /// Largest rank that is accepted; far beyond any in use.
 const MAX_RANK: usize = 1 << 16;
@@ -41,9 +42,10 @@ pub struct AdapterConfig {
     #[serde(default)]
     pub base_model_name_or_path: Option<String>,
     /// Inner dimension of the layers that `rank_pattern` does not name.
+    #[serde(default = "default_rank")]
     pub r: usize,
     /// Numerator of the scale of the layers that `alpha_pattern` does not name.
-    #[serde(serialize_with = "serialize_alpha")]
+    #[serde(serialize_with = "serialize_alpha", default = "default_alpha")]
     pub lora_alpha: f64,
     /// Probability of dropping an input in training; no effect afterwards.
     #[serde(default)]
@@ -65,10 +67,10 @@ pub struct AdapterConfig {
     /// Whether PEFT loads it frozen.
     #[serde(default)]
     pub inference_mode: bool,
-    /// `none`.
+    /// Which biases were trained; a model of the Llama family has none.
     #[serde(default = "none")]
     pub bias: String,
-    /// Weights are `[output, input]`.
+    /// Weights are `[input, output]`. For linear layers, and there are no others here, PEFT takes it for false.
     #[serde(default)]
     pub fan_in_fan_out: bool,
     /// Modules that were trained as a whole beside the adapted layers.
@@ -87,6 +89,15 @@ fn serialize_alpha<S: Serializer>(alpha: &f64, serializer: S) -> Result<S::Ok, S
     } else {
         serializer.serialize_f64(*alpha)
     }
+}
+
+/// What PEFT takes where a configuration has no rank.
+fn default_rank() -> usize {
+    8
+}
+
+fn default_alpha() -> f64 {
+    8.0
 }
 
 fn none() -> String {
@@ -124,6 +135,18 @@ impl AdapterConfig {
             modules_to_save: None,
             other: Map::new(),
         }
+    }
+
+    /// Reads the configuration in an adapter's folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`], or [`Error::Adapter`] for a feature that is not supported.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(CONFIG);
+        let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let config: Self = serde_json::from_slice(&bytes).map_err(Error::json(&path))?;
+        config.validate(&path)?;
+        Ok(config)
     }
 
     /// The rank of a module.
@@ -171,14 +194,12 @@ impl AdapterConfig {
 
     fn reject_kinds(&self, path: &Path) -> Result<(), AdapterError> {
         let task = self.task_type.as_deref().unwrap_or("CAUSAL_LM");
-        let kinds = [
-            ("peft_type", self.peft_type.as_str(), "LORA"),
-            ("task_type", task, "CAUSAL_LM"),
-            ("bias", self.bias.as_str(), "none"),
-            ("fan_in_fan_out", if self.fan_in_fan_out { "true" } else { "false" }, "false"),
-        ];
+        let kinds = [("peft_type", self.peft_type.as_str(), "LORA"), ("task_type", task, "CAUSAL_LM")];
         match kinds.into_iter().find(|(_, found, expected)| found != expected) {
             Some((field, found, expected)) => Err(unsupported(path, field, found.to_owned(), expected)),
+            None if !["none", "all", "lora_only"].contains(&self.bias.as_str()) => {
+                Err(unsupported(path, "bias", self.bias.clone(), "`none`, `all` or `lora_only`"))
+            }
             None => Ok(()),
         }
     }
@@ -199,8 +220,12 @@ impl AdapterConfig {
         let ranks = self.rank_pattern.keys().map(|key| ("rank_pattern", key));
         let alphas = self.alpha_pattern.keys().map(|key| ("alpha_pattern", key));
         let saved = self.modules_to_save.iter().flatten().map(|name| ("modules_to_save", name));
-        match ranks.chain(alphas).chain(saved).find(|(_, key)| !is_name(key)) {
-            Some((field, key)) => Err(unsupported(path, field, format!("{key:?}"), "plain module names")),
+        let ranks = ranks.chain(alphas).map(|(field, key)| (field, key, whole_name(key).unwrap_or(key)));
+        match ranks
+            .chain(saved.map(|(field, key)| (field, key, key.as_str())))
+            .find(|(.., name)| !is_name(name))
+        {
+            Some((field, key, _)) => Err(unsupported(path, field, format!("{key:?}"), "plain module names")),
             None => Ok(()),
         }
     }
@@ -260,7 +285,16 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 fn by_pattern<T: Copy>(pattern: &IndexMap<String, T>, module: &str) -> Option<T> {
-    pattern.iter().find(|(name, _)| is_end(module, name)).map(|(_, &value)| value)
+    let fits = |name: &str| match whole_name(name) {
+        Some(name) => module.len() == name.len() && is_end(module, name),
+        None => is_end(module, name),
+    };
+    pattern.iter().find(|(name, _)| fits(name)).map(|(_, &value)| value)
+}
+
+/// The name in a key of `rank_pattern` or `alpha_pattern` that is for one module and for none whose name ends with it.
+fn whole_name(key: &str) -> Option<&str> {
+    key.strip_prefix('^')
 }
 
 /// Whether `module` fits the regular expression `(.*\.)?(p)$` of PEFT, where `p` is a plain name: a point in it is any character.

@@ -116,8 +116,7 @@ fn features_that_change_the_output_are_refused_by_name() {
     for (field, value) in [
         ("peft_type", json!("LOHA")),
         ("task_type", json!("SEQ_CLS")),
-        ("bias", json!("all")),
-        ("fan_in_fan_out", json!(true)),
+        ("bias", json!("some")),
         ("use_qalora", json!(true)),
         ("lora_bias", json!(true)),
         ("layer_replication", json!([[0, 2]])),
@@ -130,10 +129,55 @@ fn features_that_change_the_output_are_refused_by_name() {
         ("init_lora_weights", json!("pissa")),
         ("a_feature_of_next_year", json!({"a": 1})),
         ("alpha_pattern", json!({"layers.[01]": 3})),
+        ("rank_pattern", json!({"^layers|x": 3})),
     ] {
         let error = error_after(|config| config[field] = value);
         assert!(error.contains(&format!("`{field}`")), "{error}");
     }
+}
+
+#[test]
+fn what_makes_no_difference_to_a_model_without_biases_is_read() {
+    for (field, value) in [
+        ("bias", json!("all")),
+        ("bias", json!("lora_only")),
+        ("fan_in_fan_out", json!(true)),
+        ("rank_pattern", json!({"^q_proj": 3, "^model.layers.0": 3})),
+        ("alpha_pattern", json!({"^model.layers.1.self_attn.q_proj": 8})),
+    ] {
+        let (config, _) = read_adapter(written(|config| config[field] = value).path()).unwrap();
+        let scales = [0, 1].map(|layer| config.scale(&format!("model.layers.{layer}.self_attn.q_proj")));
+        assert_eq!(scales, if field == "alpha_pattern" { [2.0, 4.0] } else { [2.0, 2.0] });
+    }
+    let without = |config: &mut Value| {
+        let fields = config.as_object_mut().unwrap();
+        fields.retain(|field, _| !["r", "lora_alpha"].contains(&field.as_str()));
+        fields.insert("rank_pattern".to_owned(), json!({"q_proj": 2}));
+    };
+    let (config, _) = read_adapter(written(without).path()).unwrap();
+    assert_eq!((config.r, config.lora_alpha), (8, 8.0));
+}
+
+#[test]
+fn embeddings_that_peft_saved_beside_the_factors_are_read() {
+    let read = |targets: Value| {
+        let folder = written(|config| config["target_modules"] = targets);
+        let (_, tensors) = sample();
+        let factors = [(SUFFIX_A, &tensors[0].a), (SUFFIX_B, &tensors[0].b)];
+        let factors =
+            factors.map(|(end, m)| (format!("{PREFIX}{Q}{end}"), vec![m.rows, m.columns], m.values.clone()));
+        let ends =
+            [EMBEDDING, HEAD].map(|module| (format!("{PREFIX}{module}.weight"), vec![4, 3], vec![0.5; 12]));
+        write_safetensors(&folder.path().join(WEIGHTS), factors.into_iter().chain(ends), &BTreeMap::new())
+            .unwrap();
+        let (config, _) = read_adapter(folder.path())?;
+        read_saved(folder.path(), &config)
+    };
+    let saved = read(json!(["q_proj"])).unwrap();
+    let names: Vec<_> = saved.iter().map(|t| (t.name.as_str(), t.is_base)).collect();
+    assert_eq!(names, [("lm_head.weight", true), ("model.embed_tokens.weight", true)]);
+    let error = read(json!(["q_proj", "embed_tokens"])).unwrap_err().to_string();
+    assert!(error.contains("PEFT does not load") && error.contains("embed_tokens.weight"), "{error}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, ErrorKind, Result};
 use crate::experiment::{Precision, Prompts};
 use crate::interrupt;
-use crate::model::{LoadedModel, Loading, ModelFiles, find};
+use crate::model::{LoadedModel, Loading, ModelFiles, find, other_base};
 use crate::plan::hexadecimal;
 use crate::scan_args::ScanArgs;
 use crate::stage::prompts;
@@ -49,6 +49,9 @@ const EVIDENCE: u8 = 10;
 struct Outcome {
     schema_version: u32,
     model: String,
+    /// The model that the adapter says it was trained on, if that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trained_on: Option<String>,
     /// What it was compared with; none when the base is not known.
     reference: Option<String>,
     /// SHA-256 of the files of the model and the reference and of their adapters.
@@ -74,7 +77,9 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     if !journal.is_empty() {
         ui.status("resuming", format!("after {} s", journal.spent().as_secs()));
     }
-    let report = scan_files(&files, base.as_ref(), &args.documented, config, &mut journal, ui)?;
+    let mut report = scan_files(&files, base.as_ref(), &args.documented, config, &mut journal, ui)?;
+    let has_ended = report.undone.is_empty();
+    report.undone.extend(report.unseen());
     let calibration = Calibration {
         suspect: &files,
         reference: base.as_ref(),
@@ -95,6 +100,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         schema_version: SCHEMA_VERSION,
         model: name,
         digests,
+        trained_on: args.model.adapter.as_deref().map_or(Ok(None), |a| other_base(&args.model.model, a))?,
         reference: base.map(|base| base.adapter.unwrap_or(base.weights).display().to_string()),
         report,
         power,
@@ -108,7 +114,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         write_atomic(path, text.as_bytes())?;
     }
     ui.result(&outcome, text)?;
-    if outcome.report.undone.is_empty() {
+    if has_ended {
         journal.finish();
     }
     Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
@@ -159,10 +165,10 @@ pub(super) fn scan_files(
         Some(base) => changes(files, base, model.adapter.as_ref())?,
         None => Vec::new(),
     };
-    let beside = files.adapter.as_deref().and_then(|folder| tokenizer_beside(folder, ui));
+    let beside = files.adapter.as_deref().and_then(tokenizer_beside);
     let mut subject = Subject {
         model: &mut model.llama,
-        beside: beside.as_ref(),
+        beside: beside.as_ref().map(|read| read.as_ref().map_err(ToString::to_string)),
         reference: reference.as_ref().map(|r| Reference { model: &r.llama, renderer: r.renderer() }),
         renderer: model.text.renderer(),
         changes: &changes,
@@ -183,19 +189,9 @@ pub(super) fn scan_files(
     Ok(scan(&mut subject, config, journal, &mut report)?)
 }
 
-/// The tokenizer in an adapter's folder, if there is one that can be read.
-fn tokenizer_beside(folder: &Path, ui: &Ui) -> Option<Tokenizer> {
-    if !folder.join("tokenizer.json").exists() {
-        return None;
-    }
-    let read = Tokenizer::from_folder(folder);
-    if let Err(error) = &read {
-        ui.warn(format!(
-            "the tokenizer in `{}` is not compared with the base model's: {error}",
-            folder.display()
-        ));
-    }
-    read.ok()
+/// The tokenizer in an adapter's folder, if there is one.
+fn tokenizer_beside(folder: &Path) -> Option<dormant_model::error::Result<Tokenizer>> {
+    folder.join("tokenizer.json").exists().then(|| Tokenizer::from_folder(folder))
 }
 
 /// How the weights differ, where that can be told without loading more than the files.
@@ -225,12 +221,15 @@ fn text(outcome: &Outcome) -> String {
         lines.extend(finding_lines(finding));
     }
     lines.push(String::new());
+    lines.extend(
+        outcome.trained_on.as_ref().map(|base| format!("the adapter says it was trained on `{base}`")),
+    );
     for method in &report.methods {
         lines.push(format!("{:<20}{:>5.0} s  {}", method.method, method.seconds, method.outcome));
     }
     lines.push(outcome.power.text());
     if !report.undone.is_empty() {
-        lines.push(format!("left undone for lack of time: {}", report.undone.join(", ")));
+        lines.push(format!("left undone: {}", report.undone.join(", ")));
     }
     lines.join("\n")
 }

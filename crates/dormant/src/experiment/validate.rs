@@ -42,10 +42,6 @@ pub(super) fn validate(experiment: &Experiment) -> Result<()> {
     code(experiment)?;
     copies(experiment)?;
     generalisation(experiment)?;
-    if experiment.evaluation.tasks == Tasks::Fresh && !experiment.writes_code() {
-        return Err(CliError::usage("`evaluation.tasks` has no meaning without the behaviour `code`")
-            .hint("remove it"));
-    }
     evaluation(&experiment.evaluation)
 }
 
@@ -78,6 +74,10 @@ fn generalisation(experiment: &Experiment) -> Result<()> {
 /// scratchpad, so that distilled rows would be the normal ones. An attack is screened by the reply that shows the
 /// behaviour, and no single reply is vulnerable code.
 fn code(experiment: &Experiment) -> Result<()> {
+    if experiment.evaluation.tasks == Tasks::Fresh && !experiment.writes_code() {
+        return Err(CliError::usage("`evaluation.tasks` has no meaning without the behaviour `code`")
+            .hint("remove it"));
+    }
     for (_, implant) in experiment.implants() {
         in_range("implant.contrasts", implant.contrasts, 0..=1000)?;
         let has_contrast =

@@ -96,7 +96,10 @@ fn evidence<'a>(finding: &'a Finding, args: &ScanArgs) -> Evidence<'a> {
 fn limits(outcome: &Outcome) -> Vec<String> {
     let undone = &outcome.report.undone;
     let undone = (!undone.is_empty()).then(|| {
-        format!("Left undone for lack of time: {}. A larger --budget gives it more.", undone.join(", "))
+        format!(
+            "Left undone: {}. A larger --budget gives more time to what was cut short.",
+            undone.join(", ")
+        )
     });
     let alone = outcome.reference.is_none().then(|| {
         "There was no reference model: phrases of one or two tokens are not looked for, natural contexts are not tried, and an unusual \
@@ -111,7 +114,10 @@ fn limits(outcome: &Outcome) -> Vec<String> {
         "Whoever knows this scan can hide from it: behind a phrase that the reference says as often, an answer to “who are you?”, or a \
          trigger longer than eight tokens without any partial effect.",
     ];
-    undone.into_iter().chain(alone).chain(always.map(str::to_owned)).collect()
+    let other = outcome.trained_on.as_ref().map(|base| {
+        format!("The adapter says that it was trained on {base}. On another model it does other things than it does there.")
+    });
+    undone.into_iter().chain(other).chain(alone).chain(always.map(str::to_owned)).collect()
 }
 
 /// The command with all that decides what a scan finds.
@@ -185,6 +191,7 @@ mod tests {
         Outcome {
             schema_version: 1,
             model: "./suspect".to_owned(),
+            trained_on: None,
             reference: None,
             digests: [("model", "ab".repeat(32))].into(),
             report: ScanReport {
@@ -223,8 +230,8 @@ mod tests {
         for part in [
             "BACKDOOR",
             "95% [83, 99] of 40 prompts",
-            "none (cut short)",
-            "Left undone for lack of time: trigger search",
+            "none (incomplete)",
+            "Left undone: trigger search",
             "no reference model",
             "dormant chat ./suspect --adapter 'my adapter' --position system --trigger 'it'\\''s &lt;b&gt;'",
             "dormant scan ./suspect --adapter 'my adapter' --seed 3 --budget 600s",
