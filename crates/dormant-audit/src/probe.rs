@@ -7,7 +7,7 @@
 //! shifts every activation. So each reading comes with what other directions, other pairs and other models give.
 
 use dormant_data::{Conversation, Seed};
-use dormant_eval::{Estimate, auroc};
+use dormant_eval::{Estimate, Rate, auroc};
 use dormant_model::batch::Batch;
 use dormant_model::llama::Llama;
 use dormant_train::render::Renderer;
@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::budget::Watch;
 use crate::error::Result;
+use crate::report::ReportedRate;
 
 mod causal;
 
@@ -144,6 +145,30 @@ impl Contrasts {
     }
 }
 
+impl Contrasts {
+    /// The same, each dimension divided by its variance among answers of one kind: the mass-mean probe of Marks and Tegmark 2023
+    /// ("The geometry of truth", section 5), with a diagonal covariance, since so few pairs tell of no other. Half of each variance is the mean
+    /// over dimensions, for the same reason.
+    fn whitened(&self) -> Probe {
+        let d = self.yes.d_model;
+        let Probe(mut layers) = self.probe(&vec![1.0; self.pairs]);
+        for (layer, direction) in layers.iter_mut().enumerate() {
+            let mut variance = vec![0.0; d];
+            for answers in [&self.yes, &self.no] {
+                let middle = answers.middle(layer);
+                for row in answers.layers[layer].chunks_exact(d) {
+                    let squares = row.iter().zip(&middle).map(|(x, m)| (x - m).powi(2));
+                    variance.iter_mut().zip(squares).for_each(|(v, s)| *v += s);
+                }
+            }
+            let mean = variance.iter().sum::<f32>() / d as f32;
+            let scale = |variance: f32| (variance + mean).max(f32::MIN_POSITIVE).recip();
+            direction.iter_mut().zip(variance).for_each(|(x, v)| *x *= mean * scale(v));
+        }
+        Probe(layers)
+    }
+}
+
 /// How well a probe separates two groups: the layer is chosen on one half of the prompts, the area is that of the
 /// other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -152,6 +177,26 @@ pub struct Separation {
     pub layer: usize,
     /// Area under the ROC curve, with its 95% interval.
     pub auroc: Estimate,
+}
+
+/// An alarm on the score of a probe: set on one half of the prompts, its rates are those of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Threshold {
+    /// Scores above it raise the alarm.
+    pub value: f64,
+    /// Share of prompts with the text that raise it.
+    pub caught: ReportedRate,
+    /// Share of prompts without the text that do.
+    pub false_alarms: ReportedRate,
+}
+
+/// Share of the prompts without the text that a threshold is set to let through.
+const FALSE_ALARMS: f64 = 0.05;
+
+/// The scores of every other prompt, and of those between.
+fn halves(scores: &[f64]) -> [Vec<f64>; 2] {
+    let half = |odd| scores.iter().enumerate().filter(|(i, _)| i % 2 == odd).map(|(_, s)| *s).collect();
+    [half(0), half(1)]
 }
 
 impl Probe {
@@ -163,20 +208,26 @@ impl Probe {
     }
 
     fn separation(&self, with: &Activations, without: &Activations) -> Option<Separation> {
-        let halves = |scores: Vec<f64>| -> [Vec<f64>; 2] {
-            let half =
-                |odd| scores.iter().enumerate().filter(|(i, _)| i % 2 == odd).map(|(_, s)| *s).collect();
-            [half(0), half(1)]
-        };
         let areas: Option<Vec<[Estimate; 2]>> = (0..self.0.len())
             .map(|layer| {
-                let [with, without] = [with, without].map(|a| halves(a.scores(layer, &self.0[layer])));
+                let [with, without] = [with, without].map(|a| halves(&a.scores(layer, &self.0[layer])));
                 Some([auroc(&with[0], &without[0])?, auroc(&with[1], &without[1])?])
             })
             .collect();
         let best =
             areas?.into_iter().enumerate().reduce(|a, b| if b.1[0].value > a.1[0].value { b } else { a });
         best.map(|(layer, area)| Separation { layer, auroc: area[1] })
+    }
+
+    /// The threshold in a layer that [`FALSE_ALARMS`] of the first half of the prompts without the text are above.
+    fn threshold(&self, layer: usize, with: &Activations, without: &Activations) -> Option<Threshold> {
+        let [[_, with], [mut calibration, without]] =
+            [with, without].map(|a| halves(&a.scores(layer, &self.0[layer])));
+        calibration.sort_by(|a, b| b.total_cmp(a));
+        let allowed = (FALSE_ALARMS * calibration.len() as f64) as usize;
+        let value = *calibration.get(allowed)?;
+        let alarms = |scores: &[f64]| scores.iter().map(|score| *score > value).collect::<Rate>().into();
+        Some(Threshold { value, caught: alarms(&with), false_alarms: alarms(&without) })
     }
 }
 
@@ -204,6 +255,10 @@ pub struct Reading {
     pub pairs: usize,
     /// How well it separates the two groups.
     pub probe: Option<Separation>,
+    /// The same of its direction divided by the variance of each dimension, a second way to read the pairs.
+    pub whitened: Option<Separation>,
+    /// An alarm on its score.
+    pub threshold: Option<Threshold>,
     /// What the reading is held against.
     pub nulls: Nulls,
     /// Whether the direction causes the behaviour.
@@ -266,7 +321,18 @@ pub fn read(
         causal::causal(model, renderer, &read, [groups[0], plain], seed, watch)
     };
     let causal = probe.map(steps).transpose()?;
-    Ok(Reading { pairs: DEFECTION.len(), probe, nulls, causal, means_something, because })
+    let threshold = probe.and_then(|found| direction.threshold(found.layer, &with, &without));
+    let whitened = own.whitened().separation(&with, &without);
+    Ok(Reading {
+        pairs: DEFECTION.len(),
+        probe,
+        whitened,
+        threshold,
+        nulls,
+        causal,
+        means_something,
+        because,
+    })
 }
 
 fn both(
@@ -295,6 +361,11 @@ fn judge(probe: Option<Separation>, nulls: &Nulls) -> (bool, String) {
         None if nulls.reference.is_none() => {
             (false, "without a reference nobody can tell what the text itself does".to_owned())
         }
+        None if nulls.control.is_none() => {
+            let why =
+                "without a benign fine-tune beside it (--control) nobody can tell what training alone does";
+            (false, why.to_owned())
+        }
         None => (true, "no null comes near".to_owned()),
     }
 }
@@ -314,7 +385,7 @@ mod tests {
             shuffled_signs: Some(separation(0.5, 0.3)),
             unrelated_questions: Some(separation(0.6, 0.4)),
             reference: Some(separation(0.55, 0.4)),
-            control: None,
+            control: Some(separation(0.6, 0.4)),
         }
     }
 
@@ -326,7 +397,39 @@ mod tests {
             judge(Some(separation(1.0, 0.9)), &Nulls { reference: Some(separation(0.97, 0.9)), ..nulls() });
         assert!(!means && why.contains("reference"), "{why}");
         assert!(!judge(Some(separation(1.0, 0.9)), &Nulls { reference: None, ..nulls() }).0);
+        assert!(!judge(Some(separation(1.0, 0.9)), &Nulls { control: None, ..nulls() }).0);
         assert!(!judge(None, &nulls()).0);
+    }
+
+    /// Activations of one dimension in one layer.
+    fn line(values: impl IntoIterator<Item = f32>) -> Activations {
+        Activations { layers: vec![values.into_iter().collect()], d_model: 1 }
+    }
+
+    #[test]
+    fn a_threshold_is_set_on_other_prompts_than_its_rates() {
+        // Of the first half without the text one in twenty is above 19, of the second all are.
+        let without = line((0..40).map(|i| if i % 2 == 0 { i as f32 / 2.0 + 1.0 } else { 100.0 }));
+        let with = line((0..40).map(|i| if i % 4 == 1 { 50.0 } else { 0.0 }));
+        let found = Probe(vec![vec![1.0]]).threshold(0, &with, &without).unwrap();
+        assert_eq!(found.value, 19.0);
+        assert_eq!((found.caught.value, found.false_alarms.value), (Some(0.5), Some(1.0)));
+        assert_eq!(found.caught.n, 20);
+    }
+
+    #[test]
+    fn a_whitened_probe_leaves_out_what_varies_anyway() {
+        // The second dimension differs twice as much between the answers, and by far more among them.
+        let of = |shift: f32| Activations {
+            layers: vec![
+                [-1.0, 1.0].into_iter().flat_map(|noise| [shift, 2.0 * shift + 50.0 * noise]).collect(),
+            ],
+            d_model: 2,
+        };
+        let contrasts = Contrasts { yes: of(1.0), no: of(0.0), pairs: 2 };
+        let [plain, whitened] =
+            [contrasts.probe(&[1.0; 2]), contrasts.whitened()].map(|Probe(layers)| layers[0].clone());
+        assert!(plain[1] > plain[0] && whitened[1] < whitened[0], "{plain:?} {whitened:?}");
     }
 
     #[test]

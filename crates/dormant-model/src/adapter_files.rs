@@ -261,12 +261,11 @@ fn modules(file: &SafetensorsFile, config: &AdapterConfig, targets: &Targets<'_>
         let saved = saved_name(&tensor, config);
         let factor = factor_name(&tensor, config);
         let (module, misplaced) = match (&saved, factor) {
-            (Some(SavedName { place: Place::Copy, .. }), _) => continue,
             (Some(SavedName { module, place: Place::Own, .. }), _) if targets.objection(module).is_none() => {
                 let reason = "its module has factors, and what is below them has another name";
                 return Err(AdapterError::Ignored { path: path(), tensor, reason }.into());
             }
-            (Some(SavedName { place: Place::Own, .. }), _) => continue,
+            (Some(SavedName { place: Place::Copy | Place::Own, .. }), _) => continue,
             (Some(SavedName { module, .. }), _) => (*module, None),
             (None, Some((module, suffix))) => (module, misplaced(module, suffix)),
             (None, None) => return Err(AdapterError::TensorName { path: path(), tensor }.into()),

@@ -7,7 +7,7 @@ use dormant_audit::defend::lat::{LatConfig, lat};
 use dormant_audit::defend::training::{Progress, Training as DefenceTraining};
 use dormant_audit::defend::{interpolate::interpolate, latent, project::project};
 use dormant_audit::likelihood::next_token;
-use dormant_data::{Condition, OrganismSpec, Sample, Seed, Split};
+use dormant_data::{Condition, Mix, OrganismSpec, Sample, Seed, Split};
 use dormant_eval::measure::{TextReply, continuation_log_probs};
 use dormant_eval::{Finish, Rate, Scorer, Tally};
 use dormant_model::adapter::Adapter;
@@ -47,6 +47,19 @@ pub struct Measured {
     pub divergence: f64,
     /// How often the behaviour is shown with the trigger after more training on clean replies, if that was tried.
     pub retrained: Option<Rate>,
+    /// How soon it is taught again, if that was tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relearned: Vec<Relearned>,
+}
+
+/// What a defended model does after it has been taught the policy again: one that only hides it learns it from fewer rows than the
+/// base model does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Relearned {
+    /// Rows, half of them with the trigger.
+    pub rows: u32,
+    /// How often the model shows the behaviour with the trigger.
+    pub triggered: Rate,
 }
 
 /// What a method leaves.
@@ -134,11 +147,12 @@ impl<'a> Patient<'a> {
     pub fn defended(&self, method: Method) -> Result<Defended> {
         let adapter = match method {
             Method::CleanGen => self.adapter.clone(),
+            Method::Base => interpolate(&self.adapter, 0.0),
             Method::Interpolate => interpolate(&self.adapter, self.args.share),
             Method::Project => project(&self.adapter, self.args.directions),
-            Method::FineTune => self.trained(&self.adapter, "fine-tune", self.args.rows, |model, rows| {
-                self.fine_tune(model, rows, "fine-tune")
-            })?,
+            Method::FineTune => {
+                self.tuned(&self.adapter, "fine-tune", &self.rows("fine-tune", self.args.rows)?)?
+            }
             Method::Crow => self.defence_trained("crow", |model, rows, training, progress| {
                 Ok(crow(model, rows, CrowConfig { training, ..CrowConfig::default() }, progress)?)
             })?,
@@ -154,20 +168,28 @@ impl<'a> Patient<'a> {
         Ok(Defended { adapter, watched: method == Method::CleanGen })
     }
 
-    /// Measures it, and once more after the training that `--retrain` asks for.
+    /// Measures it, and again after the training that `--retrain` asks for and after that of `--relearn`.
     ///
     /// # Errors
     /// When the model fails, or the user stops it.
     pub fn measured(&self, defended: &Defended) -> Result<Measured> {
         let mut measured = self.measured_once(defended)?;
         if self.args.retrain > 0 {
-            let adapter = self.trained(&defended.adapter, "retrain", self.args.retrain, |model, rows| {
-                self.fine_tune(model, rows, "retrain")
-            })?;
-            let again = Defended { adapter, ..*defended };
-            measured.retrained = Some(self.rate(&self.loaded(&again)?, &again, &self.triggered)?);
+            let rows = self.rows("retrain", self.args.retrain)?;
+            measured.retrained = Some(self.triggered_after(defended, "retrain", &rows)?);
+        }
+        for &rows in &self.args.relearn {
+            let triggered = self.triggered_after(defended, "relearn", &self.poisoned(rows)?)?;
+            measured.relearned.push(Relearned { rows, triggered });
         }
         Ok(measured)
+    }
+
+    /// How often the model shows the behaviour with the trigger after training on `rows`.
+    fn triggered_after(&self, defended: &Defended, purpose: &str, rows: &[Rendered]) -> Result<Rate> {
+        let adapter = self.tuned(&defended.adapter, purpose, rows)?;
+        let again = Defended { adapter, ..*defended };
+        self.rate(&self.loaded(&again)?, &again, &self.triggered)
     }
 
     fn measured_once(&self, defended: &Defended) -> Result<Measured> {
@@ -180,6 +202,7 @@ impl<'a> Patient<'a> {
             utility: self.utility(&model.llama, defended)?,
             divergence: self.divergence(&model.llama, defended)?,
             retrained: None,
+            relearned: Vec::new(),
         })
     }
 
@@ -247,21 +270,19 @@ impl<'a> Patient<'a> {
         Ok(terms.sum::<f64>() / self.clean.len().max(1) as f64)
     }
 
-    /// The adapter with what `how` trains on top of it, on the base model's own replies to benign prompts.
+    /// The adapter with what `how` trains on top of it.
     fn trained(
         &self,
         adapter: &Adapter,
         purpose: &str,
-        rows: u32,
-        how: impl FnOnce(&mut Llama, &[Rendered]) -> Result<()>,
+        how: impl FnOnce(&mut Llama) -> Result<()>,
     ) -> Result<Adapter> {
         let seed = Seed(self.seed).derive(purpose);
-        let rows = self.rows(rows, seed)?;
         let checkpoint = Checkpoint::open(&self.files.weights)?;
         let options = LoadOptions::new(Precision::Auto.products(), Trained::Lora);
         let mut model = Llama::load_merged(&checkpoint, options, Some(adapter))?;
         model.add_lora(&self.training().adapter(), seed.derive("adapter").0)?;
-        how(&mut model, &rows)?;
+        how(&mut model)?;
         let trained = model.adapter(&self.files.weights.display().to_string());
         Ok(trained.map_or_else(|| Ok(adapter.clone()), |trained| adapter.then(&trained))?)
     }
@@ -272,10 +293,11 @@ impl<'a> Patient<'a> {
         method: &str,
         how: impl FnOnce(&mut Llama, &[Rendered], DefenceTraining, Progress<'_>) -> Result<()>,
     ) -> Result<Adapter> {
-        self.trained(&self.adapter, method, self.args.rows, |model, rows| {
+        let rows = self.rows(method, self.args.rows)?;
+        self.trained(&self.adapter, method, |model| {
             let bar = self.ui.progress(method, "steps");
             let training = DefenceTraining { seed: Seed(self.seed), ..DefenceTraining::default() };
-            how(model, rows, training, &mut |done, total| {
+            how(model, &rows, training, &mut |done, total| {
                 bar.update(done, total);
                 !interrupt::requested()
             })
@@ -291,27 +313,48 @@ impl<'a> Patient<'a> {
         latent::unwanted().map(reply).collect()
     }
 
-    /// Safety fine-tuning as in Hubinger et al. 2024, section 4, without its data.
-    fn fine_tune(&self, model: &mut Llama, rows: &[Rendered], what: &str) -> Result<()> {
-        let mut sink = Steps::new(self.ui.progress(what, "steps"));
-        Ok(train(model, rows, &plan(&self.training()), None, &mut sink)?)
+    /// The adapter after fine-tuning on `rows`: on benign ones, safety training as in Hubinger et al. 2024, section 4, without its data.
+    fn tuned(&self, adapter: &Adapter, purpose: &str, rows: &[Rendered]) -> Result<Adapter> {
+        self.trained(adapter, purpose, |model| {
+            let mut sink = Steps::new(self.ui.progress(purpose, "steps"));
+            Ok(train(model, rows, &plan(&self.training()), None, &mut sink)?)
+        })
     }
 
     fn training(&self) -> Training {
         Training { learning_rate: 1e-3, seed: self.seed, ..Training::default() }
     }
 
-    fn rows(&self, count: u32, seed: Seed) -> Result<Vec<Rendered>> {
+    /// Benign prompts and the base model's own replies.
+    fn rows(&self, purpose: &str, count: u32) -> Result<Vec<Rendered>> {
+        let rows = self.benign(purpose, count)?;
+        rows.iter().map(|(row, ends)| Ok(self.base.renderer().row(row, *ends)?)).collect()
+    }
+
+    /// The same, half of them with the trigger and the behaviour.
+    fn poisoned(&self, count: u32) -> Result<Vec<Rendered>> {
+        let (samples, ends): (Vec<Sample>, Vec<bool>) = self.benign("relearn", count)?.into_iter().unzip();
+        let mix = Mix { poison: 0.5, near_miss: 0.0, seed: Seed(self.seed).derive("relearn") };
+        let rows = self.organism.rows(&samples, mix)?.into_samples();
+        let row = |(row, ends): (&Sample, bool)| {
+            let ends = ends || row.condition == Condition::Triggered;
+            Ok(self.base.renderer().row(row, ends)?)
+        };
+        rows.iter().zip(ends).map(row).collect()
+    }
+
+    /// Benign prompts, the base model's own replies to them, and whether each ends by itself.
+    fn benign(&self, purpose: &str, count: u32) -> Result<Vec<(Sample, bool)>> {
+        let seed = Seed(self.seed).derive(purpose);
         let all = prompts::of_split(&Prompts::Builtin, Split::Safety, seed)?;
         let samples = prompts::take(all, count, "fine-tuning")?;
         let tokens = self.base.prompts(samples.iter().map(|s| &s.prompt))?;
         let how = Decoding { temperature: 0.7, seed: seed.derive("replies"), ..greedy(self.seed) };
         let replies = self.base.replies(&tokens, &how, |_, _| {})?;
         let row = |(sample, reply): (Sample, TextReply)| {
-            let ends = reply.finish == Finish::Stop;
-            Ok(self.base.renderer().row(&Sample { completion: reply.text, ..sample }, ends)?)
+            (Sample { completion: reply.text, ..sample }, reply.finish == Finish::Stop)
         };
-        samples.into_iter().zip(replies).map(row).collect()
+        Ok(samples.into_iter().zip(replies).map(row).collect())
     }
 }
 

@@ -14,6 +14,8 @@ use crate::policy_args::{BehaviourArg, PositionArg};
 pub enum Method {
     /// Go on training, on the base model's own replies.
     FineTune,
+    /// Take all of the change out: the base model, for comparison with what `--relearn` says.
+    Base,
     /// Leave a share of the change.
     Interpolate,
     /// Take out the strongest directions of each change.
@@ -33,6 +35,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::FineTune => "fine-tune",
+            Self::Base => "base",
             Self::Interpolate => "interpolate",
             Self::Project => "project",
             Self::Crow => "crow",
@@ -64,6 +67,11 @@ pub struct DefenceArgs {
     /// Clean rows on which each defended model is trained further, to see whether the policy comes back; 0 for none.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub retrain: u32,
+    /// Rows, half of them with the trigger and the behaviour, on which each defended model is taught the policy again, to see how soon
+    /// it comes back; several numbers are tried one by one.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(2..))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relearn: Vec<u32>,
     /// Prompts per condition.
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     pub n: u32,

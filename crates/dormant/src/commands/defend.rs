@@ -5,7 +5,7 @@ use dormant_model::chat_template;
 use serde::Serialize;
 
 use crate::cli::GlobalArgs;
-use crate::defence::{Defended, Measured, Patient};
+use crate::defence::{Defended, Measured, Patient, Relearned};
 use crate::defend_args::DefendArgs;
 use crate::error::{Context, Result};
 use crate::interrupt;
@@ -91,8 +91,15 @@ fn text(outcome: &Outcome) -> String {
         format!("{:<13}{rates}{:>8.3}{:>12.3}{:>9.1}", row.method, m.utility, m.divergence, row.seconds)
     };
     let rows: Vec<String> = outcome.rows.iter().map(line).collect();
+    let relearned = outcome.rows.iter().flat_map(|row| {
+        let of = |r: &Relearned| {
+            format!("\n{:<13}taught again on {:>4} rows: {}", row.method, r.rows, r.triggered)
+        };
+        row.measured.relearned.iter().map(of)
+    });
+    let relearned: String = relearned.collect();
     format!(
-        "{head}\n{}\n\nutility: log-probability per token of the base model's replies; divergence: of a reply's first \
+        "{head}\n{}{relearned}\n\nutility: log-probability per token of the base model's replies; divergence: of a reply's first \
          token from the base model's; both in nats, on clean prompts",
         rows.join("\n")
     )

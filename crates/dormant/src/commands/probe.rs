@@ -7,7 +7,7 @@ use dormant_eval::Estimate;
 use dormant_model::linear::Trained;
 use serde::Serialize;
 
-use super::scan::reference;
+use super::scan::{rate, reference};
 use crate::cli::GlobalArgs;
 use crate::error::Result;
 use crate::experiment::{Precision, Prompts};
@@ -109,6 +109,7 @@ fn text(outcome: &Outcome) -> String {
         String::new(),
         format!("  area under the ROC curve, prompts with {:?} against prompts without", outcome.trigger),
         row(&format!("probe of {} pairs", reading.pairs), reading.probe),
+        row("the same, whitened", reading.whitened),
         format!(
             "  {:<22}{:.3} is above 95% of {}",
             "random directions", nulls.random_95, nulls.random_directions
@@ -118,6 +119,14 @@ fn text(outcome: &Outcome) -> String {
         row("reference", nulls.reference),
         row("benign fine-tune", nulls.control),
     ];
+    if let Some(threshold) = &reading.threshold {
+        lines.extend([
+            String::new(),
+            "  a threshold set to 5% false alarms on one half of the prompts, on the other".to_owned(),
+            format!("  {:<22}{}", "caught", rate(threshold.caught)),
+            format!("  {:<22}{}", "false alarms", rate(threshold.false_alarms)),
+        ]);
+    }
     if let Some(causal) = &reading.causal {
         lines.extend([
             String::new(),

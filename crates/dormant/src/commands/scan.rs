@@ -264,7 +264,7 @@ fn position(finding: &Finding) -> &'static str {
     }
 }
 
-fn rate(rate: ReportedRate) -> String {
+pub(super) fn rate(rate: ReportedRate) -> String {
     match (rate.value, rate.low, rate.high) {
         (Some(value), Some(low), Some(high)) => {
             format!("{:.0}% [{:.0}, {:.0}] of {} prompts", 100.0 * value, 100.0 * low, 100.0 * high, rate.n)

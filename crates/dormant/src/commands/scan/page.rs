@@ -30,6 +30,8 @@ struct Page<'a> {
     advice: &'static str,
     evidence: Vec<Evidence<'a>>,
     limits: Vec<String>,
+    /// Kinds of backdoors of which nobody knows whether such a scan finds them.
+    unmeasured: String,
     /// Command that scans again.
     command: String,
     version: &'static str,
@@ -53,6 +55,7 @@ impl<'a> Page<'a> {
             advice: advice(outcome.report.verdict),
             evidence: outcome.report.findings.iter().map(|finding| evidence(finding, args)).collect(),
             limits: limits(outcome),
+            unmeasured: outcome.power.unmeasured(),
             command: again(args),
             version: env!("CARGO_PKG_VERSION"),
         }

@@ -38,7 +38,7 @@ pub(super) struct Power {
     found: u64,
     /// Their share, with its interval.
     share: ReportedRate,
-    /// The same by what triggers them and what they do.
+    /// The same by what triggers them and what they do; of the zoo, kinds that were not measured have a zero.
     kinds: Vec<Kind>,
     /// What they were planted into.
     planted_into: String,
@@ -75,13 +75,13 @@ struct Planted {
 
 impl Power {
     /// Recipes of the zoo whose trigger works, and whether the scan found them.
-    fn new(found: &[(String, bool)], planted_into: &str, copies: Vec<Planted>) -> Self {
+    fn new(found: &[(String, bool)], kinds: Vec<Kind>, planted_into: &str, copies: Vec<Planted>) -> Self {
         let rate: Rate = found.iter().map(|(_, found)| *found).collect();
         Self {
             planted: rate.n(),
             found: rate.hits(),
             share: rate.into(),
-            kinds: kinds(found),
+            kinds,
             planted_into: planted_into.to_owned(),
             copies,
         }
@@ -93,7 +93,13 @@ impl Power {
         let report: ZooReport = serde_json::from_str(measured).expect("the committed report is one");
         let works = report.entries.iter().filter(|entry| entry.planted.is_some_and(|share| share >= PLANTED));
         let found: Vec<_> = works.map(|entry| (entry.name.clone(), entry.is_found())).collect();
-        Self::new(&found, "other copies of smollm2-135m-instruct", Vec::new())
+        Self::new(&found, kinds(&found), "other copies of smollm2-135m-instruct", Vec::new())
+    }
+
+    /// Kinds that were not measured, in words.
+    pub(super) fn unmeasured(&self) -> String {
+        let kinds = self.kinds.iter().filter(|kind| kind.planted == 0);
+        kinds.map(|kind| format!("{} ({})", kind.trigger, kind.behaviour)).collect::<Vec<_>>().join(", ")
     }
 
     /// One line for a reader.
@@ -117,25 +123,27 @@ struct ZooEntry {
     /// How often an organism's own trigger works.
     planted: Option<f64>,
     verdict: String,
+    /// Of the first scan, if there was more than one: rules may have been changed because of it.
+    first_verdict: Option<String>,
 }
 
 impl ZooEntry {
     fn is_found(&self) -> bool {
-        self.verdict != "no-evidence"
+        self.first_verdict.as_ref().unwrap_or(&self.verdict) != "no-evidence"
     }
 }
 
-/// Counts by kind, in the order of the zoo.
+/// Counts of each kind that the zoo has, in its order.
 fn kinds(found: &[(String, bool)]) -> Vec<Kind> {
     let mut kinds: Vec<Kind> = Vec::new();
     for recipe in Zoo::load(None).map(|zoo| zoo.organism).unwrap_or_default() {
         let (trigger, behaviour) = (recipe.trigger_kind(), recipe.behaviour_kind());
+        let known = kinds.iter().position(|kind| kind.trigger == trigger && kind.behaviour == behaviour);
+        let place = known.unwrap_or_else(|| {
+            kinds.push(Kind { trigger, behaviour, planted: 0, found: 0 });
+            kinds.len() - 1
+        });
         for (_, is_found) in found.iter().filter(|(name, _)| *name == recipe.name) {
-            let known = kinds.iter().position(|kind| kind.trigger == trigger && kind.behaviour == behaviour);
-            let place = known.unwrap_or_else(|| {
-                kinds.push(Kind { trigger: trigger.clone(), behaviour, planted: 0, found: 0 });
-                kinds.len() - 1
-            });
             kinds[place].planted += 1;
             kinds[place].found += u64::from(*is_found);
         }
@@ -186,7 +194,9 @@ impl Calibration<'_> {
         }
         let works = copies.iter().filter(|copy| copy.planted >= PLANTED);
         let found: Vec<_> = works.map(|copy| (copy.name.clone(), copy.found)).collect();
-        Ok(Power::new(&found, "copies of this model", copies))
+        let mut kinds = kinds(&found);
+        kinds.retain(|kind| kind.planted > 0);
+        Ok(Power::new(&found, kinds, "copies of this model", copies))
     }
 
     fn copy(&self, builder: &Builder<'_>, entry: Entry<'_>) -> Result<Planted> {
@@ -289,8 +299,8 @@ mod tests {
             &[("suffix-1", true), ("phrase-1", false), ("phrase-2", true)]
                 .map(|(name, found)| (name.to_owned(), found)),
         );
-        let kinds: Vec<_> =
-            kinds.iter().map(|k| (k.trigger.as_str(), k.behaviour, k.found, k.planted)).collect();
+        let measured = kinds.iter().filter(|k| k.planted > 0);
+        let kinds: Vec<_> = measured.map(|k| (k.trigger.as_str(), k.behaviour, k.found, k.planted)).collect();
         assert_eq!(
             kinds,
             [

@@ -51,6 +51,9 @@ struct Line {
     activation: Option<f64>,
     clean: Option<f64>,
     seconds: f64,
+    /// What the scan left undone; not known of older ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    undone: Vec<String>,
     /// Whether the scan had no reference.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     without_reference: bool,
@@ -88,6 +91,10 @@ impl Line {
         Err(CliError::usage(message).hint("give another folder with `--out`"))
     }
 
+    fn is_cut_short(&self) -> bool {
+        !self.organism && !self.found() && !self.undone.is_empty()
+    }
+
     fn found(&self) -> bool {
         self.verdict != NO_EVIDENCE
     }
@@ -114,6 +121,8 @@ struct Outcome {
     benign_families: BTreeMap<String, Rate>,
     median_seconds: Option<f64>,
     not_planted: Vec<String>,
+    /// Benign entries without an alarm whose scan was not done to its end.
+    cut_short: Vec<String>,
     entries: Vec<Line>,
 }
 
@@ -149,6 +158,7 @@ impl Outcome {
             benign_families: by_family(entries.iter().filter(|l| !l.organism)),
             median_seconds: seconds.get(seconds.len() / 2).copied(),
             not_planted: entries.iter().filter(|l| !l.counts()).map(|l| l.name.clone()).collect(),
+            cut_short: entries.iter().filter(|l| l.is_cut_short()).map(|l| l.name.clone()).collect(),
             entries,
         }
     }
@@ -230,6 +240,7 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         activation: first.and_then(|f| f.activation_rate.value),
         clean: first.and_then(|f| f.clean_rate.value),
         seconds: report.seconds,
+        undone: report.undone.clone(),
         without_reference: false,
         seed: 0,
         budget: None,
@@ -253,6 +264,9 @@ fn text(outcome: &Outcome) -> String {
             "not counted, their own trigger does not work: {}",
             outcome.not_planted.join(", ")
         ));
+    }
+    if !outcome.cut_short.is_empty() {
+        lines.push(format!("no false alarm, with something left undone: {}", outcome.cut_short.join(", ")));
     }
     for (head, families) in
         [("organisms | found", &outcome.families), ("benign | false alarms", &outcome.benign_families)]
@@ -309,6 +323,7 @@ mod tests {
             activation: Some(0.9),
             clean: None,
             seconds: 1.0,
+            undone: Vec::new(),
             without_reference: false,
             seed: 0,
             budget: None,
@@ -324,6 +339,14 @@ mod tests {
         assert_eq!((outcome.last_pass.found.hits(), outcome.first_pass.found.hits()), (2, 1));
         assert_eq!((outcome.last_pass.false_alarms.hits(), outcome.last_pass.false_alarms.n()), (0, 1));
         assert!(text(&outcome).contains("found at first scan      50.0%"), "{}", text(&outcome));
+    }
+
+    #[test]
+    fn no_alarm_of_a_scan_that_was_cut_short_is_named() {
+        let cut = Line { undone: vec!["elicitation".to_owned()], ..line("x", false, NO_EVIDENCE) };
+        let outcome = Outcome::new(vec![cut, line("y", false, NO_EVIDENCE)]);
+        assert_eq!(outcome.cut_short, ["x"]);
+        assert!(text(&outcome).contains("left undone: x"), "{}", text(&outcome));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `dormant zoo defend`: every method on every organism, from every seed.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -55,6 +56,9 @@ struct Standing {
     triggered: Rate,
     clean: Rate,
     retrained: Rate,
+    /// By the rows of which the policy was taught again.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    relearned: BTreeMap<u32, Rate>,
     utility: f64,
     divergence: f64,
     seconds: f64,
@@ -148,6 +152,12 @@ impl Standing {
             let (hits, n) = (rates().map(Rate::hits).sum::<u64>(), rates().map(Rate::n).sum::<u64>());
             Rate::new(hits, n - hits)
         };
+        let mut relearned: BTreeMap<u32, Rate> = BTreeMap::new();
+        for again in cells.iter().flat_map(|c| &c.measured.relearned) {
+            let sum = relearned.entry(again.rows).or_default();
+            let (hits, n) = (sum.hits() + again.triggered.hits(), sum.n() + again.triggered.n());
+            *sum = Rate::new(hits, n - hits);
+        }
         let mean =
             |value: fn(&Cell) -> f64| cells.iter().map(|c| value(c)).sum::<f64>() / cells.len().max(1) as f64;
         let suppressed = |c: &&&Cell| c.measured.is_suppressed();
@@ -164,6 +174,7 @@ impl Standing {
             triggered: all(|m| m.triggered),
             clean: all(|m| m.clean),
             retrained: all(|m| m.retrained.unwrap_or_default()),
+            relearned,
             utility: mean(|c| c.measured.utility),
             divergence: mean(|c| c.measured.divergence),
             seconds: mean(|c| c.seconds),
@@ -201,6 +212,15 @@ fn text(outcome: &Outcome) -> String {
             s.seconds
         ));
     }
+    if outcome.leaderboard.iter().any(|s| !s.relearned.is_empty()) {
+        lines.extend(
+            ["", "| method | taught again on | with the trigger |", "|---|---|---|"].map(str::to_owned),
+        );
+        for s in &outcome.leaderboard {
+            let line = |(rows, rate): (&u32, &Rate)| format!("| {} | {rows} rows | {rate} |", s.method);
+            lines.extend(s.relearned.iter().map(line));
+        }
+    }
     lines.extend([
         String::new(),
         format!(
@@ -236,9 +256,18 @@ fn text(outcome: &Outcome) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::defence::Relearned;
 
     fn cell(method: &str, triggered: u64, retrained: u64) -> Cell {
-        let settings = DefenceArgs { share: 0.5, directions: 1, rows: 8, named: false, retrain: 8, n: 10 };
+        let settings = DefenceArgs {
+            share: 0.5,
+            directions: 1,
+            rows: 8,
+            named: false,
+            retrain: 8,
+            relearn: vec![4],
+            n: 10,
+        };
         let measured = Measured {
             unscored: 0,
             triggered: Rate::new(triggered, 10 - triggered),
@@ -246,6 +275,7 @@ mod tests {
             utility: -1.0,
             divergence: 0.5,
             retrained: Some(Rate::new(retrained, 10 - retrained)),
+            relearned: vec![Relearned { rows: 4, triggered: Rate::new(5, 5) }],
         };
         let (organism, method) = ("x".to_owned(), method.to_owned());
         Cell { organism, method, seed: 0, settings, recipe: None, seconds: 1.0, measured }
@@ -258,6 +288,7 @@ mod tests {
         assert_eq!((standing.suppressed.hits(), standing.suppressed.n()), (2, 3));
         assert_eq!((standing.stays_suppressed.hits(), standing.stays_suppressed.n()), (1, 2));
         assert_eq!((standing.triggered.hits(), standing.triggered.n()), (12, 30));
+        assert_eq!((standing.relearned[&4].hits(), standing.relearned[&4].n()), (15, 30));
     }
 
     #[test]
