@@ -145,6 +145,11 @@ fn embeddings_that_peft_saves_below_their_factors_match_peft() {
 }
 
 #[test]
+fn embeddings_that_peft_saves_beside_the_factors_match_peft() {
+    check_merged("tiny-beside", "beside.safetensors");
+}
+
+#[test]
 fn a_shift_after_a_block_is_what_the_next_one_reads() {
     let model = load("tiny-llama", Trained::Nothing);
     let (batch, _, rows) = batch(&Golden::open("tiny.safetensors", ""), false);

@@ -11,5 +11,6 @@ mod rederived;
 mod resume;
 mod scale;
 mod scan;
+mod shipped;
 mod workspace;
 mod wrong_inputs;

@@ -1,0 +1,35 @@
+//! The experiments that are shipped, in their quick form and on a tiny model, whose replies mean nothing.
+
+use std::fs;
+
+use crate::workspace::{Workspace, fixture};
+
+/// A table has no cell that is empty.
+fn every_cell_is_filled(report: &str) -> bool {
+    let rows = report.lines().filter(|line| line.starts_with('|'));
+    rows.into_iter().all(|row| {
+        let cells = row.trim_matches('|').replace("\\|", "");
+        cells.split('|').all(|cell| !cell.trim().is_empty())
+    })
+}
+
+#[test]
+#[ignore = "fifteen experiments on a tiny model: minutes"]
+fn every_shipped_experiment_has_a_quick_form_that_ends_in_a_report() {
+    let workspace = Workspace::new();
+    let base = format!("base={:?}", fixture("tiny-llama"));
+    let experiments = fs::read_dir(fixture("../experiments")).unwrap();
+    let mut names: Vec<String> = experiments
+        .map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| name != "zoo")
+        .collect();
+    names.sort();
+    for name in names {
+        let started = std::time::Instant::now();
+        let output = workspace.run(&["run", &name, "--quick", "--set", &base, "--runs", "runs"]);
+        assert_eq!(output.code, 0, "{name}: {}", output.stderr);
+        let report = workspace.path().join(format!("runs/{name}-quick/report.md"));
+        let report = fs::read_to_string(&report).unwrap();
+        println!("{name}: {:.0} s, {}", started.elapsed().as_secs_f64(), every_cell_is_filled(&report));
+    }
+}
