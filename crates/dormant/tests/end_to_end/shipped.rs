@@ -4,13 +4,11 @@ use std::fs;
 
 use crate::workspace::{Workspace, fixture};
 
-/// A table has no cell that is empty.
-fn every_cell_is_filled(report: &str) -> bool {
+/// Whether a cell of a table is empty.
+fn has_empty_cell(report: &str) -> bool {
     let rows = report.lines().filter(|line| line.starts_with('|'));
-    rows.into_iter().all(|row| {
-        let cells = row.trim_matches('|').replace("\\|", "");
-        cells.split('|').all(|cell| !cell.trim().is_empty())
-    })
+    let mut cells = rows.map(|row| row.trim_matches('|').replace("\\|", ""));
+    cells.any(|row| row.split('|').any(|cell| cell.trim().is_empty()))
 }
 
 #[test]
@@ -25,11 +23,10 @@ fn every_shipped_experiment_has_a_quick_form_that_ends_in_a_report() {
         .collect();
     names.sort();
     for name in names {
-        let started = std::time::Instant::now();
         let output = workspace.run(&["run", &name, "--quick", "--set", &base, "--runs", "runs"]);
         assert_eq!(output.code, 0, "{name}: {}", output.stderr);
         let report = workspace.path().join(format!("runs/{name}-quick/report.md"));
         let report = fs::read_to_string(&report).unwrap();
-        println!("{name}: {:.0} s, {}", started.elapsed().as_secs_f64(), every_cell_is_filled(&report));
+        assert!(report.contains("\n|") && !has_empty_cell(&report), "{name}");
     }
 }
