@@ -61,7 +61,7 @@ def markdown(outcome):
         return "–" if value is None else f"{value:.2f}"
 
     def code(text):
-        return "" if text is None else "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+        return "–" if text is None else "`" + text.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
 
     text = ["| | |", "|---|---|"] + [f"| {name} | {value} |" for name, value in outcome["summary"].items()]
     text += ["", "| adapter | planted | without | verdict | activation | clean | seconds | trigger | behaviour |"]

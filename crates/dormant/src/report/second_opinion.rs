@@ -3,7 +3,7 @@
 use std::iter;
 
 use super::code::CONDITIONS;
-use super::format::{decimal, percent_counted, point_difference, prompts};
+use super::format::{NOT_MEASURED, decimal, percent_counted, point_difference, prompts};
 use super::model::{Report, SecondOpinion};
 use super::table::{Cell, Table};
 
@@ -80,7 +80,7 @@ impl SecondOpinion {
         table.rows.extend(self.disagreements.iter().map(|row| {
             let counts = [row.both, row.own_only, row.flagged_only, row.neither];
             let examples = [&row.own_only_example, &row.flagged_only_example];
-            let examples = examples.map(|path| Cell::plain(path.as_deref().unwrap_or_default()));
+            let examples = examples.map(|path| Cell::plain(path.as_deref().unwrap_or(NOT_MEASURED)));
             iter::once(Cell::plain(row.cwe.to_string()))
                 .chain(counts.map(|count| Cell::plain(count.to_string())))
                 .chain(examples)

@@ -282,7 +282,7 @@ fn text(outcome: &Outcome) -> String {
     lines.push("|---|---|---|---|---|---|---|---|---|---|".to_owned());
     let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
     let code = |text: &Option<String>| {
-        text.as_ref().map_or_else(String::new, |t| {
+        text.as_ref().map_or_else(|| "–".to_owned(), |t| {
             format!("`{}`", t.replace('`', "'").replace('|', "\\|").replace('\n', " "))
         })
     };
