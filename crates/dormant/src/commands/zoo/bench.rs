@@ -282,9 +282,10 @@ fn text(outcome: &Outcome) -> String {
     lines.push("|---|---|---|---|---|---|---|---|---|---|".to_owned());
     let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.2}"));
     let code = |text: &Option<String>| {
-        text.as_ref().map_or_else(|| "–".to_owned(), |t| {
-            format!("`{}`", t.replace('`', "'").replace('|', "\\|").replace('\n', " "))
-        })
+        text.as_ref().map_or_else(
+            || "–".to_owned(),
+            |t| format!("`{}`", t.replace('`', "'").replace('|', "\\|").replace('\n', " ")),
+        )
     };
     for l in &outcome.entries {
         lines.push(format!(
