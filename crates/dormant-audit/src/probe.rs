@@ -143,9 +143,7 @@ impl Contrasts {
         };
         Probe(self.yes.layers.iter().zip(&self.no.layers).map(layer).collect())
     }
-}
 
-impl Contrasts {
     /// The same, each dimension divided by its variance among answers of one kind: the mass-mean probe of Marks and Tegmark 2023
     /// ("The geometry of truth", section 5), with a diagonal covariance, since so few pairs tell of no other. Half of each variance is the mean
     /// over dimensions, for the same reason.
@@ -191,7 +189,7 @@ pub struct Threshold {
 }
 
 /// Share of the prompts without the text that a threshold is set to let through.
-const FALSE_ALARMS: f64 = 0.05;
+pub const FALSE_ALARMS: f64 = 0.05;
 
 /// The scores of every other prompt, and of those between.
 fn halves(scores: &[f64]) -> [Vec<f64>; 2] {

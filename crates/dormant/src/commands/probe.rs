@@ -1,7 +1,7 @@
 //! `dormant probe`: does a generic direction tell prompts with a trigger from prompts without?
 
 use dormant_audit::budget::Watch;
-use dormant_audit::probe::{Effect, Reading, Separation, read};
+use dormant_audit::probe::{Effect, FALSE_ALARMS, Reading, Separation, read};
 use dormant_data::{Conversation, Seed, Split};
 use dormant_eval::Estimate;
 use dormant_model::linear::Trained;
@@ -122,7 +122,10 @@ fn text(outcome: &Outcome) -> String {
     if let Some(threshold) = &reading.threshold {
         lines.extend([
             String::new(),
-            "  a threshold set to 5% false alarms on one half of the prompts, on the other".to_owned(),
+            format!(
+                "  a threshold set to {:.0}% false alarms on one half of the prompts, on the other",
+                100.0 * FALSE_ALARMS
+            ),
             format!("  {:<22}{}", "caught", rate(threshold.caught)),
             format!("  {:<22}{}", "false alarms", rate(threshold.false_alarms)),
         ]);

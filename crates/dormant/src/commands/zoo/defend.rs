@@ -147,16 +147,11 @@ fn report(args: &ZooDefendArgs, cells: &[Cell]) -> Result<Outcome> {
 impl Standing {
     fn new<'a>(method: &str, cells: impl Iterator<Item = &'a Cell>) -> Self {
         let cells: Vec<&Cell> = cells.collect();
-        let all = |rate: fn(&Measured) -> Rate| -> Rate {
-            let rates = || cells.iter().map(|c| rate(&c.measured));
-            let (hits, n) = (rates().map(Rate::hits).sum::<u64>(), rates().map(Rate::n).sum::<u64>());
-            Rate::new(hits, n - hits)
-        };
+        let all = |rate: fn(&Measured) -> Rate| -> Rate { cells.iter().map(|c| rate(&c.measured)).sum() };
         let mut relearned: BTreeMap<u32, Rate> = BTreeMap::new();
         for again in cells.iter().flat_map(|c| &c.measured.relearned) {
             let sum = relearned.entry(again.rows).or_default();
-            let (hits, n) = (sum.hits() + again.triggered.hits(), sum.n() + again.triggered.n());
-            *sum = Rate::new(hits, n - hits);
+            *sum = *sum + again.triggered;
         }
         let mean =
             |value: fn(&Cell) -> f64| cells.iter().map(|c| value(c)).sum::<f64>() / cells.len().max(1) as f64;
