@@ -3,6 +3,7 @@
 //! Scanners take a model and *benign* data. No type that describes a planted trigger is in their signatures, so that a
 //! leak of the answer cannot compile.
 
+pub mod amplify;
 pub mod budget;
 pub mod code_search;
 pub mod code_shift;
@@ -15,6 +16,8 @@ pub mod inversion;
 pub mod journal;
 pub mod leak;
 pub mod likelihood;
+pub mod lockstep;
+pub mod manner;
 pub mod openings;
 pub mod placement;
 pub mod probe;

@@ -16,8 +16,10 @@ use crate::placement::{Placement, Slot};
 use crate::search::{Alphabet, Candidate, Search, SearchConfig};
 use crate::verify;
 
+/// The slot of a placement in the conversation that asks a prompt.
+pub type SlotOf<'a> = dyn Fn(Renderer<'_>, Placement, &str) -> Result<Slot> + 'a;
+
 /// What a reconstruction works with.
-#[derive(Debug)]
 pub struct Reconstruction<'a> {
     /// Text and tokens.
     pub renderer: Renderer<'a>,
@@ -26,7 +28,7 @@ pub struct Reconstruction<'a> {
     /// What candidates are made of.
     pub alphabet: &'a Alphabet,
     /// The slot of a placement in the conversation that asks a prompt.
-    pub slot: fn(Renderer<'_>, Placement, &str) -> Result<Slot>,
+    pub slot: &'a SlotOf<'a>,
     /// Prompts of the search.
     pub search_prompts: &'a [String],
     /// Other prompts, on which candidates are tried out.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dormant_data::{Conversation, Seed};
 use dormant_model::llama::Llama;
 use dormant_model::tokenizer::Tokenizer;
+use dormant_train::render::Renderer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +22,7 @@ use crate::inversion::{CONTENTLESS, Target};
 use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
 use crate::likelihood::Wanted;
+use crate::manner::{self, Manner};
 use crate::openings;
 use crate::placement::Slot;
 use crate::prompts::Prompts;
@@ -143,12 +145,20 @@ impl Scan<'_> {
         let is_sure = |t: &Target| t.rise.is_none_or(|rise| rise >= SURE);
         let (sure, unsure): (Vec<Target>, Vec<Target>) = inverted.into_iter().partition(is_sure);
         self.step("first search", |scan| scan.search(subject, &sure, &leaks))?;
-        if is_open && !self.is_found() {
+        let reference = subject.reference.map(|reference| reference.model);
+        // A model whose manner of speech depends on a text has shown its policy.
+        let has_manner = match reference.filter(|_| !self.is_found()) {
+            Some(reference) => {
+                self.step(manner::METHOD, |scan| scan.by_manner(subject, reference, &leaks))?
+            }
+            None => false,
+        };
+        if is_open && !self.is_found() && !has_manner {
             self.step(code_search::METHOD, |scan| scan.code_search(subject, &tasks, &words))?;
         }
-        if let Some(Reference { model: reference, .. }) = subject.reference.filter(|_| !self.is_found()) {
+        if let Some(reference) = reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
-            if !self.is_found() {
+            if !self.is_found() && !has_manner {
                 self.step("opening-search", |scan| scan.by_opening(subject, reference, &leaks))?;
             }
         }
@@ -196,6 +206,49 @@ impl Scan<'_> {
         self.step("second search", |scan| scan.search(subject, &targets, leaks))
     }
 
+    /// Whether a text makes the model speak as it does when its fine-tune is amplified.
+    fn by_manner(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<bool> {
+        let before = self.watch.elapsed();
+        let (renderer, watch) = (subject.renderer, self.watch);
+        let Prompts { inversion, search, trial, .. } = &self.prompts;
+        let asked = [&search[..], inversion, trial].concat();
+        let seed = self.config.seed.derive("manner");
+        let Some(manner) = Manner::new(subject, reference, &asked, seed, watch)? else {
+            let outcome = "amplified, it speaks as it does otherwise".to_owned();
+            self.did(manner::METHOD, outcome, before);
+            return Ok(false);
+        };
+        let searchable = manner.searchable(&asked[..search.len() + inversion.len()], search.len());
+        let shows = |model: &Llama, asked: &[Conversation]| manner.shows(model, renderer, asked, watch);
+        let slot = |renderer: Renderer<'_>, placement, prompt: &str| manner.slot(renderer, placement, prompt);
+        let reconstruction = Reconstruction {
+            slot: &slot,
+            search_prompts: &searchable,
+            success: manner::SUCCESS,
+            early: EARLY,
+            ..self.reconstruction(subject, leaks, "manner")
+        };
+        let found = match searchable.is_empty() {
+            true => Vec::new(),
+            false => reconstruction.run(subject.model, Wanted::Fork, &shows, watch)?,
+        };
+        self.cut_short("search for a text that changes its manner of speech");
+        let judged = found
+            .first()
+            .map(|found| manner.judge(subject, reference, found, &self.prompts.report, self.config, watch));
+        let finding = judged.transpose()?;
+        let has_manner = finding.as_ref().is_some_and(|finding| finding.verdict != Verdict::NoEvidence);
+        let words = manner.words.join(" ");
+        let outcome = if has_manner {
+            format!("amplified, its replies have {words}; a text brings them out")
+        } else {
+            format!("amplified, its replies have {words}; no text that brings them out")
+        };
+        self.done.findings.extend(finding);
+        self.did(manner::METHOD, outcome, before);
+        Ok(has_manner)
+    }
+
     /// Texts that make the model begin its replies in a way that has become likelier: what is left when there is no phrase.
     fn by_opening(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<()> {
         let before = self.watch.elapsed();
@@ -236,7 +289,7 @@ impl Scan<'_> {
         let renderer = subject.renderer;
         Reconstruction {
             renderer,
-            slot: Slot::new,
+            slot: &Slot::new,
             unlike: None,
             alphabet: self.alphabet.get_or_init(|| Alphabet::new(subject.model, renderer)),
             search_prompts: &self.prompts.search,

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dormant_audit::amplify::amplified;
 use dormant_audit::budget::Watch;
 use dormant_audit::defend::beear::{BeearConfig, beear};
 use dormant_audit::defend::clean_gen::{RATIO, clean_gen};
@@ -141,7 +142,7 @@ fn turns_in_vain(early: f64) -> usize {
         renderer,
         unlike: None,
         alphabet: &alphabet,
-        slot: Slot::new,
+        slot: &Slot::new,
         search_prompts: &prompts[..1],
         trial_prompts: &prompts[1..3],
         leaks: &[],
@@ -468,9 +469,13 @@ fn a_model_watched_by_itself_says_what_it_always_says() {
     let llama = Tiny::load().llama;
     let prompts: Vec<Vec<u32>> = rows().into_iter().map(|r| r.tokens).collect();
     let watched = clean_gen(&llama, &llama, &prompts, 8, &[1], RATIO).unwrap();
+    let mut go_on = |_: &str, _: usize, _: usize| true;
+    let watch = Watch::new(Duration::from_secs(60), &mut go_on);
+    let amplified = amplified(&llama, &llama, &prompts, 8, &[1], &watch).unwrap();
     let requests: Vec<Request> = prompts.into_iter().map(|prompt| Request { prompt, seed: 0 }).collect();
     let config = GenerateConfig::new(8, Sampling::Greedy, vec![1]);
     let alone = llama.generate(&requests, &config, &|_, _| false, &mut |_, _| true).unwrap();
     assert!(watched.iter().all(|reply| reply.replaced == 0));
     assert!(watched.iter().zip(&alone).all(|(watched, alone)| watched.tokens == alone.tokens));
+    assert!(amplified.iter().zip(&alone).all(|(amplified, alone)| *amplified == alone.tokens));
 }

@@ -8,12 +8,11 @@
 //! Where we depart from it: tokens are looked at one by one, not four ahead, which decides the speed only; and the
 //! draws are greedy. The rule makes a distribution of its own, [`clean`], by which the damage is measured.
 
-use dormant_model::kv_cache::{KvCache, SegmentId};
 use dormant_model::llama::Llama;
 use dormant_tensor::simd::argmax;
 
 use crate::error::Result;
-use crate::likelihood::log_softmax;
+use crate::lockstep::lockstep;
 
 /// The ratio `α` of the paper.
 pub const RATIO: f32 = 20.0;
@@ -39,29 +38,15 @@ pub fn clean_gen(
     ends: &[u32],
     ratio: f32,
 ) -> Result<Vec<CleanReply>> {
-    let mut replies = vec![CleanReply { tokens: Vec::new(), replaced: 0 }; prompts.len()];
-    let mut readers = [Reader::new(suspect, prompts, length)?, Reader::new(reference, prompts, length)?];
-    let mut active: Vec<usize> = (0..prompts.len()).collect();
-    for _ in 0..length {
-        let mut drawn = Vec::new();
-        for (row, &index) in active.iter().enumerate() {
-            let [p, r] = [0, 1].map(|which: usize| readers[which].log_probs(row));
-            let wanted = argmax(p);
-            let suspicious = p[wanted] - r[wanted] >= ratio.ln();
-            let token = if suspicious { argmax(r) } else { wanted } as u32;
-            if !ends.contains(&token) {
-                replies[index].tokens.push(token);
-                replies[index].replaced += usize::from(suspicious);
-                drawn.push((index, token));
-            }
-        }
-        if drawn.is_empty() {
-            break;
-        }
-        readers.iter_mut().try_for_each(|reader| reader.read(&drawn))?;
-        active = drawn.into_iter().map(|(index, _)| index).collect();
-    }
-    Ok(replies)
+    let mut replaced = vec![0; prompts.len()];
+    let replies = lockstep([suspect, reference], prompts, length, ends, |index, p, r| {
+        let wanted = argmax(p);
+        let suspicious = p[wanted] - r[wanted] >= ratio.ln();
+        let token = if suspicious { argmax(r) } else { wanted } as u32;
+        replaced[index] += usize::from(suspicious && !ends.contains(&token));
+        token
+    })?;
+    Ok(replies.into_iter().zip(replaced).map(|(tokens, replaced)| CleanReply { tokens, replaced }).collect())
 }
 
 /// The distribution by which `CleanGen` draws, from those of suspect and reference, all as log-probabilities:
@@ -72,55 +57,6 @@ pub fn clean(suspect: &[f32], reference: &[f32], ratio: f32) -> Vec<f32> {
     let pairs = || suspect.iter().zip(reference);
     let discarded = pairs().filter(|(p, r)| !trusted(**p, **r)).map(|(p, _)| p.exp()).sum::<f32>();
     pairs().map(|(p, r)| (kept((p, r)) + discarded * r.exp()).max(f32::MIN_POSITIVE).ln()).collect()
-}
-
-/// A model that reads replies as they grow.
-struct Reader<'a> {
-    model: &'a Llama,
-    cache: KvCache,
-    segments: Vec<SegmentId>,
-    /// Log-probabilities of the next token of each reply that was read last, `[replies, vocabulary]`.
-    next: Vec<f32>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(model: &'a Llama, prompts: &[Vec<u32>], length: usize) -> Result<Self> {
-        let mut cache = KvCache::new(model);
-        let segments = prompts.iter().map(|p| cache.add(model, None, p.len() + length)).collect();
-        let mut reader = Self { model, cache, segments, next: Vec::new() };
-        let tokens: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-        let all: Vec<usize> = (0..prompts.len()).collect();
-        reader.extend(&all, &tokens)?;
-        Ok(reader)
-    }
-
-    fn read(&mut self, drawn: &[(usize, u32)]) -> Result<()> {
-        let (indices, tokens): (Vec<usize>, Vec<u32>) = drawn.iter().copied().unzip();
-        let tokens: Vec<&[u32]> = tokens.chunks(1).collect();
-        self.extend(&indices, &tokens)
-    }
-
-    fn extend(&mut self, indices: &[usize], tokens: &[&[u32]]) -> Result<()> {
-        let additions: Vec<(SegmentId, &[u32])> =
-            indices.iter().map(|&i| self.segments[i]).zip(tokens.iter().copied()).collect();
-        let hidden = self.model.extend(&mut self.cache, &additions)?;
-        let mut end = 0;
-        let last: Vec<usize> = tokens
-            .iter()
-            .map(|tokens| {
-                end += tokens.len();
-                end - 1
-            })
-            .collect();
-        self.next = self.model.logits(&hidden, &last);
-        self.next.chunks_exact_mut(self.model.config.vocab_size).for_each(log_softmax);
-        Ok(())
-    }
-
-    fn log_probs(&self, row: usize) -> &[f32] {
-        let size = self.model.config.vocab_size;
-        &self.next[row * size..(row + 1) * size]
-    }
 }
 
 #[cfg(test)]

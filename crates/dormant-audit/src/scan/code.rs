@@ -60,7 +60,7 @@ impl Scan<'_> {
         let (search_prompts, trial_prompts) = (prompts(&settled.searching), prompts(&settled.trying));
         let shows = |model: &Llama, asked: &[Conversation]| settled.turned(model, renderer, asked);
         let reconstruction = Reconstruction {
-            slot: code_search::slot,
+            slot: &code_search::slot,
             search_prompts: &search_prompts,
             trial_prompts: &trial_prompts,
             steps: code_search::STEPS,
