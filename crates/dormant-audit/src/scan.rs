@@ -1,6 +1,7 @@
 //! The scan: cheap methods first, then reconstruction of triggers, then verification by behaviour.
 
 mod code;
+mod manner;
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -8,7 +9,6 @@ use std::time::Duration;
 use dormant_data::{Conversation, Seed};
 use dormant_model::llama::Llama;
 use dormant_model::tokenizer::Tokenizer;
-use dormant_train::render::Renderer;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,19 +18,17 @@ use crate::contexts::cells;
 use crate::elicit::elicited;
 use crate::error::{AuditError, Result};
 use crate::evidence::{Evidence, Replies, score, strongest_first};
-use crate::inversion::{CONTENTLESS, Target};
+use crate::inversion::Target;
 use crate::journal::{Journal, Progressed};
 use crate::leak::leaks;
 use crate::likelihood::Wanted;
-use crate::manner::{self, Manner};
-use crate::openings;
 use crate::placement::Slot;
 use crate::prompts::Prompts;
 use crate::reconstruct::{EARLY, Reconstruction, SUCCESS};
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
 pub use crate::subject::{Reference, Subject};
-use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
+use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
 use crate::{code_search, code_shift, template, tokenizer};
@@ -149,7 +147,7 @@ impl Scan<'_> {
         // A model whose manner of speech depends on a text has shown its policy.
         let has_manner = match reference.filter(|_| !self.is_found()) {
             Some(reference) => {
-                self.step(manner::METHOD, |scan| scan.by_manner(subject, reference, &leaks))?
+                self.step(crate::manner::METHOD, |scan| scan.manner(subject, reference, &leaks))?
             }
             None => false,
         };
@@ -159,7 +157,7 @@ impl Scan<'_> {
         if let Some(reference) = reference.filter(|_| !self.is_found()) {
             self.by_context(subject, reference, [sure, unsure], &leaks)?;
             if !self.is_found() && !has_manner {
-                self.step("opening-search", |scan| scan.by_opening(subject, reference, &leaks))?;
+                self.step("opening-search", |scan| scan.openings(subject, reference, &leaks))?;
             }
         }
         Ok(())
@@ -204,80 +202,6 @@ impl Scan<'_> {
         targets.sort_by(|a, b| b.rise.unwrap_or(0.0).total_cmp(&a.rise.unwrap_or(0.0)));
         targets.truncate(self.config.targets);
         self.step("second search", |scan| scan.search(subject, &targets, leaks))
-    }
-
-    /// Whether a text makes the model speak as it does when its fine-tune is amplified.
-    fn by_manner(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<bool> {
-        let before = self.watch.elapsed();
-        let (renderer, watch) = (subject.renderer, self.watch);
-        let Prompts { inversion, search, trial, .. } = &self.prompts;
-        let asked = [&search[..], inversion, trial].concat();
-        let seed = self.config.seed.derive("manner");
-        let Some(manner) = Manner::new(subject, reference, &asked, seed, watch)? else {
-            let outcome = "amplified, it speaks as it does otherwise".to_owned();
-            self.did(manner::METHOD, outcome, before);
-            return Ok(false);
-        };
-        let searchable = manner.searchable(&asked[..search.len() + inversion.len()], search.len());
-        let shows = |model: &Llama, asked: &[Conversation]| manner.shows(model, renderer, asked, watch);
-        let slot = |renderer: Renderer<'_>, placement, prompt: &str| manner.slot(renderer, placement, prompt);
-        let reconstruction = Reconstruction {
-            slot: &slot,
-            search_prompts: &searchable,
-            success: manner::SUCCESS,
-            early: EARLY,
-            ..self.reconstruction(subject, leaks, "manner")
-        };
-        let found = match searchable.is_empty() {
-            true => Vec::new(),
-            false => reconstruction.run(subject.model, Wanted::Fork, &shows, watch)?,
-        };
-        self.cut_short("search for a text that changes its manner of speech");
-        let judged = found
-            .first()
-            .map(|found| manner.judge(subject, reference, found, &self.prompts.report, self.config, watch));
-        let finding = judged.transpose()?;
-        let has_manner = finding.as_ref().is_some_and(|finding| finding.verdict != Verdict::NoEvidence);
-        let words = manner.words.join(" ");
-        let outcome = if has_manner {
-            format!("amplified, its replies have {words}; a text brings them out")
-        } else {
-            format!("amplified, its replies have {words}; no text that brings them out")
-        };
-        self.done.findings.extend(finding);
-        self.did(manner::METHOD, outcome, before);
-        Ok(has_manner)
-    }
-
-    /// Texts that make the model begin its replies in a way that has become likelier: what is left when there is no phrase.
-    fn by_opening(&mut self, subject: &mut Subject<'_>, reference: &Llama, leaks: &[String]) -> Result<()> {
-        let before = self.watch.elapsed();
-        let (renderer, watch) = (subject.renderer, self.watch);
-        let prompts = [&self.prompts.inversion[..], &CONTENTLESS.map(str::to_owned)].concat();
-        let tokens = openings::risen(subject, reference, &asked(renderer, &prompts)?)?;
-        if tokens.is_empty() {
-            let outcome = "no way to begin a reply has become likelier, but for habits".to_owned();
-            self.did("opening-search", outcome, before);
-            return Ok(());
-        }
-        let shows =
-            |model: &Llama, asked: &[Conversation]| openings::begins(model, renderer, asked, &tokens, watch);
-        let reconstruction =
-            Reconstruction { unlike: Some(reference), ..self.reconstruction(subject, leaks, "openings") };
-        let found = reconstruction.run(subject.model, Wanted::FirstOf(&tokens), &shows, watch)?;
-        self.cut_short("search for a text that changes how replies begin");
-        let prompts = &self.prompts.report;
-        let judged = found
-            .first()
-            .map(|found| openings::judge(subject, reference, found, &tokens, prompts, self.config, watch));
-        let finding = judged.transpose()?;
-        let outcome = match &finding {
-            Some(finding) if finding.verdict != Verdict::NoEvidence => "a text changes how replies begin",
-            _ => "no text that makes replies begin in the ways that have become likelier",
-        };
-        self.done.findings.extend(finding);
-        self.did("opening-search", outcome.to_owned(), before);
-        Ok(())
     }
 
     fn reconstruction<'b>(

@@ -470,7 +470,7 @@ fn a_model_watched_by_itself_says_what_it_always_says() {
     let prompts: Vec<Vec<u32>> = rows().into_iter().map(|r| r.tokens).collect();
     let watched = clean_gen(&llama, &llama, &prompts, 8, &[1], RATIO).unwrap();
     let mut go_on = |_: &str, _: usize, _: usize| true;
-    let watch = Watch::new(Duration::from_secs(60), &mut go_on);
+    let watch = Watch::new(Duration::from_mins(1), &mut go_on);
     let amplified = amplified(&llama, &llama, &prompts, 8, &[1], &watch).unwrap();
     let requests: Vec<Request> = prompts.into_iter().map(|prompt| Request { prompt, seed: 0 }).collect();
     let config = GenerateConfig::new(8, Sampling::Greedy, vec![1]);
