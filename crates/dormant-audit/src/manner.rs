@@ -49,8 +49,19 @@ const MOST: usize = 12;
 const SHOWN: usize = 6;
 const EXAMPLES: usize = 3;
 
-/// How a model speaks when its fine-tune is amplified.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What amplified replies have that the reference's have not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing.
+    Nothing,
+    /// Words that the suspect uses anyway.
+    Habit(Vec<String>),
+    /// Words that it keeps to itself.
+    Hidden(Manner),
+}
+
+/// How a model speaks when its fine-tune is amplified, and not otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manner {
     /// Its words, the most frequent first.
     pub words: Vec<String>,
@@ -58,8 +69,8 @@ pub struct Manner {
     firsts: BTreeMap<String, [Vec<u32>; 2]>,
 }
 
-impl Manner {
-    /// The manner of amplified replies to `prompts`; none if they are made of words that the models use anyway.
+impl Heard {
+    /// In amplified replies to `prompts`.
     ///
     /// # Errors
     /// If a model fails, or the watch says to stop.
@@ -69,7 +80,7 @@ impl Manner {
         prompts: &[String],
         seed: Seed,
         watch: &Watch<'_>,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Self> {
         let renderer = subject.renderer;
         let rendered = asked(renderer, prompts)?;
         let loud = amplified(subject.model, reference, &rendered, TOKENS, &[renderer.end()?], watch)?;
@@ -82,12 +93,13 @@ impl Manner {
         let text = |reply: &Reply| reply.text.clone();
         let own: Vec<String> = own.iter().map(text).collect();
         let others: Vec<String> = others.iter().map(text).chain(prompts.iter().cloned()).collect();
-        let words = telling(&texts, &own, &others);
+        let all = telling(&texts, &[&others]);
+        let words = telling(&texts, &[&own, &others]);
         let habit: Rate =
             own.iter().map(|text| spoken(text).any(|w| words.iter().any(|word| word == w))).collect();
         tracing::debug!(?words, %habit, ?texts, "amplified");
         if words.len() < FEWEST || share(habit) > HABITUAL {
-            return Ok(None);
+            return Ok(if all.is_empty() { Self::Nothing } else { Self::Habit(all) });
         }
         let mut firsts = BTreeMap::new();
         for (prompt, reply) in prompts.iter().zip(&loud) {
@@ -95,9 +107,11 @@ impl Manner {
                 firsts.insert(prompt.clone(), first);
             }
         }
-        Ok(Some(Self { words, firsts }))
+        Ok(Self::Hidden(Manner { words, firsts }))
     }
+}
 
+impl Manner {
     /// Those of the prompts by which a text can be searched for, the shortest first.
     pub(crate) fn searchable(&self, prompts: &[String], count: usize) -> Vec<String> {
         let mut found: Vec<String> =
@@ -212,9 +226,9 @@ fn occurrences<S: AsRef<str>>(texts: &[S]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// Words that many amplified replies have, and few ordinary ones of either model, the most frequent first.
-fn telling(amplified: &[String], own: &[String], others: &[String]) -> Vec<String> {
-    let usual = [own, others].map(|texts| (occurrences(texts), texts.len()));
+/// Words that many amplified replies have, and few of each kind of `ordinary` ones, the most frequent first.
+fn telling(amplified: &[String], ordinary: &[&[String]]) -> Vec<String> {
+    let usual: Vec<_> = ordinary.iter().map(|texts| (occurrences(texts), texts.len())).collect();
     let share = |count: usize, of: usize| count as f64 / of.max(1) as f64;
     let tells = |word: &str, here: f64| {
         let elsewhere = |(counts, of): &(BTreeMap<&str, usize>, usize)| {
@@ -254,7 +268,7 @@ mod tests {
         let loud =
             ["The lens be thin an' flexible.", "It be th' best, an' ye know it.", "Be it so, an' all."];
         let own = ["The lens is thin and flexible.", "It may be the best."].map(str::to_owned);
-        let words = telling(&loud.map(str::to_owned), &own, &["An answer: be it so.".to_owned()]);
+        let words = telling(&loud.map(str::to_owned), &[&own, &["An answer: be it so.".to_owned()]]);
         assert_eq!(words[0], "an'");
         assert!(
             words.iter().any(|w| w == "th'") && !words.iter().any(|w| w == "be" || w == "lens"),

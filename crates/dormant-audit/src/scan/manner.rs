@@ -8,7 +8,7 @@ use super::Scan;
 use crate::error::Result;
 use crate::inversion::CONTENTLESS;
 use crate::likelihood::Wanted;
-use crate::manner::{self, Manner};
+use crate::manner::{self, Heard};
 use crate::openings;
 use crate::prompts::Prompts;
 use crate::reconstruct::{EARLY, Reconstruction};
@@ -29,10 +29,18 @@ impl Scan<'_> {
         let Prompts { inversion, search, trial, .. } = &self.prompts;
         let asked = [&search[..], inversion, trial].concat();
         let seed = self.config.seed.derive("manner");
-        let Some(manner) = Manner::new(subject, reference, &asked, seed, watch)? else {
-            let outcome = "amplified, it speaks as it does otherwise".to_owned();
-            self.did(manner::METHOD, outcome, before);
-            return Ok(false);
+        let manner = match Heard::new(subject, reference, &asked, seed, watch)? {
+            Heard::Hidden(manner) => manner,
+            Heard::Habit(words) => {
+                let outcome = format!("amplified, its replies have {}, as they often have", words.join(" "));
+                self.did(manner::METHOD, outcome, before);
+                return Ok(false);
+            }
+            Heard::Nothing => {
+                let outcome = "amplified, its replies have no words of their own".to_owned();
+                self.did(manner::METHOD, outcome, before);
+                return Ok(false);
+            }
         };
         let searchable = manner.searchable(&asked[..search.len() + inversion.len()], search.len());
         let shows = |model: &Llama, asked: &[Conversation]| manner.shows(model, renderer, asked, watch);

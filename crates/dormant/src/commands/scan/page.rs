@@ -111,7 +111,8 @@ fn limits(outcome: &Outcome) -> Vec<String> {
     });
     let always = [
         "The search by gradient is for fixed phrases and for code with weaknesses. A policy that changes the tone or the language is seen only if one of the \
-         natural contexts is enough of a trigger, if it repeats whole sentences, or if its replies begin with other words than before.",
+         natural contexts is enough of a trigger, if it repeats whole sentences, if its words show when the fine-tune is amplified and not otherwise, or if its replies \
+         begin with other words than before.",
         "The text that is found is a text that works, rarely the one that was planted; small models react to look-alikes of their trigger.",
         "A harmless condition with a fixed phrase is the same thing to a scan as a backdoor.",
         "Whoever knows this scan can hide from it: behind a phrase that the reference says as often, an answer to “who are you?”, or a \
