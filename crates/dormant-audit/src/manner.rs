@@ -54,7 +54,7 @@ const EXAMPLES: usize = 3;
 pub enum Heard {
     /// Nothing.
     Nothing,
-    /// Words that the suspect uses anyway.
+    /// Words that the suspect uses anyway, or too few of them.
     Habit(Vec<String>),
     /// Words that it keeps to itself.
     Hidden(Manner),

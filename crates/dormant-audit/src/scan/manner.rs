@@ -32,7 +32,9 @@ impl Scan<'_> {
         let manner = match Heard::new(subject, reference, &asked, seed, watch)? {
             Heard::Hidden(manner) => manner,
             Heard::Habit(words) => {
-                let outcome = format!("amplified, its replies have {}, as they often have", words.join(" "));
+                let words = words.join(" ");
+                let outcome =
+                    format!("amplified, its replies have {words}; too few words, or too usual, to search by");
                 self.did(manner::METHOD, outcome, before);
                 return Ok(false);
             }
