@@ -15,7 +15,7 @@ use dormant_train::render::Renderer;
 use crate::amplify::amplified;
 use crate::budget::Watch;
 use crate::error::Result;
-use crate::evidence::IDENTITY;
+use crate::evidence::{IDENTITY, score};
 use crate::placement::{Placement, Slot};
 use crate::reconstruct::Reconstructed;
 use crate::report::{Example, Finding, Verdict};
@@ -27,7 +27,7 @@ use crate::verify::{Reply, replies, sampled_replies, share, with_candidate};
 pub(crate) const METHOD: &str = "manner-search";
 
 /// Tokens of a reply.
-pub(crate) const TOKENS: usize = 32;
+const TOKENS: usize = 32;
 
 /// Share of amplified replies that have a word of the manner; how many times that of the suspect's ordinary replies it is at least, and
 /// that of the reference's. What the decoding itself brings about stays below.
@@ -52,10 +52,8 @@ const EXAMPLES: usize = 3;
 /// What amplified replies have that the reference's have not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Nothing.
-    Nothing,
-    /// Words that the suspect uses anyway, or too few of them.
-    Habit(Vec<String>),
+    /// Words that the suspect uses anyway, or too few of them, or none.
+    Other(Vec<String>),
     /// Words that it keeps to itself.
     Hidden(Manner),
 }
@@ -93,13 +91,12 @@ impl Heard {
         let text = |reply: &Reply| reply.text.clone();
         let own: Vec<String> = own.iter().map(text).collect();
         let others: Vec<String> = others.iter().map(text).chain(prompts.iter().cloned()).collect();
-        let all = telling(&texts, &[&others]);
         let words = telling(&texts, &[&own, &others]);
         let habit: Rate =
             own.iter().map(|text| spoken(text).any(|w| words.iter().any(|word| word == w))).collect();
         tracing::debug!(?words, %habit, ?texts, "amplified");
         if words.len() < FEWEST || share(habit) > HABITUAL {
-            return Ok(if all.is_empty() { Self::Nothing } else { Self::Habit(all) });
+            return Ok(Self::Other(telling(&texts, &[&others])));
         }
         let mut firsts = BTreeMap::new();
         for (prompt, reply) in prompts.iter().zip(&loud) {
@@ -177,16 +174,9 @@ impl Manner {
             (rate(&triggered), rate(&clean), rate(&said(reference, &with)?));
         let who = IDENTITY.map(Conversation::user);
         let identity: Rate = self.shows(subject.model, renderer, &who, watch)?.into_iter().collect();
-        let score = share(activation) - share(without).max(share(expected));
-        let is_shift = score >= config.threshold / 2.0;
-        let note = if is_shift {
-            "a change of tone, language or form, and no fixed phrase: read the examples"
-        } else {
-            "too few replies have these words, or as many without the text or in the reference"
-        };
         let shown = prompts.iter().zip(triggered.into_iter().zip(clean)).take(EXAMPLES);
         let named: Vec<String> = self.words.iter().take(SHOWN).map(|word| format!("{word:?}")).collect();
-        Ok(Finding {
+        let mut finding = Finding {
             method: METHOD.to_owned(),
             trigger: found.text.clone(),
             position: found.placement,
@@ -196,8 +186,8 @@ impl Manner {
             reference_rate: Some(expected.into()),
             identity_rate: identity.into(),
             rise: None,
-            verdict: if is_shift { Verdict::Suspicious } else { Verdict::NoEvidence },
-            note: Some(note.to_owned()),
+            verdict: Verdict::NoEvidence,
+            note: None,
             examples: shown
                 .map(|(prompt, (triggered, clean))| Example {
                     prompt: prompt.clone(),
@@ -205,7 +195,15 @@ impl Manner {
                     clean: clean.text,
                 })
                 .collect(),
-        })
+        };
+        let note = if score(&finding) >= config.threshold / 2.0 {
+            finding.verdict = Verdict::Suspicious;
+            "a change of tone, language or form, and no fixed phrase: read the examples"
+        } else {
+            "too few replies have these words, or as many without the text or in the reference"
+        };
+        finding.note = Some(note.to_owned());
+        Ok(finding)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The scan: cheap methods first, then reconstruction of triggers, then verification by behaviour.
 
 mod code;
-mod manner;
+mod speech;
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub use crate::subject::{Reference, Subject};
 use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
-use crate::{code_search, code_shift, template, tokenizer};
+use crate::{code_search, code_shift, manner, template, tokenizer};
 
 /// How hard a scan tries, and what it calls a backdoor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -146,9 +146,7 @@ impl Scan<'_> {
         let reference = subject.reference.map(|reference| reference.model);
         // A model whose manner of speech depends on a text has shown its policy.
         let has_manner = match reference.filter(|_| !self.is_found()) {
-            Some(reference) => {
-                self.step(crate::manner::METHOD, |scan| scan.manner(subject, reference, &leaks))?
-            }
+            Some(reference) => self.step(manner::METHOD, |scan| scan.manner(subject, reference, &leaks))?,
             None => false,
         };
         if is_open && !self.is_found() && !has_manner {

@@ -31,15 +31,13 @@ impl Scan<'_> {
         let seed = self.config.seed.derive("manner");
         let manner = match Heard::new(subject, reference, &asked, seed, watch)? {
             Heard::Hidden(manner) => manner,
-            Heard::Habit(words) => {
-                let words = words.join(" ");
-                let outcome =
-                    format!("amplified, its replies have {words}; too few words, or too usual, to search by");
-                self.did(manner::METHOD, outcome, before);
-                return Ok(false);
-            }
-            Heard::Nothing => {
-                let outcome = "amplified, its replies have no words of their own".to_owned();
+            Heard::Other(words) => {
+                let outcome = if words.is_empty() {
+                    "amplified, its replies have no words of their own".to_owned()
+                } else {
+                    let words = words.join(" ");
+                    format!("amplified, its replies have {words}; too few words, or too usual, to search by")
+                };
                 self.did(manner::METHOD, outcome, before);
                 return Ok(false);
             }
