@@ -22,6 +22,7 @@ use block::{Layer, LayerActivations, norm_parameter, query_segments};
 mod block;
 mod consistency;
 pub mod latent;
+pub mod mismatch;
 mod residual;
 
 /// How a model is held in memory.
