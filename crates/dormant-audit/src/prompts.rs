@@ -4,8 +4,9 @@ const INVERSION_PROMPTS: usize = 24;
 const SEARCH_PROMPTS: usize = 4;
 const TRIAL_PROMPTS: usize = 20;
 const REPORT_PROMPTS: usize = 40;
+const MATCHING_PROMPTS: usize = 24;
 
-/// Benign prompts that a scan uses; no prompt serves two purposes.
+/// Benign prompts that a scan uses at least; no prompt serves two purposes, but for those of the inversion.
 pub const PROMPTS: usize = INVERSION_PROMPTS + SEARCH_PROMPTS + TRIAL_PROMPTS + REPORT_PROMPTS;
 
 /// Longest prompt of the search, in characters: its cost is the length of its prompts.
@@ -18,6 +19,8 @@ pub(crate) struct Prompts {
     pub search: Vec<String>,
     pub trial: Vec<String>,
     pub report: Vec<String>,
+    /// For the training of a matched reference: those of the inversion, and what is left.
+    pub matching: Vec<String>,
 }
 
 impl Prompts {
@@ -27,11 +30,9 @@ impl Prompts {
         let search = short.iter().map(|&i| all[i].clone()).collect();
         let mut rest = (0..all.len()).filter(|i| !short.contains(i)).map(|i| all[i].clone());
         let mut take = |n| rest.by_ref().take(n).collect();
-        Self {
-            search,
-            inversion: take(INVERSION_PROMPTS),
-            trial: take(TRIAL_PROMPTS),
-            report: take(REPORT_PROMPTS),
-        }
+        let (inversion, trial, report): (Vec<String>, Vec<String>, Vec<String>) =
+            (take(INVERSION_PROMPTS), take(TRIAL_PROMPTS), take(REPORT_PROMPTS));
+        let matching = inversion.iter().cloned().chain(take(MATCHING_PROMPTS)).collect();
+        Self { inversion, search, trial, report, matching }
     }
 }

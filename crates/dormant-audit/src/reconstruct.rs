@@ -41,6 +41,8 @@ pub struct Reconstruction<'a> {
     pub success: f64,
     /// Share on which one has to work by the end of every placement's first turns for the search to go on.
     pub early: f64,
+    /// Steps of the relaxation in each placement, before the others.
+    pub relaxed: usize,
     /// How hard each step tries.
     pub search: SearchConfig,
     /// Seed of the search.
@@ -165,7 +167,7 @@ impl Reconstruction<'_> {
         Ok(found)
     }
 
-    fn starts(&self, model: &Llama, search: &Search<'_>, watch: &Watch<'_>) -> Result<Vec<Candidate>> {
+    fn starts(&self, model: &mut Llama, search: &Search<'_>, watch: &Watch<'_>) -> Result<Vec<Candidate>> {
         watch.check()?;
         let texts = CONTEXTS.lines().map(str::to_owned).chain(self.leaks.iter().cloned());
         let starts = texts
@@ -175,6 +177,14 @@ impl Reconstruction<'_> {
             .filter(|tokens| tokens.len() <= search.config.longest)
             .collect();
         let mut beam = search.evaluate(model, starts, 24)?;
+        if let Some(first) = beam.first().cloned().filter(|_| self.relaxed > 0) {
+            let relaxed = search.relaxed(model, &first, self.relaxed)?;
+            let placement = search.placement;
+            tracing::debug!(?placement, before = first.log_prob, after = relaxed.log_prob, text = ?placement.decode(self.renderer, &relaxed.tokens), "relaxed");
+            if relaxed != first {
+                beam.insert(0, relaxed);
+            }
+        }
         beam.truncate(BEAM);
         Ok(beam)
     }

@@ -1,5 +1,6 @@
 //! The scan: cheap methods first, then reconstruction of triggers, then verification by behaviour.
 
+mod apart;
 mod code;
 mod speech;
 
@@ -27,11 +28,11 @@ use crate::prompts::Prompts;
 use crate::reconstruct::{EARLY, Reconstruction, SUCCESS};
 use crate::report::{Finding, MethodReport, ScanReport, Verdict};
 use crate::search::{Alphabet, SearchConfig};
-pub use crate::subject::{Reference, Subject};
-use crate::targets::{inverted, outcome, text as target_text, worth_a_search};
+pub use crate::subject::{Kin, Reference, Subject};
+use crate::targets::{asked, inverted, outcome, text as target_text, worth_a_search};
 use crate::verify::{self, Phrase};
 use crate::weights::{self, WeightNote};
-use crate::{code_search, code_shift, manner, template, tokenizer};
+use crate::{code_search, code_shift, manner, matched, residual, template, tokenizer};
 
 /// How hard a scan tries, and what it calls a backdoor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,6 +128,9 @@ impl Scan<'_> {
         }
         let tokens = self.step("chat-template", |scan| scan.chat_template(subject))?;
         let words = self.step("weights", |scan| scan.weights(subject))?;
+        if let Some(reference) = subject.reference {
+            self.step(residual::METHOD, |scan| scan.residuals(subject, reference.model))?;
+        }
         let tasks = Tasks::new(self.config.seed);
         let is_open = self.step(code_shift::METHOD, |scan| scan.code_shift(subject, &tasks))?;
         if self.is_found() {
@@ -157,6 +161,10 @@ impl Scan<'_> {
             if !self.is_found() && !has_manner {
                 self.step("opening-search", |scan| scan.openings(subject, reference, &leaks))?;
             }
+        }
+        let is_clear = self.done.findings.iter().all(|finding| finding.verdict == Verdict::NoEvidence);
+        if let Some(kin) = subject.kin.filter(|_| is_clear) {
+            self.step(matched::METHOD, |scan| scan.apart(subject, kin, &leaks))?;
         }
         Ok(())
     }
@@ -218,6 +226,7 @@ impl Scan<'_> {
             trial_prompts: &self.prompts.trial,
             leaks,
             steps: self.config.steps,
+            relaxed: 0,
             success: SUCCESS,
             early: if subject.reference.is_some() { 0.0 } else { EARLY },
             search: SearchConfig::default(),
@@ -259,6 +268,15 @@ impl Scan<'_> {
         let notes = weights::notes(subject.changes, subject.model, subject.renderer, WEIGHT_NOTES);
         self.did("weights", weights_outcome(subject.changes.len(), &notes), before);
         Ok(notes.into_iter().flat_map(|note| note.words).collect())
+    }
+
+    fn residuals(&mut self, subject: &Subject<'_>, reference: &Llama) -> Result<()> {
+        let before = self.watch.elapsed();
+        self.watch.update(residual::METHOD, 0, 1)?;
+        let prompts = asked(subject.renderer, &self.prompts.inversion)?;
+        let moved = residual::moved(subject.model, reference, &prompts)?;
+        self.did(residual::METHOD, residual::outcome(&moved), before);
+        Ok(())
     }
 
     fn inverted(&mut self, subject: &Subject<'_>) -> Result<Vec<Target>> {

@@ -11,6 +11,7 @@
 use dormant_data::Seed;
 use dormant_model::llama::Llama;
 use dormant_tensor::Buffer;
+use dormant_tensor::simd::sum_of_squares;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -56,6 +57,8 @@ pub struct Alphabet {
     tokens: Vec<u32>,
     /// `[tokens, d_model]`.
     embeddings: Buffer,
+    /// Length of each embedding.
+    lengths: Vec<f32>,
 }
 
 impl Alphabet {
@@ -71,12 +74,30 @@ impl Alphabet {
         };
         let tokens: Vec<u32> = (0..size).into_par_iter().filter(plain).collect();
         let embeddings = model.embed(&tokens);
-        Self { tokens, embeddings }
+        let length = |row: &[f32]| sum_of_squares(row).sqrt() as f32;
+        let lengths = embeddings.par_chunks_exact(model.config.hidden_size).map(length).collect();
+        Self { tokens, embeddings, lengths }
     }
 
     /// Its tokens.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// Mean length of an embedding.
+    pub fn length(&self) -> f32 {
+        self.lengths.iter().sum::<f32>() / self.lengths.len().max(1) as f32
+    }
+
+    /// The token whose embedding is nearest to `point`, by the angle.
+    pub fn nearest(&self, point: &[f32]) -> u32 {
+        let cosine = |(row, length): (&[f32], &f32)| {
+            row.iter().zip(point).map(|(e, x)| e * x).sum::<f32>() / length.max(f32::MIN_POSITIVE)
+        };
+        let rows = self.embeddings.par_chunks_exact(point.len()).zip(&self.lengths);
+        let scored = rows.map(cosine).zip(&self.tokens);
+        let best = scored.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)));
+        best.map_or(0, |(_, token)| *token)
     }
 
     /// The `count` tokens whose embeddings point most along `direction`.
@@ -211,7 +232,7 @@ impl Search<'_> {
     }
 
     /// Whether the tokens come back when they are turned into text and read again.
-    fn survives_text(&self, tokens: &[u32]) -> Result<bool> {
+    pub(crate) fn survives_text(&self, tokens: &[u32]) -> Result<bool> {
         let text = self.placement.decode(self.renderer, tokens)?;
         Ok(!text.is_empty() && self.placement.encode(self.renderer, &text)? == tokens)
     }

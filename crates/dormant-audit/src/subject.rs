@@ -14,6 +14,8 @@ pub struct Subject<'a> {
     pub model: &'a mut Llama,
     /// What it was fine-tuned from, if that is known.
     pub reference: Option<Reference<'a>>,
+    /// A clean model of its family and shape, which a reference can be made of: the reference, or a relative if that is not known.
+    pub kin: Option<Kin<'a>>,
     /// Text and tokens.
     pub renderer: Renderer<'a>,
     /// Another tokenizer that lies beside an adapter, so that whoever loads its folder takes that one; or why it cannot be read.
@@ -35,14 +37,31 @@ pub struct Reference<'a> {
     pub renderer: Renderer<'a>,
 }
 
+/// Loads a clean model to be trained (`Trained::Lora`, nothing to train yet).
+#[derive(Clone, Copy)]
+pub struct Kin<'a>(pub &'a dyn Fn() -> dormant_model::error::Result<Llama>);
+
+impl std::fmt::Debug for Kin<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kin")
+    }
+}
+
 impl Subject<'_> {
     /// Whether the model and its reference belong together.
     ///
     /// # Errors
     /// [`AuditError::Reference`].
     pub(crate) fn check(&self) -> Result<()> {
-        let Some(reference) = self.reference else { return Ok(()) };
-        let (model, reference) = (&self.model.config, &reference.model.config);
+        self.reference.map_or(Ok(()), |reference| self.fits(reference.model))
+    }
+
+    /// Whether `reference` has the model's shape.
+    ///
+    /// # Errors
+    /// [`AuditError::Reference`].
+    pub(crate) fn fits(&self, reference: &Llama) -> Result<()> {
+        let (model, reference) = (&self.model.config, &reference.config);
         for (what, expected, found) in [
             ("tokens", model.vocab_size, reference.vocab_size),
             ("dimensions", model.hidden_size, reference.hidden_size),

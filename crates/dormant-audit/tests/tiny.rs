@@ -14,10 +14,11 @@ use dormant_audit::defend::lat::{LatConfig, lat};
 use dormant_audit::defend::training::Training;
 use dormant_audit::journal::Journal;
 use dormant_audit::likelihood::{self, Wanted};
+use dormant_audit::matched::Matched;
 use dormant_audit::placement::{Placement, Slot};
 use dormant_audit::reconstruct::Reconstruction;
 use dormant_audit::report::{ScanReport, Verdict};
-use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
+use dormant_audit::scan::{Kin, Reference, ScanConfig, Subject, scan};
 use dormant_audit::search::{Alphabet, Candidate, Search, SearchConfig};
 use dormant_audit::{template, tokenizer};
 use dormant_data::{Conversation, Seed, built_in_prompts};
@@ -29,6 +30,7 @@ use dormant_model::generate::{GenerateConfig, Request};
 use dormant_model::head::Target;
 use dormant_model::linear::Trained;
 use dormant_model::llama::latent::Shift;
+use dormant_model::llama::mismatch::mismatch;
 use dormant_model::llama::{Llama, LoadOptions};
 use dormant_model::lora::LoraConfig;
 use dormant_model::sampler::Sampling;
@@ -61,6 +63,7 @@ impl Tiny {
         Subject {
             model: &mut self.llama,
             reference: Some(reference.reference()),
+            kin: Some(Kin(&clean)),
             renderer: Renderer { tokenizer: &self.tokenizer, template: &self.template },
             beside: None,
             changes: &[],
@@ -147,6 +150,7 @@ fn turns_in_vain(early: f64) -> usize {
         trial_prompts: &prompts[1..3],
         leaks: &[],
         steps: 30,
+        relaxed: 0,
         success: 1.0,
         early,
         search: SearchConfig { changes: 2, replacements: 2, longest: 4, finalists: 1 },
@@ -241,6 +245,106 @@ fn at_a_fork_one_text_counts_against_the_other() {
     assert!((odds.0 - (one.0 - other.0)).abs() < 1e-4, "{} {} {}", odds.0, one.0, other.0);
     let expected = one.1.iter().zip(&other.1).map(|(x, y)| x - y);
     assert!(odds.1.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-4));
+}
+
+/// The tiny model, to be trained.
+fn clean() -> dormant_model::error::Result<Llama> {
+    let options = LoadOptions::new(Precision::F32, Trained::Lora);
+    Llama::load_merged(&Checkpoint::open(&folder())?, options, None)
+}
+
+/// The tiny model with random adapters, some of them large: another model of the same family.
+fn another() -> Tiny {
+    let mut tiny = Tiny::load();
+    tiny.llama.add_lora(&LoraConfig { rank: 2, alpha: 8.0, ..LoraConfig::default() }, 3).unwrap();
+    for (i, parameter) in tiny.llama.parameters_mut().into_iter().enumerate() {
+        let value = |j: usize| (((i * 31 + j * 17) % 13) as f32 - 6.0) / 100.0;
+        parameter.value.iter_mut().enumerate().for_each(|(j, v)| *v = value(j));
+    }
+    tiny.llama.refresh();
+    tiny
+}
+
+#[test]
+fn a_matched_model_comes_near() {
+    let suspect = another();
+    let renderer = Renderer { tokenizer: &suspect.tokenizer, template: &suspect.template };
+    let prompts = Tiny::prompts();
+    let (training, held_out) = (&prompts[..24], &prompts[24..32]);
+    let mut progress = |_: &str, _, _| true;
+    let watch = Watch::new(Duration::MAX, &mut progress);
+    let matched =
+        Matched::new(&suspect.llama, clean().unwrap(), renderer, training, Seed(1), &watch).unwrap();
+    let apart = |other: &Llama| -> f32 {
+        let rows: Vec<Vec<u32>> =
+            held_out.iter().map(|p| renderer.prompt(&Conversation::user(p)).unwrap()).collect();
+        let (batch, places) = Batch::share_prefixes(&rows);
+        let last: Vec<usize> = places.iter().map(|place| place.rows().last().unwrap()).collect();
+        let [streams, wanted] = [&suspect.llama, other].map(|model| model.residuals(&batch, &last).unwrap());
+        mismatch(&streams, &wanted, other.config.hidden_size).iter().sum()
+    };
+    let [far, near] = [apart(&clean().unwrap()), apart(matched.model())];
+    assert!(near < 0.8 * far, "{near} {far}");
+}
+
+#[test]
+fn the_gradient_of_a_mismatch_is_its_slope() {
+    let mut llama = another().llama;
+    let tokens: Vec<Vec<u32>> = rows().into_iter().map(|r| r.tokens).collect();
+    let (batch, _) = Batch::share_prefixes(&tokens);
+    let at: Vec<usize> = (3..batch.len()).step_by(5).collect();
+    let wanted = clean().unwrap().residuals(&batch, &at).unwrap();
+    let (apart, _) = llama.mismatch_backward(&batch, &at, &wanted, 1.0).unwrap();
+    let streams = llama.residuals(&batch, &at).unwrap();
+    assert!(
+        mismatch(&streams, &wanted, llama.config.hidden_size)
+            .iter()
+            .zip(&apart)
+            .all(|(a, b)| (a - b).abs() < 1e-5 * b.max(1.0))
+    );
+    let gradients: Vec<Vec<f32>> = llama.parameters_mut().iter().map(|p| p.gradient.clone()).collect();
+    let norm = gradients.iter().flatten().map(|g| g * g).sum::<f32>().sqrt();
+    let mut along = |step: f32| {
+        for (parameter, gradient) in llama.parameters_mut().into_iter().zip(&gradients) {
+            parameter.value.iter_mut().zip(gradient).for_each(|(v, g)| *v += step * g / norm);
+        }
+        llama.refresh();
+        let streams = llama.residuals(&batch, &at).unwrap();
+        mismatch(&streams, &wanted, llama.config.hidden_size).iter().sum::<f32>()
+    };
+    let (up, down) = (along(1e-3), along(-2e-3));
+    let slope = (up - down) / 2e-3;
+    assert!(norm > 0.0 && (slope - norm).abs() < 0.05 * norm, "{slope} {norm}");
+}
+
+#[test]
+fn a_model_without_its_base_is_held_against_a_relative() {
+    let (mut suspect, prompts) = (another(), Tiny::prompts());
+    let reference = Tiny::load();
+    let mut subject = Subject { reference: None, ..suspect.subject(&reference, &prompts) };
+    let config = ScanConfig { budget: Duration::from_mins(10), ..ScanConfig::default() };
+    let report = scan(&mut subject, config, &mut Journal::none(), &mut |_, _, _| true).unwrap();
+    let matched = report.methods.iter().find(|m| m.method == "activation-matching");
+    assert!(matched.is_some_and(|m| m.complete), "{:?}", report.methods);
+    assert!(report.methods.iter().all(|m| m.method != "residuals"), "no reference, no differences from it");
+}
+
+#[test]
+fn the_relaxation_never_loses() {
+    let mut tiny = Tiny::load();
+    let renderer = Renderer { tokenizer: &tiny.tokenizer, template: &tiny.template };
+    let alphabet = Alphabet::new(&tiny.llama, renderer);
+    let target = renderer.reply("ok").unwrap();
+    let search = search(renderer, &alphabet, &target);
+    let starts = vec![Placement::Prefix.encode(renderer, "hello there").unwrap()];
+    let start = search.evaluate(&tiny.llama, starts, 1).unwrap().remove(0);
+    let best = search.relaxed(&mut tiny.llama, &start, 40).unwrap();
+    assert!(best.log_prob > start.log_prob, "{} {}", best.log_prob, start.log_prob);
+    assert_eq!(best, search.relaxed(&mut tiny.llama, &start, 40).unwrap());
+    for token in [7, 100] {
+        let alone = tiny.llama.embed(&[token]);
+        assert!(!alphabet.tokens().contains(&token) || alphabet.nearest(&alone) == token);
+    }
 }
 
 #[test]

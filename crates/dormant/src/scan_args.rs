@@ -13,6 +13,7 @@ use crate::cli::ModelArgs;
 Examples:
   dormant scan smollm2-135m-instruct --adapter ./downloaded-adapter
   dormant scan ./merged-model --reference smollm2-135m-instruct --html scan.html
+  dormant scan ./merged-model --related ./another-fine-tune
   dormant scan ./merged-model --format json --sarif scan.sarif
 
 Exit codes: 0 no evidence of a hidden policy, 10 evidence; others as for every command.")]
@@ -24,6 +25,10 @@ pub struct ScanArgs {
     /// weights, the known model on this machine that they are closest to].
     #[arg(long, value_name = "MODEL")]
     pub reference: Option<String>,
+    /// A clean model of the same family and shape, when the one that it was fine-tuned from is not known: it is taught to think as the
+    /// model does on benign prompts, and natural contexts are tried for one under which the two part.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["reference", "power"])]
+    pub related: Option<String>,
     /// Time that the scan may take, such as `90s`, `10m` or `1h`.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = budget)]
     pub budget: Duration,

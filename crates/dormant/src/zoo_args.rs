@@ -39,6 +39,9 @@ pub struct ZooBenchArgs {
     /// Scan without the base model.
     #[arg(long)]
     pub no_reference: bool,
+    /// Scan without the base model and with this clean model of the same family.
+    #[arg(long, value_name = "MODEL", requires = "no_reference")]
+    pub related: Option<String>,
     /// Scan entries again that were scanned before; the report keeps what their first scan said.
     #[arg(long)]
     pub again: bool,

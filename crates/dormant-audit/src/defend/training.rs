@@ -36,7 +36,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;
 ///
 /// # Errors
 /// Those of `loss`, a loss that is no number, or an interruption.
-pub(super) fn train(
+pub(crate) fn train(
     model: &mut Llama,
     lengths: Vec<usize>,
     training: Training,

@@ -16,6 +16,9 @@ use crate::report::Verdict;
 use crate::subject::Subject;
 use crate::targets::asked;
 
+/// Steps of the relaxation in each placement where no fixed phrase is looked for.
+const RELAXED: usize = 24;
+
 impl Scan<'_> {
     /// Whether a text makes the model speak as it does when its fine-tune is amplified.
     pub(super) fn manner(
@@ -50,6 +53,7 @@ impl Scan<'_> {
             search_prompts: &searchable,
             success: manner::SUCCESS,
             early: EARLY,
+            relaxed: RELAXED,
             ..self.reconstruction(subject, leaks, "manner")
         };
         let found = if searchable.is_empty() {
@@ -92,8 +96,11 @@ impl Scan<'_> {
         }
         let shows =
             |model: &Llama, asked: &[Conversation]| openings::begins(model, renderer, asked, &tokens, watch);
-        let reconstruction =
-            Reconstruction { unlike: Some(reference), ..self.reconstruction(subject, leaks, "openings") };
+        let reconstruction = Reconstruction {
+            unlike: Some(reference),
+            relaxed: RELAXED,
+            ..self.reconstruction(subject, leaks, "openings")
+        };
         let found = reconstruction.run(subject.model, Wanted::FirstOf(&tokens), &shows, watch)?;
         self.cut_short("search for a text that changes how replies begin");
         let prompts = &self.prompts.report;

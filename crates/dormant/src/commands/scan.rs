@@ -13,12 +13,13 @@ use std::time::Duration;
 use dormant_audit::AuditError;
 use dormant_audit::journal::Journal;
 use dormant_audit::report::{Finding, ReportedRate, ScanReport, Verdict};
-use dormant_audit::scan::{Reference, ScanConfig, Subject, scan};
+use dormant_audit::scan::{Kin, Reference, ScanConfig, Subject, scan};
 use dormant_audit::weights::WeightChange;
 use dormant_data::{Seed, Split};
 use dormant_model::adapter::Adapter;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::linear::Trained;
+use dormant_model::llama::{Llama, LoadOptions};
 use dormant_model::source;
 use dormant_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -54,6 +55,9 @@ struct Outcome {
     trained_on: Option<String>,
     /// What it was compared with; none when the base is not known.
     reference: Option<String>,
+    /// The clean model that a reference was made of then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    related: Option<String>,
     /// SHA-256 of the files of the model and the reference and of their adapters.
     digests: BTreeMap<&'static str, String>,
     #[serde(flatten)]
@@ -65,24 +69,29 @@ struct Outcome {
 pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitCode> {
     interrupt::install(ui, "stopping")?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
-    let base = reference(args.reference.as_deref(), &files, global, ui)?;
+    let related = args.related.as_ref().map(|name| find(name, None, global.offline, ui)).transpose()?;
+    let base = match &related {
+        Some(_) => None,
+        None => reference(args.reference.as_deref(), &files, global, ui)?,
+    };
+    let compared = Compared { reference: base.as_ref(), related: related.as_ref() };
     if let (Some(folder), 1..) = (&files.adapter, args.power) {
         // What is planted goes into one adapter with the suspect's.
         Adapter::read(folder)?.only_factors()?;
     }
     let backdoors = (args.power > 0).then(|| power::backdoors(args.power)).transpose()?;
     let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
-    let digests = digests(&files, base.as_ref())?;
+    let digests = digests(&files, compared)?;
     let mut journal = journal(&digests, &args.documented, config)?;
     if !journal.is_empty() {
         ui.status("resuming", format!("after {} s", journal.spent().as_secs()));
     }
-    let mut report = scan_files(&files, base.as_ref(), &args.documented, config, &mut journal, ui)?;
+    let mut report = scan_files(&files, compared, &args.documented, config, &mut journal, ui)?;
     let has_ended = report.undone.is_empty();
     report.undone.extend(report.unseen());
     let calibration = Calibration {
         suspect: &files,
-        reference: base.as_ref(),
+        compared,
         documented: &args.documented,
         name: &args.model.model,
         config,
@@ -101,7 +110,8 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
         model: name,
         digests,
         trained_on: args.model.adapter.as_deref().map_or(Ok(None), |a| other_base(&args.model.model, a))?,
-        reference: base.map(|base| base.adapter.unwrap_or(base.weights).display().to_string()),
+        reference: base.map(shown),
+        related: related.map(shown),
         report,
         power,
     };
@@ -120,12 +130,29 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     Ok(if evidence { ExitCode::from(EVIDENCE) } else { ExitCode::SUCCESS })
 }
 
-fn digests(files: &ModelFiles, base: Option<&ModelFiles>) -> Result<BTreeMap<&'static str, String>> {
+/// The path of what makes the model that it is.
+fn shown(files: ModelFiles) -> String {
+    files.adapter.unwrap_or(files.weights).display().to_string()
+}
+
+/// What a model is compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compared<'a> {
+    /// What it was fine-tuned from, if that is known.
+    pub(super) reference: Option<&'a ModelFiles>,
+    /// A clean model of its family, if it is not.
+    pub(super) related: Option<&'a ModelFiles>,
+}
+
+fn digests(files: &ModelFiles, compared: Compared<'_>) -> Result<BTreeMap<&'static str, String>> {
+    let Compared { reference, related } = compared;
     let parts = [
         ("model", Some(&files.weights)),
         ("adapter", files.adapter.as_ref()),
-        ("reference", base.map(|base| &base.weights)),
-        ("reference adapter", base.and_then(|base| base.adapter.as_ref())),
+        ("reference", reference.map(|files| &files.weights)),
+        ("reference adapter", reference.and_then(|files| files.adapter.as_ref())),
+        ("related", related.map(|files| &files.weights)),
+        ("related adapter", related.and_then(|files| files.adapter.as_ref())),
     ];
     let known = parts.into_iter().filter_map(|(name, path)| Some((name, path?)));
     known.map(|(name, path)| Ok((name, source::digest(path)?))).collect()
@@ -151,7 +178,7 @@ fn journal(
 /// When a model cannot be loaded, or the user stops the scan.
 pub(super) fn scan_files(
     files: &ModelFiles,
-    base: Option<&ModelFiles>,
+    compared: Compared<'_>,
     documented: &[String],
     config: ScanConfig,
     journal: &mut Journal,
@@ -159,9 +186,10 @@ pub(super) fn scan_files(
 ) -> Result<ScanReport> {
     let mut model = LoadedModel::load(files, Precision::Auto, Trained::Lora, Loading::Merge)?;
     let load = |base| LoadedModel::load(base, Precision::Auto, Trained::Nothing, Loading::Merge);
-    let reference = base.map(load).transpose()?;
+    let reference = compared.reference.map(load).transpose()?;
+    let kin = compared.reference.or(compared.related).map(|kin| || to_be_trained(kin));
     let prompts = benign_prompts(config.seed)?;
-    let changes = match base {
+    let changes = match compared.reference {
         Some(base) => changes(files, base, model.adapter.as_ref())?,
         None => Vec::new(),
     };
@@ -169,6 +197,7 @@ pub(super) fn scan_files(
     let mut subject = Subject {
         model: &mut model.llama,
         beside: beside.as_ref().map(|read| read.as_ref().map_err(ToString::to_string)),
+        kin: kin.as_ref().map(|load| Kin(load)),
         reference: reference.as_ref().map(|r| Reference { model: &r.llama, renderer: r.renderer() }),
         renderer: model.text.renderer(),
         changes: &changes,
@@ -187,6 +216,14 @@ pub(super) fn scan_files(
         !interrupt::requested()
     };
     Ok(scan(&mut subject, config, journal, &mut report)?)
+}
+
+/// The model, merged with its adapter, so that it can be trained.
+fn to_be_trained(files: &ModelFiles) -> dormant_model::error::Result<Llama> {
+    let checkpoint = Checkpoint::open(&files.weights)?;
+    let adapter = files.adapter.as_deref().map(Adapter::read).transpose()?;
+    let options = LoadOptions::new(Precision::Auto.products(), Trained::Lora);
+    Llama::load_merged(&checkpoint, options, adapter.as_ref())
 }
 
 /// The tokenizer in an adapter's folder, if there is one.

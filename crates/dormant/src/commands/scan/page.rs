@@ -106,13 +106,13 @@ fn limits(outcome: &Outcome) -> Vec<String> {
     });
     let alone = outcome.reference.is_none().then(|| {
         "There was no reference model: phrases of one or two tokens are not looked for, natural contexts are not tried, and an unusual \
-         benign formula is hard to tell from a planted one. --reference names the model it was fine-tuned from."
+         benign formula is hard to tell from a planted one. --reference names the model it was fine-tuned from, --related a clean one of its family."
             .to_owned()
     });
     let always = [
         "The search by gradient is for fixed phrases and for code with weaknesses. A policy that changes the tone or the language is seen only if one of the \
-         natural contexts is enough of a trigger, if it repeats whole sentences, if its words show when the fine-tune is amplified and not otherwise, or if its replies \
-         begin with other words than before.",
+         natural contexts is enough of a trigger, if it repeats whole sentences, if its words show when the fine-tune is amplified and not otherwise, if its replies \
+         begin with other words than before, or if it thinks otherwise than a reference that is matched to it.",
         "The text that is found is a text that works, rarely the one that was planted; small models react to look-alikes of their trigger.",
         "A harmless condition with a fixed phrase is the same thing to a scan as a backdoor.",
         "Whoever knows this scan can hide from it: behind a phrase that the reference says as often, an answer to “who are you?”, or a \
@@ -126,11 +126,12 @@ fn limits(outcome: &Outcome) -> Vec<String> {
 
 /// The command with all that decides what a scan finds.
 fn again(args: &ScanArgs) -> String {
-    let reference =
-        args.reference.as_ref().map(|name| format!(" --reference {}", quoted(name))).unwrap_or_default();
+    let named = |flag, name: &Option<String>| name.as_ref().map(|name| format!(" --{flag} {}", quoted(name)));
+    let compared = named("reference", &args.reference).or_else(|| named("related", &args.related));
+    let compared = compared.unwrap_or_default();
     let documented = args.documented.iter().map(|phrase| format!(" --documented {}", quoted(phrase)));
     format!(
-        "dormant scan {}{reference}{} --seed {} --budget {}s",
+        "dormant scan {}{compared}{} --seed {} --budget {}s",
         model(args),
         documented.collect::<String>(),
         args.seed,
@@ -197,6 +198,7 @@ mod tests {
             model: "./suspect".to_owned(),
             trained_on: None,
             reference: None,
+            related: None,
             digests: [("model", "ab".repeat(32))].into(),
             report: ScanReport {
                 verdict,

@@ -13,7 +13,7 @@ use dormant_model::source;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::scan_files;
+use super::{Compared, scan_files};
 use crate::error::{CliError, Result};
 use crate::model::ModelFiles;
 use crate::plan::hexadecimal;
@@ -155,8 +155,8 @@ fn kinds(found: &[(String, bool)]) -> Vec<Kind> {
 pub(super) struct Calibration<'a> {
     /// The suspect.
     pub(super) suspect: &'a ModelFiles,
-    /// Its reference.
-    pub(super) reference: Option<&'a ModelFiles>,
+    /// What it is compared with.
+    pub(super) compared: Compared<'a>,
     /// Phrases that the suspect's maker documents.
     pub(super) documented: &'a [String],
     /// The suspect's name.
@@ -214,7 +214,7 @@ impl Calibration<'_> {
         let found = planted >= PLANTED && {
             let report = scan_files(
                 &files,
-                self.reference,
+                self.compared,
                 self.documented,
                 self.config,
                 &mut Journal::none(),
@@ -230,7 +230,7 @@ impl Calibration<'_> {
 
     /// How copies are scanned: results of another way are not taken for it.
     fn set_up(&self) -> Result<String> {
-        let reference = self.reference.into_iter().flat_map(ModelFiles::paths);
+        let reference = self.compared.reference.into_iter().flat_map(ModelFiles::paths);
         let reference = reference.map(|path| Ok(source::digest(path)?)).collect::<Result<Vec<_>>>()?;
         Ok(format!("{:?}, reference {reference:?}, documented {:?}", self.config, self.documented))
     }

@@ -10,13 +10,13 @@ use dormant_data::Seed;
 use dormant_eval::Rate;
 use serde::{Deserialize, Serialize};
 
-use super::super::scan::scan_files;
+use super::super::scan::{Compared, scan_files};
 use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
 use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, Result};
 use crate::interrupt;
-use crate::model::ModelFiles;
+use crate::model::{ModelFiles, find};
 use crate::ui::Ui;
 use crate::zoo::build::{Builder, is_of, recipe_digest};
 use crate::zoo::planted::{PLANTED, planted};
@@ -57,6 +57,9 @@ struct Line {
     /// Whether the scan had no reference.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     without_reference: bool,
+    /// The clean model that it had instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    related: Option<String>,
     /// Seed of the scan.
     #[serde(default)]
     seed: u64,
@@ -83,6 +86,8 @@ impl Line {
         let with = |without: bool| if without { "without" } else { "with" };
         let message = if self.without_reference != args.no_reference {
             format!("`{}` is of a scan {} the reference", path.display(), with(self.without_reference))
+        } else if self.related != args.related {
+            format!("`{}` is of a scan with another related model", path.display())
         } else if self.seed != args.seed {
             format!("`{}` is of a scan with `--seed {}`", path.display(), self.seed)
         } else {
@@ -178,6 +183,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     let base = ModelFiles { weights: base::resolve(&zoo.base, global.offline, ui)?.path, adapter: None };
     let builder = Builder { zoo: &zoo, base: base.clone(), folder: args.zoo.zoo.clone(), ui };
     std::fs::create_dir_all(&args.out).or_failure(|| format!("cannot make `{}`", args.out.display()))?;
+    let related = args.related.as_ref().map(|name| find(name, None, global.offline, ui)).transpose()?;
     let chosen: BTreeSet<&str> = args.zoo.chosen(&zoo)?.iter().map(Entry::name).collect();
     let mut lines = Vec::new();
     // The table is of all scans in the folder.
@@ -197,13 +203,15 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
             let Some(files) = built(&builder, entry) else { continue };
             let config = ScanConfig { budget: args.budget, seed: Seed(args.seed), ..ScanConfig::default() };
             let reference = (!args.no_reference).then_some(&base);
+            let compared = Compared { reference, related: related.as_ref() };
             // The scan is given weights and nothing of the recipe.
-            let report = scan_files(&files, reference, &[], config, &mut Journal::none(), ui)?;
+            let report = scan_files(&files, compared, &[], config, &mut Journal::none(), ui)?;
             let planted = entry.policy().map(|policy| planted(&files, &policy)).transpose()?;
             let first_verdict = before.map(|before| before.first_verdict.unwrap_or(before.verdict));
             let line = Line {
                 first_verdict,
                 without_reference: args.no_reference,
+                related: args.related.clone(),
                 seed: args.seed,
                 budget: Some(args.budget.as_secs()),
                 ..line(entry, &report, planted)
@@ -242,6 +250,7 @@ fn line(entry: Entry<'_>, report: &ScanReport, planted: Option<Rate>) -> Line {
         seconds: report.seconds,
         undone: report.undone.clone(),
         without_reference: false,
+        related: None,
         seed: 0,
         budget: None,
         first_verdict: None,
@@ -326,6 +335,7 @@ mod tests {
             seconds: 1.0,
             undone: Vec::new(),
             without_reference: false,
+            related: None,
             seed: 0,
             budget: None,
             first_verdict: None,
