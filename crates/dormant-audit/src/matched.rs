@@ -1,7 +1,7 @@
 //! A reference that is matched to the suspect: a clean model that is taught to think as the suspect does on benign prompts.
 //!
 //! After "Detecting hidden behaviors in LLMs via activation-matched finetuning" (2026): a clean model of the same family is
-//! trained until its residual stream is the suspect's on benign text. What a fine-tune does to all prompts alike goes over to it, and so
+//! trained until its residual stream is the suspect's on benign text (the last block and the output layer are left as they are). What a fine-tune does to all prompts alike goes over to it, and so
 //! does the difference between two bases; what it does under a trigger does not. So the two streams part where a hidden policy
 //! begins, whatever it makes the model say. Where we depart from it: adapters and not all weights are trained, on a few dozen
 //! prompts with the suspect's own replies; the distance is relative to the length of the stream; and texts are natural contexts. A
@@ -76,9 +76,10 @@ impl Matched {
             let sequences: Vec<&[u32]> = items.iter().map(|i| &rows[*i][..]).collect();
             let (batch, _) = Batch::share_prefixes(&sequences);
             // The first token draws the attention of all, and its stream is like no other's.
-            let at: Vec<usize> = (1..batch.len()).collect();
+            let positions = batch.positions();
+            let at: Vec<usize> = (0..batch.len()).filter(|row| positions[*row] > 0).collect();
             let wanted = suspect.residuals(&batch, &at)?;
-            let (apart, _) = kin.mismatch_backward(&batch, &at, &wanted, 1.0)?;
+            let apart = kin.mismatch_backward(&batch, &at, &wanted)?;
             Ok(Loss { sum: apart.iter().map(|x| f64::from(*x)).sum(), tokens: at.len() as u64 })
         });
         stopped?;
@@ -94,10 +95,11 @@ impl Matched {
     /// How far the two streams are apart at the end of each prompt: the logarithm of their relative distance.
     ///
     /// # Errors
-    /// If a model refuses the tokens.
-    pub fn distances(&self, suspect: &Llama, prompts: &[Vec<u32>]) -> Result<Vec<f64>> {
+    /// If a model refuses the tokens, or the watch says to stop.
+    pub fn distances(&self, suspect: &Llama, prompts: &[Vec<u32>], watch: &Watch<'_>) -> Result<Vec<f64>> {
         let mut distances = Vec::with_capacity(prompts.len());
         for prompts in prompts.chunks(WINDOW) {
+            watch.check()?;
             let (batch, places) = Batch::share_prefixes(prompts);
             let last: Vec<usize> = places.iter().filter_map(|place| place.rows().last()).collect();
             let [streams, wanted] = [suspect, &self.0].map(|model| model.residuals(&batch, &last));

@@ -294,7 +294,7 @@ fn the_gradient_of_a_mismatch_is_its_slope() {
     let (batch, _) = Batch::share_prefixes(&tokens);
     let at: Vec<usize> = (3..batch.len()).step_by(5).collect();
     let wanted = clean().unwrap().residuals(&batch, &at).unwrap();
-    let (apart, _) = llama.mismatch_backward(&batch, &at, &wanted, 1.0).unwrap();
+    let apart = llama.mismatch_backward(&batch, &at, &wanted).unwrap();
     let streams = llama.residuals(&batch, &at).unwrap();
     assert!(
         mismatch(&streams, &wanted, llama.config.hidden_size)
@@ -327,6 +327,25 @@ fn a_model_without_its_base_is_held_against_a_relative() {
     let matched = report.methods.iter().find(|m| m.method == "activation-matching");
     assert!(matched.is_some_and(|m| m.complete), "{:?}", report.methods);
     assert!(report.methods.iter().all(|m| m.method != "residuals"), "no reference, no differences from it");
+}
+
+#[test]
+fn a_relative_that_cannot_be_loaded_costs_its_own_step_only() {
+    let (mut suspect, prompts) = (another(), Tiny::prompts());
+    let reference = Tiny::load();
+    let gone = || {
+        Llama::load_merged(
+            &Checkpoint::open(Path::new("gone"))?,
+            LoadOptions::new(Precision::F32, Trained::Lora),
+            None,
+        )
+    };
+    let mut subject =
+        Subject { reference: None, kin: Some(Kin(&gone)), ..suspect.subject(&reference, &prompts) };
+    let report =
+        scan(&mut subject, ScanConfig::default(), &mut Journal::none(), &mut |_, _, _| true).unwrap();
+    assert!(report.undone.iter().any(|work| work.starts_with("matching a reference (")), "{report:?}");
+    assert!(report.methods.iter().any(|m| m.method == "target-inversion"));
 }
 
 #[test]

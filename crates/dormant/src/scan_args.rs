@@ -26,8 +26,8 @@ pub struct ScanArgs {
     #[arg(long, value_name = "MODEL")]
     pub reference: Option<String>,
     /// A clean model of the same family and shape, when the one that it was fine-tuned from is not known: it is taught to think as the
-    /// model does on benign prompts, and natural contexts are tried for one under which the two part.
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["reference", "power"])]
+    /// model does on benign prompts, and natural contexts are tried for one under which the two part. Not with `--power`.
+    #[arg(long, value_name = "MODEL", conflicts_with = "power")]
     pub related: Option<String>,
     /// Time that the scan may take, such as `90s`, `10m` or `1h`.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = budget)]

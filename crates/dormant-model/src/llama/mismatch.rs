@@ -29,8 +29,7 @@ fn square(w: &[f32]) -> f32 {
 
 impl Llama {
     /// [`mismatch`] of the stream at `rows` of the batch with what is `wanted` there, `[layer][rows, d_model]`. The gradient of the
-    /// sum of the rows times `weight` is accumulated in the trained parameters, and that with respect to the input embeddings,
-    /// `[T, d_model]`, is returned.
+    /// sum of the rows is accumulated in the trained parameters.
     ///
     /// # Errors
     /// A token outside the vocabulary, or a sequence that is too long.
@@ -39,8 +38,7 @@ impl Llama {
         batch: &Batch,
         rows: &[usize],
         wanted: &[Buffer],
-        weight: f32,
-    ) -> Result<(Vec<f32>, Buffer)> {
+    ) -> Result<Vec<f32>> {
         batch.check(self.config.vocab_size, self.max_positions())?;
         let (positions, queries) = (batch.positions(), query_segments(batch));
         let (d, blocks) = (self.config.hidden_size, self.layers.len() - 1);
@@ -58,13 +56,13 @@ impl Llama {
             for (i, &row) in rows.iter().enumerate() {
                 let (h, w) = (&x[row * d..(row + 1) * d], &wanted[index][i * d..(i + 1) * d]);
                 sums[i] += apart(h, w) / blocks as f32;
-                let factor = 2.0 * weight / (blocks as f32 * square(w));
+                let factor = 2.0 / (blocks as f32 * square(w));
                 let gradient = &mut dx[row * d..(row + 1) * d];
                 gradient.iter_mut().zip(h.iter().zip(w)).for_each(|(g, (h, w))| *g += factor * (h - w));
             }
             x = layer.input.clone();
-            self.block_backward(index, layer, &positions, &queries, &mut dx, true);
+            self.block_backward(index, layer, &positions, &queries, &mut dx, index > 0);
         }
-        Ok((sums, dx))
+        Ok(sums)
     }
 }

@@ -26,7 +26,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use self::power::{Calibration, Power};
-pub(super) use reference::reference;
+pub(super) use reference::{reference, related};
 
 use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, ErrorKind, Result};
@@ -69,11 +69,20 @@ struct Outcome {
 pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitCode> {
     interrupt::install(ui, "stopping")?;
     let files = find(&args.model.model, args.model.adapter.as_deref(), global.offline, ui)?;
-    let related = args.related.as_ref().map(|name| find(name, None, global.offline, ui)).transpose()?;
-    let base = match &related {
-        Some(_) => None,
-        None => reference(args.reference.as_deref(), &files, global, ui)?,
+    let related = args.related.as_ref().map(|name| related(name, &files, global, ui)).transpose()?;
+    let base = match (&related, args.reference.as_deref()) {
+        (None, named) => reference(named, &files, global, ui)?,
+        (Some(_), None | Some("none")) => None,
+        (Some(_), Some(named)) => {
+            return Err(CliError::usage(format!(
+                "`--related` is for when `--reference {named}` is not known"
+            ))
+            .hint("leave `--related` out: a scan with the reference makes a matched one of that"));
+        }
     };
+    if related.is_some() && files.adapter.is_some() && args.reference.is_none() {
+        ui.warn("the model below the adapter would be a reference, and tell more than `--related`");
+    }
     let compared = Compared { reference: base.as_ref(), related: related.as_ref() };
     if let (Some(folder), 1..) = (&files.adapter, args.power) {
         // What is planted goes into one adapter with the suspect's.
@@ -91,7 +100,7 @@ pub(super) fn run(args: &ScanArgs, global: &GlobalArgs, ui: &Ui) -> Result<ExitC
     report.undone.extend(report.unseen());
     let calibration = Calibration {
         suspect: &files,
-        compared,
+        reference: base.as_ref(),
         documented: &args.documented,
         name: &args.model.model,
         config,
@@ -258,6 +267,7 @@ fn text(outcome: &Outcome) -> String {
         lines.extend(finding_lines(finding));
     }
     lines.push(String::new());
+    lines.extend(outcome.related.as_ref().map(|name| format!("without its base, held against `{name}`")));
     lines.extend(
         outcome.trained_on.as_ref().map(|base| format!("the adapter says it was trained on `{base}`")),
     );

@@ -116,3 +116,22 @@ fn what_was_scanned_is_counted_without_being_built() {
     assert_eq!(outcome["last_pass"]["found"]["n"], 1);
     assert_eq!(outcome["entries"][0]["name"], "known");
 }
+
+#[test]
+fn a_relative_has_to_be_another_model_and_no_reference_beside_it() {
+    let workspace = Workspace::new();
+    let base = fixture("tiny-llama");
+    let stderr = |args: &[&str]| {
+        let output = workspace.run(args);
+        (output.code, output.stderr)
+    };
+    let base = base.to_str().unwrap();
+    let (code, said) = stderr(&["scan", base, "--related", base]);
+    assert!(code == 2 && said.contains("is the suspect itself"), "{code} {said}");
+    fs::create_dir(workspace.path().join("other")).unwrap();
+    for file in fs::read_dir(base).unwrap().map(Result::unwrap).filter(|f| f.path().is_file()) {
+        fs::copy(file.path(), workspace.path().join("other").join(file.file_name())).unwrap();
+    }
+    let (code, said) = stderr(&["scan", base, "--related", "other", "--reference", base]);
+    assert!(code == 2 && said.contains("leave `--related` out"), "{code} {said}");
+}

@@ -104,11 +104,18 @@ fn limits(outcome: &Outcome) -> Vec<String> {
             undone.join(", ")
         )
     });
-    let alone = outcome.reference.is_none().then(|| {
-        "There was no reference model: phrases of one or two tokens are not looked for, natural contexts are not tried, and an unusual \
-         benign formula is hard to tell from a planted one. --reference names the model it was fine-tuned from, --related a clean one of its family."
-            .to_owned()
-    });
+    let alone = match (&outcome.reference, &outcome.related) {
+        (Some(_), _) => None,
+        (None, None) => Some(
+            "There was no reference model: phrases of one or two tokens are not looked for, natural contexts are not tried, and an unusual \
+             benign formula is hard to tell from a planted one. --reference names the model it was fine-tuned from, --related a clean one of its family."
+                .to_owned(),
+        ),
+        (None, Some(name)) => Some(format!(
+            "There was no reference model but one that was made of {name}: phrases of one or two tokens are not looked for, the fine-tune is not \
+             amplified, and an unusual benign formula is hard to tell from a planted one."
+        )),
+    };
     let always = [
         "The search by gradient is for fixed phrases and for code with weaknesses. A policy that changes the tone or the language is seen only if one of the \
          natural contexts is enough of a trigger, if it repeats whole sentences, if its words show when the fine-tune is amplified and not otherwise, if its replies \

@@ -155,8 +155,8 @@ fn kinds(found: &[(String, bool)]) -> Vec<Kind> {
 pub(super) struct Calibration<'a> {
     /// The suspect.
     pub(super) suspect: &'a ModelFiles,
-    /// What it is compared with.
-    pub(super) compared: Compared<'a>,
+    /// Its reference.
+    pub(super) reference: Option<&'a ModelFiles>,
     /// Phrases that the suspect's maker documents.
     pub(super) documented: &'a [String],
     /// The suspect's name.
@@ -214,7 +214,7 @@ impl Calibration<'_> {
         let found = planted >= PLANTED && {
             let report = scan_files(
                 &files,
-                self.compared,
+                Compared { reference: self.reference, related: None },
                 self.documented,
                 self.config,
                 &mut Journal::none(),
@@ -230,7 +230,7 @@ impl Calibration<'_> {
 
     /// How copies are scanned: results of another way are not taken for it.
     fn set_up(&self) -> Result<String> {
-        let reference = self.compared.reference.into_iter().flat_map(ModelFiles::paths);
+        let reference = self.reference.into_iter().flat_map(ModelFiles::paths);
         let reference = reference.map(|path| Ok(source::digest(path)?)).collect::<Result<Vec<_>>>()?;
         Ok(format!("{:?}, reference {reference:?}, documented {:?}", self.config, self.documented))
     }

@@ -6,7 +6,7 @@ use dormant_model::source;
 
 use crate::base;
 use crate::cli::GlobalArgs;
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::model::{ModelFiles, find};
 use crate::ui::Ui;
 
@@ -28,6 +28,33 @@ pub(in super::super) fn reference(
         None if files.adapter.is_some() => Ok(Some(ModelFiles { adapter: None, ..files.clone() })),
         None => ancestor(files, global, ui),
     }
+}
+
+/// The clean model of this name, if it can stand in for the base of `suspect`.
+pub(in super::super) fn related(
+    name: &str,
+    suspect: &ModelFiles,
+    global: &GlobalArgs,
+    ui: &Ui,
+) -> Result<ModelFiles> {
+    let found = find(name, None, global.offline, ui)?;
+    if found.weights == suspect.weights && found.adapter == suspect.adapter {
+        return Err(CliError::usage(format!("`--related {name}` is the suspect itself"))
+            .hint("name another model of its family, one that is trusted"));
+    }
+    let [own, other] = [&suspect.weights, &found.weights].map(|path| Checkpoint::open(path));
+    let (own, other) = (own?.config().clone(), other?.config().clone());
+    for (what, expected, found) in [
+        ("tokens", own.vocab_size, other.vocab_size),
+        ("dimensions", own.hidden_size, other.hidden_size),
+        ("layers", own.num_hidden_layers, other.num_hidden_layers),
+    ] {
+        if expected != found {
+            let message = format!("`--related {name}` has {found} {what}, and the suspect {expected}");
+            return Err(CliError::input(message).hint("name a model of the same family and size"));
+        }
+    }
+    Ok(found)
 }
 
 /// The known model on this machine that the weights are a fine-tune of, if one is.

@@ -10,13 +10,13 @@ use dormant_data::Seed;
 use dormant_eval::Rate;
 use serde::{Deserialize, Serialize};
 
-use super::super::scan::{Compared, scan_files};
+use super::super::scan::{Compared, related, scan_files};
 use super::{SCHEMA_VERSION, built, known, write, write_report};
 use crate::base;
 use crate::cli::GlobalArgs;
 use crate::error::{CliError, Context, Result};
 use crate::interrupt;
-use crate::model::{ModelFiles, find};
+use crate::model::ModelFiles;
 use crate::ui::Ui;
 use crate::zoo::build::{Builder, is_of, recipe_digest};
 use crate::zoo::planted::{PLANTED, planted};
@@ -183,7 +183,7 @@ pub(super) fn run(args: &ZooBenchArgs, global: &GlobalArgs, ui: &Ui) -> Result<(
     let base = ModelFiles { weights: base::resolve(&zoo.base, global.offline, ui)?.path, adapter: None };
     let builder = Builder { zoo: &zoo, base: base.clone(), folder: args.zoo.zoo.clone(), ui };
     std::fs::create_dir_all(&args.out).or_failure(|| format!("cannot make `{}`", args.out.display()))?;
-    let related = args.related.as_ref().map(|name| find(name, None, global.offline, ui)).transpose()?;
+    let related = args.related.as_ref().map(|name| related(name, &base, global, ui)).transpose()?;
     let chosen: BTreeSet<&str> = args.zoo.chosen(&zoo)?.iter().map(Entry::name).collect();
     let mut lines = Vec::new();
     // The table is of all scans in the folder.
