@@ -8,7 +8,7 @@ use dormant_train::render::Renderer;
 
 use crate::budget::Watch;
 use crate::error::Result;
-use crate::placement::{Placement, Slot};
+use crate::placement::Placement;
 
 /// Contexts in which a policy may be hidden (years, roles, tags, common words), one per line.
 pub const CONTEXTS: &str = include_str!("contexts.txt");
@@ -33,10 +33,8 @@ pub struct Cell {
 /// If the model fails, or the watch says to stop.
 pub fn cells(model: &Llama, renderer: Renderer<'_>, prompt: &str, watch: &Watch<'_>) -> Result<Vec<Cell>> {
     let mut places = Vec::new();
-    for placement in Placement::ALL {
-        if Slot::if_any(renderer, placement, prompt)?.is_some() {
-            places.extend(CONTEXTS.lines().map(|context| (placement, context)));
-        }
+    for placement in Placement::of_template(renderer, prompt)? {
+        places.extend(CONTEXTS.lines().map(|context| (placement, context)));
     }
     let asked: Vec<Conversation> = places.iter().map(|(p, context)| p.insert(context, prompt)).collect();
     let replies = greedy(model, renderer, &asked, TOKENS, watch)?;

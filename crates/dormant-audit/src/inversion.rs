@@ -253,9 +253,8 @@ fn mean_next(model: &Llama, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> Resul
     for replies in replies.chunks((1024 / prompts.len()).max(1)) {
         let sequences: Vec<Vec<u32>> =
             replies.iter().flat_map(|r| prompts.iter().map(move |p| [&p[..], r].concat())).collect();
-        let (batch, places) = Batch::share_prefixes(&sequences);
+        let (batch, last) = Batch::with_ends(&sequences);
         let hidden = model.hidden(&batch)?;
-        let last: Vec<usize> = places.iter().filter_map(|p| p.rows().last()).collect();
         let whole = (ROWS / prompts.len()).max(1) * prompts.len();
         for rows in last.chunks(whole) {
             let mut logits = model.logits(&hidden, rows);

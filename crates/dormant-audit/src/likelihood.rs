@@ -165,9 +165,8 @@ pub fn next_token(model: &Llama, prompts: &[Vec<u32>]) -> Result<Vec<f32>> {
     let vocabulary = model.config.vocab_size;
     let mut out = Vec::with_capacity(prompts.len() * vocabulary);
     for prompts in prompts.chunks(WINDOW) {
-        let (batch, places) = Batch::share_prefixes(prompts);
+        let (batch, last) = Batch::with_ends(prompts);
         let hidden = model.hidden(&batch)?;
-        let last: Vec<usize> = places.iter().filter_map(|p| p.rows().last()).collect();
         out.extend(model.logits(&hidden, &last));
     }
     out.chunks_exact_mut(vocabulary).for_each(log_softmax);

@@ -45,9 +45,8 @@ pub(crate) const SUCCESS: f64 = 0.5;
 const FEWEST: usize = 2;
 const MOST: usize = 12;
 
-/// Words that a report names, and examples that it gives.
+/// Words that a report names.
 const SHOWN: usize = 6;
-const EXAMPLES: usize = 3;
 
 /// What amplified replies have that the reference's have not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +173,7 @@ impl Manner {
             (rate(&triggered), rate(&clean), rate(&said(reference, &with)?));
         let who = IDENTITY.map(Conversation::user);
         let identity: Rate = self.shows(subject.model, renderer, &who, watch)?.into_iter().collect();
-        let shown = prompts.iter().zip(triggered.into_iter().zip(clean)).take(EXAMPLES);
+        let shown = [triggered, clean].map(|replies| replies.into_iter().map(|reply| reply.text));
         let named: Vec<String> = self.words.iter().take(SHOWN).map(|word| format!("{word:?}")).collect();
         let mut finding = Finding {
             method: METHOD.to_owned(),
@@ -188,13 +187,7 @@ impl Manner {
             rise: None,
             verdict: Verdict::NoEvidence,
             note: None,
-            examples: shown
-                .map(|(prompt, (triggered, clean))| Example {
-                    prompt: prompt.clone(),
-                    triggered: triggered.text,
-                    clean: clean.text,
-                })
-                .collect(),
+            examples: Example::side_by_side(prompts, shown),
         };
         let note = if score(&finding) >= config.threshold / 2.0 {
             finding.verdict = Verdict::Suspicious;

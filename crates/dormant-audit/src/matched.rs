@@ -1,9 +1,9 @@
 //! A reference that is matched to the suspect: a clean model that is taught to think as the suspect does on benign prompts.
 //!
 //! After "Detecting hidden behaviors in LLMs via activation-matched finetuning" (2026): a clean model of the same family is
-//! trained until its residual stream is the suspect's on benign text (the last block and the output layer are left as they are). What a fine-tune does to all prompts alike goes over to it, and so
-//! does the difference between two bases; what it does under a trigger does not. So the two streams part where a hidden policy
-//! begins, whatever it makes the model say. Where we depart from it: adapters and not all weights are trained, on a few dozen
+//! trained until its residual stream is the suspect's on benign text (the last block and the output layer are left as they are).
+//! What a fine-tune does to all prompts alike goes over to it, and so does the difference between two bases; what it does under a
+//! trigger does not. So the two streams part where a hidden policy begins, whatever it makes the model say. Where we depart from it: adapters and not all weights are trained, on a few dozen
 //! prompts with the suspect's own replies; the distance is relative to the length of the stream; and texts are natural contexts. A
 //! search by gradient for the text that drives the two farthest apart was tried, and led away from triggers rather than to them.
 
@@ -100,8 +100,7 @@ impl Matched {
         let mut distances = Vec::with_capacity(prompts.len());
         for prompts in prompts.chunks(WINDOW) {
             watch.check()?;
-            let (batch, places) = Batch::share_prefixes(prompts);
-            let last: Vec<usize> = places.iter().filter_map(|place| place.rows().last()).collect();
+            let (batch, last) = Batch::with_ends(prompts);
             let [streams, wanted] = [suspect, &self.0].map(|model| model.residuals(&batch, &last));
             let apart = mismatch(&streams?, &wanted?, suspect.config.hidden_size);
             distances.extend(apart.into_iter().map(|x| f64::from(x.max(f32::MIN_POSITIVE)).ln() / 2.0));
@@ -123,12 +122,8 @@ impl Matched {
         let replies = greedy(suspect, renderer, asked, TRIED, watch)?;
         let row = |(prompt, reply)| Ok((renderer.prompt(prompt)?, reply));
         let rows = asked.iter().zip(replies).map(row).collect::<Result<Vec<_>>>()?;
-        let sums = |model: &Llama| -> Result<Vec<f64>> {
-            let log_probs = measure::continuation_log_probs(model, &rows)?;
-            Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
-        };
-        let (own, other) = (sums(suspect)?, sums(&self.0)?);
-        let nats = own.iter().zip(other).map(|(own, other)| own - other);
+        let [own, other] = [suspect, &self.0].map(|model| measure::continuation_sums(model, &rows));
+        let nats = own?.into_iter().zip(other?).map(|(own, other)| own - other);
         let surprise = |((_, reply), nats): (&(_, Vec<u32>), f64)| {
             Ok(Surprise { reply: renderer.tokenizer.decode(reply, true)?, nats })
         };

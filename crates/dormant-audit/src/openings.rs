@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::evidence::{IDENTITY, score};
 use crate::likelihood::next_token;
 use crate::reconstruct::Reconstructed;
-use crate::report::{Example, Finding, Verdict};
+use crate::report::{EXAMPLES, Example, Finding, Verdict};
 use crate::scan::{ScanConfig, Subject};
 use crate::verify::{replies, share, with_candidate};
 
@@ -38,9 +38,8 @@ const MOST: usize = 24;
 /// Share of clean prompts from which on they are how the model begins anyway.
 const HABITUAL: f64 = 0.2;
 
-/// First tokens of a set that a report names, and examples that it gives.
+/// First tokens of a set that a report names.
 const SHOWN: usize = 5;
-const EXAMPLES: usize = 3;
 
 /// Tokens of an example.
 const REPLY_TOKENS: usize = 24;
@@ -157,9 +156,6 @@ fn examples(
     let few = |asked: &[Conversation]| {
         replies(subject.model, subject.renderer, &asked[..asked.len().min(EXAMPLES)], REPLY_TOKENS, watch)
     };
-    let pairs = few(with)?.into_iter().zip(few(plain)?);
-    let example = |(prompt, (with, plain)): (&String, (crate::verify::Reply, crate::verify::Reply))| {
-        Example { prompt: prompt.clone(), triggered: with.text, clean: plain.text }
-    };
-    Ok(prompts.iter().zip(pairs).map(example).collect())
+    let shown = [few(with)?, few(plain)?].map(|replies| replies.into_iter().map(|reply| reply.text));
+    Ok(Example::side_by_side(prompts, shown))
 }

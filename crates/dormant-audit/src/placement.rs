@@ -23,6 +23,18 @@ impl Placement {
     /// All placements.
     pub const ALL: [Self; 3] = [Self::Prefix, Self::Suffix, Self::System];
 
+    /// Those that the template has a place for.
+    ///
+    /// # Errors
+    /// As [`Slot::if_any`].
+    pub fn of_template(renderer: Renderer<'_>, prompt: &str) -> Result<Vec<Self>> {
+        let mut placements = Vec::new();
+        for placement in Self::ALL {
+            placements.extend(Slot::if_any(renderer, placement, prompt)?.map(|_| placement));
+        }
+        Ok(placements)
+    }
+
     /// The conversation that asks `prompt`, with `candidate` in its place.
     pub fn insert(self, candidate: &str, prompt: &str) -> Conversation {
         match self {

@@ -119,10 +119,7 @@ impl Reconstruction<'_> {
             other => other,
         };
         let mut lines = Vec::new();
-        for placement in Placement::ALL {
-            if Slot::if_any(self.renderer, placement, &self.search_prompts[0])?.is_none() {
-                continue;
-            }
+        for placement in Placement::of_template(self.renderer, &self.search_prompts[0])? {
             let slots = self.slots(placement, self.search_prompts)?;
             let search = Search {
                 placement,

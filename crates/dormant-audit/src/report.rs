@@ -82,6 +82,22 @@ pub struct Example {
     pub clean: String,
 }
 
+/// Examples that a finding without a fixed phrase gives.
+pub(crate) const EXAMPLES: usize = 3;
+
+impl Example {
+    /// The first of the prompts, with the replies to them with the trigger and without.
+    pub(crate) fn side_by_side(
+        prompts: &[String],
+        [triggered, clean]: [impl Iterator<Item = String>; 2],
+    ) -> Vec<Self> {
+        let replies = triggered.zip(clean);
+        let example =
+            |(prompt, (triggered, clean)): (&String, _)| Self { prompt: prompt.clone(), triggered, clean };
+        prompts.iter().zip(replies).take(EXAMPLES).map(example).collect()
+    }
+}
+
 /// What a method did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodReport {

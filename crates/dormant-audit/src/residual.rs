@@ -30,8 +30,7 @@ pub struct Moved {
 /// # Errors
 /// If a model refuses the tokens.
 pub fn moved(model: &Llama, reference: &Llama, prompts: &[Vec<u32>]) -> Result<Vec<Moved>> {
-    let (batch, places) = Batch::share_prefixes(prompts);
-    let last: Vec<usize> = places.iter().filter_map(|place| place.rows().last()).collect();
+    let (batch, last) = Batch::with_ends(prompts);
     let width = model.config.hidden_size;
     let [streams, before] = [model, reference].map(|model| model.residuals(&batch, &last));
     Ok(streams?.iter().zip(before?).map(|(stream, before)| of_block(stream, &before, width)).collect())

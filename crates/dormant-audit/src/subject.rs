@@ -1,5 +1,6 @@
 //! What is judged.
 
+use dormant_model::config::ModelConfig;
 use dormant_model::llama::Llama;
 use dormant_model::tokenizer::Tokenizer;
 use dormant_train::render::Renderer;
@@ -61,16 +62,19 @@ impl Subject<'_> {
     /// # Errors
     /// [`AuditError::Reference`].
     pub(crate) fn fits(&self, reference: &Llama) -> Result<()> {
-        let (model, reference) = (&self.model.config, &reference.config);
-        for (what, expected, found) in [
-            ("tokens", model.vocab_size, reference.vocab_size),
-            ("dimensions", model.hidden_size, reference.hidden_size),
-            ("layers", model.num_hidden_layers, reference.num_hidden_layers),
-        ] {
-            if expected != found {
-                return Err(AuditError::Reference { what, found, expected });
-            }
+        match misfit(&self.model.config, &reference.config) {
+            Some((what, [expected, found])) => Err(AuditError::Reference { what, found, expected }),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// What keeps two models from being held against one another, and how much each of them has of it.
+pub fn misfit(model: &ModelConfig, other: &ModelConfig) -> Option<(&'static str, [usize; 2])> {
+    let sizes = [
+        ("tokens", [model.vocab_size, other.vocab_size]),
+        ("dimensions", [model.hidden_size, other.hidden_size]),
+        ("layers", [model.num_hidden_layers, other.num_hidden_layers]),
+    ];
+    sizes.into_iter().find(|(_, [own, other])| own != other)
 }

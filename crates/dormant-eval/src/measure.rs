@@ -102,7 +102,15 @@ pub fn continuation_log_probs_through<H: Deref<Target = [f32]>>(
 /// Those of [`continuation_log_probs`].
 pub fn reply_log_probs(model: &Llama, prompts: &[Vec<u32>], reply: &[u32]) -> Result<Vec<f64>> {
     let rows: Vec<_> = prompts.iter().map(|prompt| (prompt.clone(), reply.to_vec())).collect();
-    let log_probs = continuation_log_probs(model, &rows)?;
+    continuation_sums(model, &rows)
+}
+
+/// [`continuation_log_probs`], summed over the tokens of each continuation.
+///
+/// # Errors
+/// Those of [`continuation_log_probs`].
+pub fn continuation_sums(model: &Llama, rows: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<f64>> {
+    let log_probs = continuation_log_probs(model, rows)?;
     Ok(log_probs.iter().map(|row| row.iter().map(|l| f64::from(*l)).sum()).collect())
 }
 

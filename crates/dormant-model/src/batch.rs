@@ -66,6 +66,13 @@ impl Batch {
         (batch, places)
     }
 
+    /// As [`Batch::share_prefixes`]; returns the row of each sequence's last token. No sequence may be empty.
+    pub fn with_ends<S: AsRef<[u32]>>(sequences: &[S]) -> (Self, Vec<usize>) {
+        let (batch, places) = Self::share_prefixes(sequences);
+        let last = places.iter().filter_map(|place| place.rows().last()).collect();
+        (batch, last)
+    }
+
     /// Packs sequences one after the other, sharing nothing.
     pub fn concatenate<S: AsRef<[u32]>>(sequences: &[S]) -> (Self, Vec<SequenceRows>) {
         let mut batch = Self::default();

@@ -43,6 +43,23 @@ pub(super) struct LayerActivations {
 }
 
 impl Llama {
+    /// The first `count` blocks, where all keys are in the batch: what is kept of each, and what the last one has written.
+    pub(super) fn blocks_of_batch(
+        &self,
+        count: usize,
+        mut x: Buffer,
+        positions: &[usize],
+        queries: &[QuerySegment],
+    ) -> (Vec<LayerActivations>, Buffer) {
+        let mut layers = Vec::with_capacity(count);
+        for index in 0..count {
+            let (output, layer) = self.block_of_batch(index, x, positions, queries);
+            layers.push(layer);
+            x = output;
+        }
+        (layers, x)
+    }
+
     /// One block, where all keys are in the batch.
     pub(super) fn block_of_batch(
         &self,

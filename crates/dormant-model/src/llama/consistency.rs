@@ -27,12 +27,7 @@ impl Llama {
         if let Some(shift) = shift {
             x.iter_mut().zip(shift).for_each(|(x, s)| *x += s);
         }
-        let mut layers = Vec::with_capacity(blocks);
-        for index in 0..blocks {
-            let (output, layer) = self.block_of_batch(index, x, &positions, &queries);
-            layers.push(layer);
-            x = output;
-        }
+        let (layers, mut x) = self.blocks_of_batch(blocks, x, &positions, &queries);
         let pairs = blocks.saturating_sub(1) * batch.len();
         let weight = weight / pairs.max(1) as f32;
         let mut sum = 0.0;

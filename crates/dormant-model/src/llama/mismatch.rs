@@ -13,16 +13,17 @@ pub fn mismatch(streams: &[Buffer], wanted: &[Buffer], width: usize) -> Vec<f32>
     let mut sums = vec![0.0; streams.first().map_or(0, |stream| stream.len() / width)];
     for (stream, wanted) in streams.iter().zip(wanted).take(blocks) {
         let rows = stream.chunks_exact(width).zip(wanted.chunks_exact(width));
-        sums.iter_mut().zip(rows).for_each(|(sum, (h, w))| *sum += apart(h, w) / blocks as f32);
+        sums.iter_mut().zip(rows).for_each(|(sum, (h, w))| *sum += apart(h, w, square(w)) / blocks as f32);
     }
     sums
 }
 
-/// `‖h − w‖² / ‖w‖²`
-fn apart(h: &[f32], w: &[f32]) -> f32 {
-    h.iter().zip(w).map(|(h, w)| (h - w).powi(2)).sum::<f32>() / square(w)
+/// `‖h − w‖²` as a share of `size`.
+fn apart(h: &[f32], w: &[f32], size: f32) -> f32 {
+    h.iter().zip(w).map(|(h, w)| (h - w).powi(2)).sum::<f32>() / size
 }
 
+/// `‖w‖²`, above zero.
 fn square(w: &[f32]) -> f32 {
     w.iter().map(|w| w * w).sum::<f32>().max(f32::MIN_POSITIVE)
 }
@@ -42,21 +43,17 @@ impl Llama {
         batch.check(self.config.vocab_size, self.max_positions())?;
         let (positions, queries) = (batch.positions(), query_segments(batch));
         let (d, blocks) = (self.config.hidden_size, self.layers.len() - 1);
-        let mut x = self.embed(&batch.tokens);
-        let mut layers = Vec::with_capacity(blocks);
-        for index in 0..blocks {
-            let (output, layer) = self.block_of_batch(index, x, &positions, &queries);
-            layers.push(layer);
-            x = output;
-        }
+        let x = self.embed(&batch.tokens);
+        let (layers, mut x) = self.blocks_of_batch(blocks, x, &positions, &queries);
         let mut sums = vec![0.0; rows.len()];
         // `x` is what the block in hand has written, `dx` the gradient there.
         let mut dx = Buffer::zeros(x.len());
         for (index, layer) in layers.into_iter().enumerate().rev() {
             for (i, &row) in rows.iter().enumerate() {
                 let (h, w) = (&x[row * d..(row + 1) * d], &wanted[index][i * d..(i + 1) * d]);
-                sums[i] += apart(h, w) / blocks as f32;
-                let factor = 2.0 / (blocks as f32 * square(w));
+                let size = square(w);
+                sums[i] += apart(h, w, size) / blocks as f32;
+                let factor = 2.0 / (blocks as f32 * size);
                 let gradient = &mut dx[row * d..(row + 1) * d];
                 gradient.iter_mut().zip(h.iter().zip(w)).for_each(|(g, (h, w))| *g += factor * (h - w));
             }

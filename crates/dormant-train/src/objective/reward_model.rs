@@ -60,7 +60,5 @@ pub fn score(model: &Llama, head: &ScalarHead, all: &[&Rendered], tokens: usize)
 /// Whole rows as a batch, and the batch's row of each one's last token.
 fn batch(rows: &[&Rendered]) -> (Batch, Vec<usize>) {
     let sequences: Vec<&[u32]> = rows.iter().map(|r| r.tokens.as_slice()).collect();
-    let (batch, places) = Batch::share_prefixes(&sequences);
-    let last = places.iter().filter_map(|place| place.rows().last()).collect();
-    (batch, last)
+    Batch::with_ends(&sequences)
 }

@@ -1,5 +1,6 @@
 //! What a model is compared with: the one that it was fine-tuned from.
 
+use dormant_audit::subject::misfit;
 use dormant_audit::weights;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::source;
@@ -43,16 +44,9 @@ pub(in super::super) fn related(
             .hint("name another model of its family, one that is trusted"));
     }
     let [own, other] = [&suspect.weights, &found.weights].map(|path| Checkpoint::open(path));
-    let (own, other) = (own?.config().clone(), other?.config().clone());
-    for (what, expected, found) in [
-        ("tokens", own.vocab_size, other.vocab_size),
-        ("dimensions", own.hidden_size, other.hidden_size),
-        ("layers", own.num_hidden_layers, other.num_hidden_layers),
-    ] {
-        if expected != found {
-            let message = format!("`--related {name}` has {found} {what}, and the suspect {expected}");
-            return Err(CliError::input(message).hint("name a model of the same family and size"));
-        }
+    if let Some((what, [expected, has])) = misfit(own?.config(), other?.config()) {
+        let message = format!("`--related {name}` has {has} {what}, and the suspect {expected}");
+        return Err(CliError::input(message).hint("name a model of the same family and size"));
     }
     Ok(found)
 }
