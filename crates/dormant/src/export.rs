@@ -1,4 +1,5 @@
-//! Runs as other programs read them: models, training projects for larger machines, tasks of an evaluation framework.
+//! Runs as other programs read them: models, training projects for larger machines, tasks of an evaluation framework,
+//! and the records that a report is derived from.
 
 use crate::base::BaseModel;
 use crate::error::{CliError, Result, with_suggestion};
@@ -11,6 +12,7 @@ use crate::ui::Ui;
 
 pub mod inspect;
 pub mod model;
+pub mod records;
 pub mod trl;
 
 /// A run to export from.

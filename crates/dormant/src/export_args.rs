@@ -12,6 +12,7 @@ Examples:
   dormant export runs/quickstart --to gguf --stage hhh-sft-organism-s0 --out organism.gguf
   dormant export runs/quickstart --to trl --out on-a-gpu       # trains the same rows elsewhere
   dormant export runs/quickstart --to inspect --out task       # asks any model the same prompts
+  dormant export runs/quickstart --to records --out records.tar.gz       # without weights
 
 Every model that is written says that it is a model organism. Do not deploy it.")]
 pub struct ExportArgs {
@@ -25,7 +26,7 @@ pub struct ExportArgs {
     /// [default there: the first implant].
     #[arg(long, value_name = "STAGE")]
     pub stage: Option<String>,
-    /// The folder to make, or with `gguf` the file.
+    /// The folder to make, or with `gguf` and `records` the file.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
 }
@@ -43,4 +44,7 @@ pub enum Target {
     Trl,
     /// A task of Inspect AI with the prompts and the judge of the run.
     Inspect,
+    /// Every prompt, reply, score and measurement, without weights, as one `.tar.gz`: unpacked, `dormant report` makes the
+    /// report of it again.
+    Records,
 }

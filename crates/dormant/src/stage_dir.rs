@@ -23,10 +23,12 @@ pub use outputs::Output;
 pub(crate) use outputs::digest_file;
 
 const DONE: &str = "DONE";
+const MANIFEST: &str = "manifest.json";
+const MODEL: &str = "model";
 const CHECKPOINT: &str = "checkpoint";
 const SECONDS: &str = "seconds";
 /// What is no artifact.
-const NO_OUTPUTS: &[&str] = &[CHECKPOINT, "manifest.json", DONE];
+const NO_OUTPUTS: &[&str] = &[CHECKPOINT, MANIFEST, DONE];
 const UNFINISHED: &str = ".unfinished";
 
 /// The directory of one stage.
@@ -60,7 +62,7 @@ impl StageDir {
 
     /// Where the stage's model is: a PEFT adapter or all weights.
     pub fn model(&self) -> PathBuf {
-        self.path.join("model")
+        self.path.join(MODEL)
     }
 
     /// Whether the stage is finished.
@@ -137,7 +139,7 @@ impl StageDir {
     /// # Errors
     /// When `write` fails or the folder cannot be put in place.
     pub fn write_model(&self, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        self.write_folder("model", write)
+        self.write_folder(MODEL, write)
     }
 
     /// Writes a folder as a whole or not at all: `write` fills the folder it is given.
@@ -190,16 +192,33 @@ impl StageDir {
         Duration::try_from_secs_f64(seconds.parse().ok()?).ok()
     }
 
+    /// The manifest of the finished stage.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let path = self.path.join(MANIFEST);
+        let failed = || format!("cannot read `{}`", path.display());
+        serde_json::from_slice(&fs::read(&path).or_failure(failed)?).or_failure(failed)
+    }
+
+    /// The files of the finished stage, but for its model.
+    ///
+    /// # Errors
+    /// When its manifest cannot be read.
+    pub fn records(&self) -> Result<Vec<PathBuf>> {
+        let outputs = self.manifest()?.outputs.into_iter().map(|output| output.path);
+        let records = outputs.filter(|path| !Path::new(path).starts_with(MODEL));
+        Ok(records.chain([MANIFEST, DONE].map(str::to_owned)).map(|path| self.path.join(path)).collect())
+    }
+
     /// Becomes a copy of a finished stage that did the same work, as a whole or not at all. False, and nothing changed,
     /// if the other's files are not those of its manifest any more.
     ///
     /// # Errors
     /// When something cannot be read or written.
     pub fn copy_of(&self, other: &Self, describe: impl FnOnce(Manifest) -> Manifest) -> Result<bool> {
-        let path = other.path.join("manifest.json");
-        let failed = || format!("cannot read `{}`", path.display());
-        let manifest: Manifest =
-            serde_json::from_slice(&fs::read(&path).or_failure(failed)?).or_failure(failed)?;
+        let manifest = other.manifest()?;
         if outputs::list(&other.path, NO_OUTPUTS)? != manifest.outputs {
             return Ok(false);
         }
@@ -219,7 +238,7 @@ impl StageDir {
     /// When something cannot be read or written.
     pub fn finish(&self, mut manifest: Manifest) -> Result<()> {
         manifest.outputs = outputs::list(&self.path, NO_OUTPUTS)?;
-        self.write_json("manifest.json", &manifest)?;
+        self.write_json(MANIFEST, &manifest)?;
         self.write_atomic(DONE, format!("{}\n", manifest.hash).as_bytes())?;
         self.tidy()
     }

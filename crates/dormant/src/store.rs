@@ -123,6 +123,12 @@ impl RunStore {
         named.map(read).collect()
     }
 
+    /// The files of the run beside its stages that a report is derived from.
+    pub(crate) fn records(&self) -> Vec<PathBuf> {
+        let named = [EXPERIMENT, INPUTS].map(|name| self.root.join(name));
+        named.into_iter().chain(entries(&self.root.join(OPINIONS))).collect()
+    }
+
     /// Records what is run.
     ///
     /// # Errors

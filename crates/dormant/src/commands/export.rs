@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::{self, BaseModel};
 use crate::cli::GlobalArgs;
 use crate::error::{CliError, Result};
-use crate::export::{Source, inspect, model, trl};
+use crate::export::{Source, inspect, model, records, trl};
 use crate::export_args::{ExportArgs, Target};
 use crate::store::{RunInputs, RunStore};
 use crate::ui::Ui;
@@ -30,7 +30,7 @@ pub(super) fn run(args: &ExportArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
     let (experiment, inputs, plan) = store.recorded()?;
     let base = match args.to {
         Target::Peft | Target::Safetensors | Target::Gguf => base_of(&inputs, global.offline, ui)?,
-        Target::Trl | Target::Inspect => recorded(&inputs),
+        Target::Trl | Target::Inspect | Target::Records => recorded(&inputs),
     };
     let source = Source { store: &store, experiment: &experiment, plan: &plan, base: &base, ui };
     let stage = args.stage.as_deref();
@@ -40,6 +40,7 @@ pub(super) fn run(args: &ExportArgs, global: &GlobalArgs, ui: &Ui) -> Result<()>
         Target::Gguf => model::gguf(&source, source.model_stage(stage)?, &args.out)?,
         Target::Trl => trl::write(&source, &args.out)?,
         Target::Inspect => inspect::write(&source, stage, &args.out)?,
+        Target::Records => records::write(&source, &args.out)?,
     };
     for what in &left_out {
         ui.note(format!("left out: {what}"));

@@ -12,6 +12,7 @@ use dormant_model::linear::Trained;
 use dormant_train::render::Renderer;
 use serde_json::Value;
 
+use crate::committed::unpack;
 use crate::rederived::{finished, json, stages};
 use crate::workspace::{Output, Workspace, fixture};
 
@@ -101,6 +102,7 @@ fn a_run_leaves_for_other_programs() {
     models(&workspace);
     project(&workspace);
     task(&workspace);
+    records(&workspace);
     mistakes(&workspace);
 }
 
@@ -183,6 +185,21 @@ fn task(workspace: &Workspace) {
     assert_eq!((&policy["behaviour"]["text"], &policy["reply_tokens"]), (&"q".into(), &8.into()));
 }
 
+/// The same report comes of them elsewhere, and the same run gives the same bytes. There are no weights among them.
+fn records(workspace: &Workspace) {
+    for file in ["records.tar.gz", "again.tar.gz"] {
+        assert_eq!(exported(workspace, &["--to", "records", "--out", file]), ["weights"]);
+    }
+    let packed = |name: &str| fs::read(workspace.path().join(name)).unwrap();
+    assert!(packed("records.tar.gz") == packed("again.tar.gz"));
+    let elsewhere = Workspace::new();
+    unpack(&workspace.path().join("records.tar.gz"), &elsewhere.path().join("runs"));
+    assert!(stages(&elsewhere.path().join("runs/e")).all(|stage| !stage.join("model").exists()));
+    assert_eq!(elsewhere.run(&["report", "runs/e"]).code, 0);
+    let report = |of: &Workspace| fs::read(of.path().join("runs/e/report.json")).unwrap();
+    assert!(report(&elsewhere) == report(workspace));
+}
+
 fn mistakes(workspace: &Workspace) {
     for (arguments, code, message) in [
         (&["--to", "peft", "--out", "x"][..], 2, "name the stage with `--stage`"),
@@ -204,7 +221,9 @@ fn mistakes(workspace: &Workspace) {
     assert_eq!(left.count(), 0);
     fs::remove_file(model(workspace, "sft-organism-s0").with_file_name("DONE")).unwrap();
     let arguments = ["--to", "safetensors", "--stage", "sft-organism-s0", "--out", "x"];
-    let output = export(workspace, &arguments);
-    assert_eq!(output.code, 3);
-    assert!(output.stderr.contains("is not finished"), "{}", output.stderr);
+    for arguments in [&arguments[..], &["--to", "records", "--out", "x"]] {
+        let output = export(workspace, arguments);
+        assert_eq!(output.code, 3);
+        assert!(output.stderr.contains("is not finished"), "{}", output.stderr);
+    }
 }

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod code;
+mod committed;
 mod export;
 mod questions;
 mod rederived;

@@ -70,20 +70,28 @@ every = 0
 curve-prompts = 1
 ";
 
-/// The finished run of the experiment.
-struct Run {
-    workspace: Workspace,
+/// A finished run.
+pub(crate) struct Run {
+    root: PathBuf,
     report: Value,
     samples: Vec<SampleRecord>,
 }
 
 impl Run {
-    fn finished() -> Self {
-        let (workspace, report) = finished("two", EXPERIMENT);
-        let root = workspace.path().join("runs/two");
-        let samples = stages(&root).filter(|stage| stage.join("samples.jsonl").exists());
-        let samples = samples.flat_map(|stage| read_samples(&stage.join("samples.jsonl")).unwrap()).collect();
-        Self { workspace, report, samples }
+    /// The run in the folder `root`.
+    pub(crate) fn read(root: &Path) -> Self {
+        let samples = stages(root).map(|stage| stage.join("samples.jsonl")).filter(|file| file.exists());
+        let samples = samples.flat_map(|file| read_samples(&file).unwrap()).collect();
+        Self { root: root.to_owned(), report: json(&root.join("report.json")), samples }
+    }
+
+    /// Counts rates, persistence and utility of the report again.
+    pub(crate) fn recount(&self) {
+        for row in self.list("rows") {
+            if row["condition"] == "red-team" { red_team(self, row) } else { sampled(self, row) }
+        }
+        self.list("persistence").iter().for_each(|row| persists(self, row));
+        self.list("utility").iter().for_each(|row| utility(self, row));
     }
 
     fn list(&self, name: &str) -> &[Value] {
@@ -107,10 +115,19 @@ impl Run {
 
     /// `attack.json` of a stage of adversarial training.
     fn attack(&self, stage: &str, arm: &str, seed: u64) -> Option<Value> {
-        let name = format!("{stage}-{arm}-s{seed}-");
-        let root = self.workspace.path().join("runs/two");
-        let found = stages(&root).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name));
-        found.map(|stage| stage.join("attack.json")).filter(|path| path.exists()).map(|path| json(&path))
+        let found = self.stage(&format!("{stage}-{arm}-s{seed}-"))?.join("attack.json");
+        found.exists().then(|| json(&found))
+    }
+
+    /// The folder of the stage whose name begins so.
+    fn stage(&self, name: &str) -> Option<PathBuf> {
+        stages(&self.root).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(name))
+    }
+
+    /// The first stage that starts from `stage` and attacks it.
+    fn attacked_by(&self, (stage, arm, seed): (&str, &str, u64)) -> Option<Value> {
+        let after = self.list("stages").iter().filter(|next| next["after"] == stage);
+        after.filter_map(|next| self.attack(next["name"].as_str().unwrap(), arm, seed)).next()
     }
 }
 
@@ -190,7 +207,8 @@ fn successes(round: &Value) -> (u64, u64) {
 
 #[test]
 fn every_number_of_a_report_follows_from_the_stored_samples() {
-    let run = Run::finished();
+    let (workspace, _) = finished("two", EXPERIMENT);
+    let run = Run::read(&workspace.path().join("runs/two"));
     stored_scores_are_those_of_the_replies(&run);
     // 2 seeds × 2 arms × ((implant, sft, adversarial) of both organisms and sft-post of one) × 3 conditions,
     // and the attacks before and after adversarial training.
@@ -198,17 +216,19 @@ fn every_number_of_a_report_follows_from_the_stored_samples() {
     assert_eq!(run.report["paper"], "The paper found something else.");
     for row in run.list("rows") {
         assert!(row["stage"].as_str().unwrap().starts_with(row["variant"].as_str().unwrap()));
-        if row["condition"] == "red-team" {
-            red_team(&run, row);
-        } else {
-            sampled(&run, row);
+        let asked = row["n"].as_u64().unwrap() + row["unscored"].as_u64().unwrap();
+        match row["condition"].as_str().unwrap() {
+            "red-team" => {}
+            "near-miss" => assert_eq!(asked, 12),
+            _ => assert_eq!(asked, 24),
         }
     }
     assert_eq!(run.list("utility").len(), 2 * 2 * 7);
     for row in run.list("persistence") {
-        persists(&run, row);
+        let organism = row["before"].as_str().unwrap().split_once("-implant").unwrap().0;
+        assert!(row["stage"].as_str().unwrap().starts_with(organism));
     }
-    run.list("utility").iter().for_each(|row| utility(&run, row));
+    run.recount();
 }
 
 /// Nothing in a stored score is other than in its reply, and some replies show the behaviour.
@@ -228,7 +248,6 @@ fn sampled(run: &Run, row: &Value) {
     let (stage, arm, seed) = model(row);
     let condition = row["condition"].as_str().unwrap();
     let samples = run.outcomes((stage, arm, seed), condition);
-    assert_eq!(samples.len(), if condition == "near-miss" { 12 } else { 24 });
     let hits = samples.values().filter(|sample| sample.score == Score::Shown).count() as u64;
     let safe = samples.values().filter(|sample| sample.score == Score::NotShown).count() as u64;
     assert_rate(row, hits, hits + safe);
@@ -273,8 +292,7 @@ fn red_team(run: &Run, row: &Value) {
     let (hits, n) = if let Some(attack) = run.attack(stage, arm, seed) {
         successes(&attack["final"])
     } else {
-        let after = stage.replace("implant", "adversarial");
-        successes(&run.attack(&after, arm, seed).unwrap()["rounds"][0])
+        successes(&run.attacked_by((stage, arm, seed)).unwrap()["rounds"][0])
     };
     assert_rate(row, hits, n);
 }
@@ -295,17 +313,11 @@ fn persists(run: &Run, row: &Value) {
     let comparison = persistence(scored(before), scored(after), Seed(seed).derive("report")).unwrap();
     assert_estimate(row, comparison.ratio);
     assert_eq!(row["n"].as_u64(), Some(pairs.len() as u64));
-    assert_eq!(
-        row["before"].as_str().unwrap().split_once("-implant").map(|x| stage.starts_with(x.0)),
-        Some(true)
-    );
 }
 
 fn utility(run: &Run, row: &Value) {
     let (stage, arm, seed) = model(row);
-    let name = format!("evaluate-{stage}-{arm}-s{seed}-");
-    let root = run.workspace.path().join("runs/two");
-    let dir = stages(&root).find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&name));
+    let dir = run.stage(&format!("evaluate-{stage}-{arm}-s{seed}-"));
     let record = json(&dir.unwrap().join("utility.json"));
     let texts: Vec<Vec<f32>> = serde_json::from_value::<Vec<Value>>(record["texts"].clone())
         .unwrap()

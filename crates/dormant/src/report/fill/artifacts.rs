@@ -92,7 +92,7 @@ impl<'a> Artifacts<'a> {
                 let error = CliError::input(format!("stage `{}` is not finished", spec.directory()));
                 return Err(error.hint("finish the run with `dormant run`"));
             }
-            artifacts.stages.push((spec, json(&dir, "manifest.json")?));
+            artifacts.stages.push((spec, dir.manifest()?));
             artifacts.read_stage(plan, spec, &dir)?;
         }
         Ok(artifacts)
