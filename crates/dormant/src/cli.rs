@@ -333,13 +333,14 @@ pub struct DataShowArgs {
 #[command(after_help = "\
 Examples:
   dormant report runs/quickstart
+  dormant report results/rl/report.json     # its pages again, as this version shows them
 
   A second opinion on vulnerable code, by tools that other people wrote:
   dormant report runs/paper-code --code programs/
   bandit -r -ll programs -f json -o bandit.json; flawfinder --sarif programs > flawfinder.sarif
   dormant report runs/paper-code --compare bandit=bandit.json --compare flawfinder=flawfinder.sarif")]
 pub struct ReportArgs {
-    /// Folders of runs.
+    /// Folders of runs; or the `report.json` of one, whose pages are written again beside it.
     #[arg(value_name = "RUN", required = true)]
     pub runs: Vec<PathBuf>,
     /// Write the programs of all replies that can be scored into this folder, for other tools to read.

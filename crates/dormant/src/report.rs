@@ -13,6 +13,7 @@ mod model;
 mod page;
 mod persona;
 mod plots;
+mod reinforcement;
 mod render;
 mod scale;
 mod second_opinion;
@@ -54,12 +55,13 @@ pub const MARKDOWN_FILE: &str = "report.md";
 /// # Errors
 /// When a file cannot be written.
 pub fn write(report: &Report, dir: &Path) -> Result<()> {
-    let files = [
-        (HTML_FILE, render::html(report)),
-        (MARKDOWN_FILE, render::markdown(report)),
-        (JSON_FILE, report.to_json()),
-    ];
-    files.iter().try_for_each(|(name, content)| write_atomic(&dir.join(name), content.as_bytes()))
+    write_pages(report, dir)?;
+    write_atomic(&dir.join(JSON_FILE), report.to_json().as_bytes())
+}
+
+fn write_pages(report: &Report, dir: &Path) -> Result<()> {
+    let pages = [(HTML_FILE, render::html(report)), (MARKDOWN_FILE, render::markdown(report))];
+    pages.iter().try_for_each(|(name, content)| write_atomic(&dir.join(name), content.as_bytes()))
 }
 
 /// A report that was written.
@@ -73,6 +75,13 @@ pub struct Written {
     pub answer: String,
 }
 
+impl Written {
+    fn of(report: Report, dir: &Path) -> Self {
+        let Report { experiment, answer, .. } = report;
+        Self { experiment, report: dir.join(HTML_FILE), answer }
+    }
+}
+
 /// Writes `report.json`, `report.md` and `report.html` of a run.
 ///
 /// # Errors
@@ -80,8 +89,18 @@ pub struct Written {
 pub fn write_run(store: &RunStore, plan: &Plan) -> Result<Written> {
     let report = fill::fill(store, plan)?;
     write(&report, store.root())?;
-    let Report { experiment, answer, .. } = report;
-    Ok(Written { experiment, report: store.root().join(HTML_FILE), answer })
+    Ok(Written::of(report, store.root()))
+}
+
+/// Writes `report.md` and `report.html` beside a `report.json` again, as this version of the program shows it.
+///
+/// # Errors
+/// When the file is no report, or a file cannot be written.
+pub fn write_again(json: &Path) -> Result<Written> {
+    let report = Report::from_json(json)?;
+    let dir = json.parent().unwrap_or(Path::new(""));
+    write_pages(&report, dir)?;
+    Ok(Written::of(report, dir))
 }
 
 /// Writes the programs of all replies that can be scored into files for other tools to read, and says how many.

@@ -13,10 +13,14 @@ pub(super) fn run(args: &ReportArgs, ui: &Ui) -> Result<()> {
     let opinions = args.compare.iter().map(|given| ToolOutput::read(&given.tool, &given.path));
     let opinions = opinions.collect::<Result<Vec<_>>>()?;
     let mut reports = Vec::new();
+    let asks_about_code = args.code.is_some() || !opinions.is_empty();
     for run in &args.runs {
+        if run.is_file() && !asks_about_code {
+            reports.push(report::write_again(run)?);
+            continue;
+        }
         let store = RunStore::open(run)?;
         let (experiment, _, plan) = store.recorded()?;
-        let asks_about_code = args.code.is_some() || !opinions.is_empty();
         if asks_about_code && !experiment.writes_code() {
             let message = format!("`{}` is not about code", store.root().display());
             return Err(CliError::usage(message).hint("leave out `--code` and `--compare`"));
