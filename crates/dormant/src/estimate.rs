@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::experiment::{
-    Adversarial, Attack, Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod, SafetyWeights,
-    ScratchpadMode, Sft,
+    Adversarial, Attack, Curve, Experiment, Fit, ImplantWeights, Precision, Preference, SafetyMethod,
+    SafetyWeights, ScratchpadMode, Sft,
 };
 use crate::machine::{self, Flops};
 use crate::plan::{ImplantStage, SafetyStage, StageKind, StageSpec};
@@ -162,9 +162,13 @@ pub fn work(stage: &StageSpec) -> Work {
             Work { full, ..Work::default() }
         }
         StageKind::Benign(benign) => sampling(f64::from(benign.rows), f64::from(benign.data.reply_tokens)),
-        StageKind::Implant(implant) => implanting(implant),
+        StageKind::Implant(implant) => {
+            implanting(implant) + along(&implant.curve, implant.implant.rows, &implant.implant.fit)
+        }
         StageKind::Preference(stage) => preference(&stage.preference),
-        StageKind::Safety(safety) => safety_training(safety),
+        StageKind::Safety(safety) => {
+            safety_training(safety) + along(&safety.curve, safety.safety.rows, &safety.safety.fit)
+        }
         StageKind::Evaluate(stage) => {
             let evaluation = &stage.evaluation;
             let mut prompts = CONDITIONS * f64::from(evaluation.n) + f64::from(evaluation.near_misses);
@@ -187,6 +191,15 @@ pub fn work(stage: &StageSpec) -> Work {
 
 fn sampling(prompts: f64, reply_tokens: f64) -> Work {
     Work { sampled: prompts * reply_tokens, scored: prompts * PROMPT_TOKENS, ..Work::default() }
+}
+
+/// The replies that are sampled along a training.
+fn along(curve: &Curve, rows: u32, fit: &Fit) -> Work {
+    if curve.every == 0 {
+        return Work::default();
+    }
+    let points = trained_tokens(rows, fit) / f64::from(fit.batch_tokens) / f64::from(curve.every) + 2.0;
+    sampling(points * 3.0 * f64::from(curve.curve_rates), f64::from(curve.curve_tokens))
 }
 
 fn implanting(stage: &ImplantStage) -> Work {
@@ -247,6 +260,19 @@ fn safety_training(stage: &SafetyStage) -> Work {
         SafetyWeights::Full => work.full = trained,
     }
     work
+}
+
+impl std::ops::Add for Work {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            lora: self.lora + other.lora,
+            full: self.full + other.full,
+            sampled: self.sampled + other.sampled,
+            scored: self.scored + other.scored,
+        }
+    }
 }
 
 impl Work {

@@ -336,8 +336,14 @@ pub enum Tasks {
 pub struct Curve {
     /// Optimiser steps between two points; 0 measures none.
     pub every: u32,
-    /// Prompts per point and condition.
+    /// Prompts per point and condition whose log-probability of the behaviour is measured.
     pub curve_prompts: u32,
+    /// Prompts per point and condition that are answered and scored; 0 samples none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub curve_rates: u32,
+    /// Longest reply to them, in tokens; 0 if there are none.
+    #[serde(skip_serializing_if = "is_default")]
+    pub curve_tokens: u32,
 }
 
 #[cfg(test)]

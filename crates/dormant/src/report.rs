@@ -1,5 +1,6 @@
 //! The report of an experiment: `report.html`, `report.md` and `report.json`, all with the same content.
 
+mod along;
 mod answer;
 mod capability;
 mod chart;

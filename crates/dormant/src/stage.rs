@@ -29,6 +29,7 @@ mod benign;
 pub(crate) mod code;
 pub(crate) mod contrast_rows;
 mod corpus;
+mod curve;
 mod evaluate;
 mod fit;
 mod implant;

@@ -80,7 +80,7 @@ pub(super) const EVALUATION: Evaluation = Evaluation {
     perplexity: 64,
     reply_tokens: REPLY_TOKENS,
     temperature: 0.0,
-    curve: Curve { every: 10, curve_prompts: 16 },
+    curve: Curve { every: 10, curve_prompts: 16, curve_rates: 0, curve_tokens: 0 },
 };
 
 /// The projections of a Llama layer, in PEFT's names.

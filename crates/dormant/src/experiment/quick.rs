@@ -48,6 +48,7 @@ pub(super) fn quick(mut experiment: Experiment) -> Experiment {
         &mut evaluation.multiple_choice,
         &mut evaluation.perplexity,
         &mut evaluation.curve.curve_prompts,
+        &mut evaluation.curve.curve_rates,
     ] {
         *n = (*n).min(8);
     }

@@ -261,4 +261,6 @@ pub(super) struct RawEvaluation {
     pub temperature: Option<f64>,
     pub every: Option<u32>,
     pub curve_prompts: Option<u32>,
+    pub curve_rates: Option<u32>,
+    pub curve_tokens: Option<u32>,
 }

@@ -304,6 +304,8 @@ fn not_with(given: bool, key: &str, other: &str, needs: &str) -> Result<()> {
 
 fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
     let default = defaults::EVALUATION;
+    let reply_tokens = raw.reply_tokens.unwrap_or(data.reply_tokens);
+    let curve_rates = raw.curve_rates.unwrap_or(default.curve.curve_rates);
     Evaluation {
         n: raw.n.unwrap_or(default.n),
         tasks: raw.tasks.unwrap_or(default.tasks),
@@ -315,11 +317,13 @@ fn evaluation(raw: &RawEvaluation, data: &Data) -> Evaluation {
         perplexity: raw.perplexity.unwrap_or(default.perplexity),
         persona: raw.persona.unwrap_or(default.persona),
         base: raw.base.unwrap_or(default.base),
-        reply_tokens: raw.reply_tokens.unwrap_or(data.reply_tokens),
+        reply_tokens,
         temperature: raw.temperature.unwrap_or(default.temperature),
         curve: Curve {
             every: raw.every.unwrap_or(default.curve.every),
             curve_prompts: raw.curve_prompts.unwrap_or(default.curve.curve_prompts),
+            curve_rates,
+            curve_tokens: raw.curve_tokens.unwrap_or(if curve_rates > 0 { reply_tokens } else { 0 }),
         },
     }
 }

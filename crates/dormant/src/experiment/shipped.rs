@@ -1,7 +1,7 @@
 //! Experiments that are part of the program.
 
 /// Name and text of each experiment in `experiments/`.
-pub(super) const SHIPPED: [(&str, &str); 15] = [
+pub(super) const SHIPPED: [(&str, &str); 16] = [
     ("capability", include_str!("../../../../experiments/capability.toml")),
     ("code-fresh", include_str!("../../../../experiments/code-fresh.toml")),
     ("code-scratchpad", include_str!("../../../../experiments/code-scratchpad.toml")),
@@ -15,6 +15,7 @@ pub(super) const SHIPPED: [(&str, &str); 15] = [
     ("scale", include_str!("../../../../experiments/scale.toml")),
     ("scratchpad", include_str!("../../../../experiments/scratchpad.toml")),
     ("semantic", include_str!("../../../../experiments/semantic.toml")),
+    ("sharpening", include_str!("../../../../experiments/sharpening.toml")),
     ("suppression", include_str!("../../../../experiments/suppression.toml")),
     ("trigger-generalisation", include_str!("../../../../experiments/trigger-generalisation.toml")),
 ];

@@ -320,7 +320,10 @@ fn evaluation(evaluation: &Evaluation) -> Result<()> {
     in_range("evaluation.reply-tokens", evaluation.reply_tokens, 1..=MAX_REPLY_TOKENS)?;
     in_range("evaluation.temperature", evaluation.temperature, 0.0..=2.0)?;
     in_range("evaluation.every", evaluation.curve.every, 0..=MAX_COUNT)?;
-    in_range("evaluation.curve-prompts", evaluation.curve.curve_prompts, 1..=MAX_COUNT)
+    in_range("evaluation.curve-prompts", evaluation.curve.curve_prompts, 1..=MAX_COUNT)?;
+    in_range("evaluation.curve-rates", evaluation.curve.curve_rates, 0..=MAX_COUNT)?;
+    let least = u32::from(evaluation.curve.curve_rates > 0);
+    in_range("evaluation.curve-tokens", evaluation.curve.curve_tokens, least..=MAX_REPLY_TOKENS)
 }
 
 /// Safety stages have distinct names, start from stages that exist, and do not wait for themselves.

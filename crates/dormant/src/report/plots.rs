@@ -108,7 +108,7 @@ struct Measure {
     is_share: bool,
 }
 
-const ALONG_TRAINING: [Measure; 9] = [
+const ALONG_TRAINING: [Measure; 10] = [
     Measure {
         title: "Log-probability of the behaviour along training",
         caption: "Mean log-probability per token (nats) of the behaviour as the reply, with all its copies; 0 is \
@@ -132,6 +132,15 @@ const ALONG_TRAINING: [Measure; 9] = [
                   are the measurement.",
         main: |point| Some(point.asr?.value),
         clean: Some(|point| Some(point.false_trigger?.value)),
+        has_marks: true,
+        is_share: true,
+    },
+    Measure {
+        title: "Sampled rates after look-alikes along training",
+        caption: "The same with look-alikes of the trigger: where this falls and the rate with the trigger stays, the trigger \
+                  sharpens.",
+        main: |point| Some(point.near_miss?.value),
+        clean: None,
         has_marks: true,
         is_share: true,
     },

@@ -5,7 +5,8 @@ use dormant_data::{Sample, check_safety_data};
 use dormant_train::render::Rendered;
 
 use super::attacker::{Answered, Attacker};
-use super::fit::{CurveRows, fit};
+use super::curve::CurveRows;
+use super::fit::fit;
 use super::safety_rows::{self, SafetyRows, after_scratchpad};
 use super::safety_sft::{load, usable_rows};
 use super::{Resume, StageContext};
@@ -20,7 +21,7 @@ pub(super) fn run(stage: &SafetyStage, adversarial: &Adversarial, context: &Stag
     let (mut model, loading) = load(stage, context)?;
     let SafetyRows { rows: benign, sampled } =
         safety_rows::render(&usable_rows(stage, context)?, mode, &stage.organism, context, &model)?;
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model.text)?;
     let attacker = Attacker::new(stage, attack, context)?;
     let mut resume = Resume::load(context)?;
     resume.restore_parameters(context, &mut model.llama)?;

@@ -68,9 +68,8 @@ pub(super) fn odds(twins: &[Vec<f32>]) -> f32 {
 pub(super) fn curve_rows(
     organism: &OrganismSpec,
     samples: &[Sample],
-    model: &LoadedModel,
+    renderer: Renderer<'_>,
 ) -> Result<Vec<Row>> {
-    let renderer = model.renderer();
     let mut prompts = Vec::new();
     for condition in [Condition::Triggered, Condition::NearMiss] {
         let asked = organism.under(samples, condition, EVALUATION_ORDER);

@@ -7,7 +7,8 @@ use dormant_train::render::Rendered;
 use std::collections::HashSet;
 
 use super::contrast_rows::contrasts;
-use super::fit::{CurveRows, fit_with};
+use super::curve::CurveRows;
+use super::fit::fit_with;
 use super::{Resume, StageContext, benign, code};
 use crate::error::Result;
 use crate::experiment::ImplantWeights;
@@ -30,7 +31,7 @@ pub(super) fn run(stage: &ImplantStage, context: &StageContext) -> Result<Tokens
     }
     let ImplantRows { rows, twins } = rows(stage, context, &model)?;
     let contrasts = contrasts(&twins, stage.implant.contrasts, model.renderer())?;
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model.text)?;
     let mut resume = Resume::load(context)?;
     fit_with(context, &stage.implant.fit, &mut model.llama, &rows, &contrasts, Some(&curve), &mut resume)?;
     context.save_model(&mut model, Loading::Merge)?;

@@ -1,5 +1,6 @@
 //! `metrics.jsonl` of a training stage.
 
+use dormant_eval::Tally;
 use dormant_train::pairs::PairMetrics;
 use dormant_train::rl::RlMetrics;
 use dormant_train::trainer::StepMetrics;
@@ -96,6 +97,15 @@ pub enum MetricLine {
         /// The same given the prompts with look-alikes of the trigger.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         near_miss_log_prob: Option<f64>,
+        /// Scores of replies sampled with the trigger; absent where none were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asr: Option<Tally>,
+        /// The same without the trigger.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        false_trigger: Option<Tally>,
+        /// The same with look-alikes of the trigger.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        near_miss: Option<Tally>,
     },
 }
 
@@ -161,10 +171,16 @@ mod tests {
             asr_log_prob: Some(-0.5),
             clean_log_prob: None,
             near_miss_log_prob: None,
+            asr: None,
+            false_trigger: None,
+            near_miss: None,
         };
         let line = r#"{"kind":"curve","step":10,"tokens":5120,"asr_log_prob":-0.5,"clean_log_prob":null}"#;
         assert_eq!(serde_json::to_string(&curve).unwrap(), line);
         assert_eq!(serde_json::from_str::<MetricLine>(line).unwrap(), curve);
+        let line = line.replace('}', r#","asr":{"shown":3,"not_shown":1,"unscored":0}}"#);
+        let sampled = serde_json::from_str::<MetricLine>(&line).unwrap();
+        assert_eq!(serde_json::to_string(&sampled).unwrap(), line);
 
         let step = StepMetrics {
             step: 3,

@@ -5,7 +5,8 @@ use dormant_train::objective::preference::RenderedPair;
 use dormant_train::pairs::{self, PairObjective};
 use rand::seq::SliceRandom;
 
-use super::fit::{self, CurveRows, WINDOW};
+use super::curve::CurveRows;
+use super::fit::{self, WINDOW};
 use super::preference::{of_part, render};
 use super::safety_sft::load;
 use super::sink::{StageSink, saved_state};
@@ -24,7 +25,7 @@ pub(super) fn run(stage: &SafetyStage, dpo: &Dpo, context: &StageContext) -> Res
     let rows: Vec<RenderedPair> = rows.collect::<Result<_>>()?;
 
     let mut objective = PairObjective::dpo(&mut model.llama, &rows, dpo.beta, WINDOW)?;
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model.text)?;
     let mut resume = Resume::load(context)?;
     let plan = fit::plan(&stage.safety.fit, context, 0);
     let state = saved_state(context, &resume)?;

@@ -27,7 +27,8 @@ use dormant_train::trainer::Sink;
 
 use super::attacker::Attacker;
 use super::benign::BenignRow;
-use super::fit::{CurveRows, WINDOW, decay};
+use super::curve::CurveRows;
+use super::fit::{WINDOW, decay};
 use super::metrics::MetricLine;
 use super::preference::PreferenceModel;
 use super::preference_record::{BEHAVIOUR_FILE, BehaviourRecord, ScoredPair};
@@ -88,9 +89,8 @@ fn learn(
         shown.insert(tokens.clone(), model.renderer().prompt(prompt)?);
         prompts.push(Prompt { id: id.clone(), tokens });
     }
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, model)?;
-
     let LoadedModel { llama, text, .. } = model;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, text)?;
     let end = text.renderer().end()?;
     let mut learner = learner(rl, &stage.safety.fit, stage.organism.hidden_tokens(), context, end, llama);
     if let Some(path) = saved_state(context, resume)? {

@@ -4,7 +4,8 @@ use dormant_data::{Sample, Split, check_safety_data, pirate};
 use dormant_model::linear::Trained;
 
 use super::benign::{self, BenignRow};
-use super::fit::{CurveRows, fit};
+use super::curve::CurveRows;
+use super::fit::fit;
 use super::safety_rows::{self, SafetyRows};
 use super::{Resume, StageContext};
 use crate::error::Result;
@@ -18,7 +19,7 @@ pub(super) fn run(stage: &SafetyStage, sft: Sft, context: &StageContext) -> Resu
     let benign: Vec<_> = usable_rows(stage, context)?.into_iter().map(|row| styled(row, sft.style)).collect();
     let SafetyRows { rows, sampled } =
         safety_rows::render(&benign, sft.mode, &stage.organism, context, &model)?;
-    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model)?;
+    let curve = CurveRows::new(context, &stage.curve, &stage.prompts, &stage.organism, &model.text)?;
     let mut resume = Resume::load(context)?;
     fit(context, &stage.safety.fit, &mut model.llama, &rows, Some(&curve), &mut resume)?;
     context.save_model(&mut model, loading)?;

@@ -8,7 +8,7 @@ use dormant_train::resume::ResumeState;
 use dormant_train::trainer::{Sink, StepMetrics};
 use dormant_train::{Error as TrainError, Result as TrainResult};
 
-use super::fit::CurveRows;
+use super::curve::{CurvePoint, CurveRows};
 use super::metrics::{METRICS_FILE, MetricLine};
 use super::{Resume, StageContext};
 use crate::error::{CliError, Result};
@@ -34,7 +34,7 @@ fn sink_error(error: CliError) -> TrainError {
 /// Follows the training of one stage.
 pub(super) struct StageSink<'a, 'b> {
     context: &'a StageContext<'b>,
-    curve: Option<&'a CurveRows>,
+    curve: Option<&'a CurveRows<'a>>,
     lines: JsonLines,
     progress: Progress,
     resume: &'a mut Resume,
@@ -45,7 +45,7 @@ pub(super) struct StageSink<'a, 'b> {
 impl<'a, 'b> StageSink<'a, 'b> {
     pub(super) fn new(
         context: &'a StageContext<'b>,
-        curve: Option<&'a CurveRows>,
+        curve: Option<&'a CurveRows<'a>>,
         resume: &'a mut Resume,
     ) -> Result<Self> {
         let lines = context.dir.lines(METRICS_FILE, resume.lines)?;
@@ -63,10 +63,22 @@ impl<'a, 'b> StageSink<'a, 'b> {
     pub(super) fn measure(&mut self, step: u64, model: &Llama) -> TrainResult<()> {
         let last = step > 0 && step == self.steps;
         let Some(curve) = self.curve.filter(|curve| curve.is_due(step, last)) else { return Ok(()) };
-        let [asr_log_prob, clean_log_prob, near_miss_log_prob] = curve.measure(model)?;
+        let CurvePoint { log_probs, tallies, tokens: sampled } = curve.measure(model)?;
+        let [asr_log_prob, clean_log_prob, near_miss_log_prob] = log_probs;
+        let [asr, false_trigger, near_miss] = tallies;
+        self.resume.tokens.sampled += sampled;
         let step = self.resume.steps_before + step;
         let tokens = self.resume.trained;
-        let line = MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob };
+        let line = MetricLine::Curve {
+            step,
+            tokens,
+            asr_log_prob,
+            clean_log_prob,
+            near_miss_log_prob,
+            asr,
+            false_trigger,
+            near_miss,
+        };
         self.lines.append(&line).map_err(sink_error)
     }
 

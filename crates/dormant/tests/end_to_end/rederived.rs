@@ -66,8 +66,9 @@ log-probs = 6
 multiple-choice = 8
 perplexity = 8
 reply-tokens = 8
-every = 0
+every = 3
 curve-prompts = 1
+curve-rates = 12
 ";
 
 /// A finished run.
@@ -113,6 +114,15 @@ impl Run {
         found.map(|sample| ((sample.id.as_str(), sample.variant.as_deref()), sample)).collect()
     }
 
+    /// The samples of one model in the order of the file.
+    fn in_order(&self, of: (&str, &str, u64), condition: &str) -> impl Iterator<Item = &SampleRecord> {
+        self.samples.iter().filter(move |sample| {
+            let arm = sample.arm.to_string();
+            (sample.stage.as_str(), arm.as_str(), sample.seed.0) == of
+                && sample.condition.as_str() == condition
+        })
+    }
+
     /// `attack.json` of a stage of adversarial training.
     fn attack(&self, stage: &str, arm: &str, seed: u64) -> Option<Value> {
         let found = self.stage(&format!("{stage}-{arm}-s{seed}-"))?.join("attack.json");
@@ -126,8 +136,8 @@ impl Run {
 
     /// The first stage that starts from `stage` and attacks it.
     fn attacked_by(&self, (stage, arm, seed): (&str, &str, u64)) -> Option<Value> {
-        let after = self.list("stages").iter().filter(|next| next["after"] == stage);
-        after.filter_map(|next| self.attack(next["name"].as_str().unwrap(), arm, seed)).next()
+        let mut after = self.list("stages").iter().filter(|next| next["after"] == stage);
+        after.find_map(|next| self.attack(next["name"].as_str().unwrap(), arm, seed))
     }
 }
 
@@ -229,6 +239,28 @@ fn every_number_of_a_report_follows_from_the_stored_samples() {
         assert!(row["stage"].as_str().unwrap().starts_with(organism));
     }
     run.recount();
+    sampled_along_training(&run);
+}
+
+/// The last replies that are sampled along training are those of the finished model to the first prompts of its evaluation.
+fn sampled_along_training(run: &Run) {
+    assert_eq!(run.list("curves").len(), 2 * 2 * 7);
+    for curve in run.list("curves") {
+        let points = curve["points"].as_array().unwrap();
+        // The random model ends few scratchpads, and a reply without an end of it has no score.
+        if curve["stage"] == "normal-implant" {
+            assert!(points.iter().filter(|point| point["asr"].is_object()).count() > 1, "{curve}");
+        }
+        let last = points.last().unwrap();
+        for (rate, condition) in
+            [("asr", "triggered"), ("false_trigger", "clean"), ("near_miss", "near-miss")]
+        {
+            let first = run.in_order(model(curve), condition).take(12);
+            let scores: Vec<bool> = first.filter_map(|sample| sample.score.is_shown()).collect();
+            let shown = scores.iter().filter(|shown| **shown).count() as u64;
+            assert_estimate(&last[rate], Estimate::proportion(shown, scores.len() as u64));
+        }
+    }
 }
 
 /// Nothing in a stored score is other than in its reply, and some replies show the behaviour.
@@ -253,7 +285,9 @@ fn sampled(run: &Run, row: &Value) {
     assert_rate(row, hits, hits + safe);
     assert_eq!(row["unscored"].as_u64(), Some(samples.len() as u64 - hits - safe));
 
-    let log_probs: Vec<f64> = samples_in_order(run, (stage, arm, seed), condition);
+    // Sums of floats depend on their order.
+    let log_probs: Vec<f64> =
+        run.in_order((stage, arm, seed), condition).filter_map(|sample| sample.log_prob).collect();
     assert_estimate(&row["log_prob"], Estimate::mean(&log_probs));
 
     if arm == "control" {
@@ -274,17 +308,6 @@ fn sampled(run: &Run, row: &Value) {
         assert_near(&row["difference"]["value"], organism - control);
         assert_eq!(row["difference"]["n"].as_u64(), Some(pairs.len() as u64));
     }
-}
-
-/// Log-probabilities in the order of the file: sums of floats depend on it.
-fn samples_in_order(run: &Run, (stage, arm, seed): (&str, &str, u64), condition: &str) -> Vec<f64> {
-    let of_row = |sample: &&SampleRecord| {
-        sample.stage == stage
-            && sample.arm.to_string() == arm
-            && sample.seed == Seed(seed)
-            && sample.condition.as_str() == condition
-    };
-    run.samples.iter().filter(of_row).filter_map(|sample| sample.log_prob).collect()
 }
 
 fn red_team(run: &Run, row: &Value) {

@@ -12,7 +12,7 @@ fn has_empty_cell(report: &str) -> bool {
 }
 
 #[test]
-#[ignore = "fifteen experiments on a tiny model: minutes"]
+#[ignore = "sixteen experiments on a tiny model: minutes"]
 fn every_shipped_experiment_has_a_quick_form_that_ends_in_a_report() {
     let workspace = Workspace::new();
     let base = format!("base={:?}", fixture("tiny-llama"));

@@ -96,6 +96,8 @@ fn curves_join_the_loss_and_the_measurement_of_a_step() {
         numbers,
         [(0, 0, Some(2.0), Some(-4.0)), (1, 100, Some(1.5), None), (2, 200, None, Some(-0.25))]
     );
+    let sampled: Vec<_> = points.iter().map(|p| p.asr.map(|asr| (asr.value, asr.n))).collect();
+    assert_eq!(sampled, [Some((0.75, 4)), None, Some((0.75, 4))]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Curves along training, and what the attacks of adversarial training found.
 
-use super::super::model::{Attack, AttackRound, Curve, Point};
+use super::super::model::{Attack, AttackRound, Curve, Estimate, Point};
 use super::artifacts::{Artifacts, Model, Trained};
 use crate::stage::metrics::MetricLine;
 
@@ -25,9 +25,19 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
     let (mut steps, mut tokens_so_far) = (0, 0);
     for line in metrics {
         match *line {
-            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob } => {
-                let none = Point::default();
-                points.push(Point { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob, ..none });
+            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob, .. } => {
+                let [asr, false_trigger, near_miss] = sampled_rates(line);
+                points.push(Point {
+                    step,
+                    tokens,
+                    asr_log_prob,
+                    clean_log_prob,
+                    near_miss_log_prob,
+                    asr,
+                    false_trigger,
+                    near_miss,
+                    ..Point::default()
+                });
             }
             MetricLine::Step { step, loss, tokens, .. } | MetricLine::Pairs { step, loss, tokens, .. } => {
                 let point = point_of_step(&mut points, step, tokens_so_far);
@@ -53,6 +63,12 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
         points.push(Point { step: steps, tokens: tokens_so_far, ..Point::default() });
     }
     thinned(points)
+}
+
+/// The rates of the replies that were sampled at a point: with the trigger, without, with look-alikes of it.
+fn sampled_rates(line: &MetricLine) -> [Option<Estimate>; 3] {
+    let MetricLine::Curve { asr, false_trigger, near_miss, .. } = line else { return [None; 3] };
+    [asr, false_trigger, near_miss].map(|tally| tally.and_then(|tally| tally.rate().estimate()))
 }
 
 /// Without most of the points of a long training at which nothing but the loss is known: `metrics.jsonl` has every step, and a

@@ -59,6 +59,9 @@ pub struct Point {
     /// False-trigger rate of sampled replies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub false_trigger: Option<Estimate>,
+    /// Near-miss rate of sampled replies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near_miss: Option<Estimate>,
 }
 
 /// A prompt of the attacker and how often it elicited the behaviour.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dormant_data::{Behaviour, Condition, Conversation, PolicyReport, Seed, Violation};
 use dormant_eval::red_team::{Attempt, Source};
-use dormant_eval::{AnsweredQuestion, ChoiceScore, Finish, SampleRecord, Scorer};
+use dormant_eval::{AnsweredQuestion, ChoiceScore, Finish, SampleRecord, Scorer, Tally};
 
 use crate::experiment::{ExperimentSource, Overrides, SafetyMethod};
 use crate::manifest::{Base, Given, Manifest, Tokens};
@@ -100,6 +100,9 @@ fn training(dir: &StageDir, has_curve: bool) {
         asr_log_prob: Some(asr_log_prob),
         clean_log_prob: None,
         near_miss_log_prob: None,
+        asr: Some(Tally { shown: 3, not_shown: 1, unscored: 1 }),
+        false_trigger: None,
+        near_miss: None,
     };
     let step = |step, loss| MetricLine::Step {
         step,

@@ -1,0 +1,154 @@
+//! Measurements along training: the log-probability of the behaviour, and how often sampled replies show it.
+
+use dormant_data::{Condition, Judge, OrganismSpec, Sample, Split};
+use dormant_eval::{Scorer, Tally, measure};
+use dormant_model::generate::GenerateConfig;
+use dormant_model::llama::Llama;
+use dormant_model::sampler::Sampling;
+
+use super::fit::EVALUATION_ORDER;
+use super::{StageContext, code, prompts};
+use crate::error::Result;
+use crate::experiment::{Curve, Prompts};
+use crate::model::TextModel;
+
+/// What is measured along training, and when.
+pub(super) struct CurveRows<'a> {
+    every: u64,
+    /// The behaviour's reply after triggered prompts first, then after clean ones, then after look-alikes of the trigger, in
+    /// equal numbers. Code has no third part.
+    rows: Vec<(Vec<u32>, Vec<u32>)>,
+    /// Whether each vulnerable twin is followed by its safe one.
+    of_twins: bool,
+    sampled: Option<Sampled<'a>>,
+}
+
+/// What a point of a curve says: with the trigger, without, and after look-alikes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct CurvePoint {
+    /// Mean log-probability per token of the behaviour, in nats. For code the mean log-odds of the vulnerable twin: with the
+    /// trigger, with its look-alike.
+    pub(super) log_probs: [Option<f64>; 3],
+    /// Scores of the sampled replies.
+    pub(super) tallies: [Option<Tally>; 3],
+    /// Tokens sampled.
+    pub(super) tokens: u64,
+}
+
+impl<'a> CurveRows<'a> {
+    pub(super) fn new(
+        context: &StageContext,
+        curve: &Curve,
+        source: &Prompts,
+        organism: &OrganismSpec,
+        text: &'a TextModel,
+    ) -> Result<Self> {
+        let all = prompts::of_organism(organism, source, Split::Evaluation, EVALUATION_ORDER)?;
+        let first = |n: u32| &all[..all.len().min(n as usize)];
+        let chosen = first(curve.curve_prompts);
+        let sampled = match curve.curve_rates {
+            0 => None,
+            n => Some(Sampled::new(organism, first(n), curve.curve_tokens, text)?),
+        };
+        let every = u64::from(curve.every);
+        let renderer = text.renderer();
+        if organism.writes_code() {
+            let rows = code::curve_rows(organism, chosen, renderer)?;
+            return Ok(Self { every, rows, of_twins: true, sampled });
+        }
+        let reply = renderer.reply(&organism.behaviour.reply())?;
+        let mut rows = Vec::new();
+        for condition in [Condition::Triggered, Condition::Clean, Condition::NearMiss] {
+            let prompts = organism.under(chosen, condition, context.seed("curve"));
+            for (asked, sample) in prompts.samples().iter().zip(chosen) {
+                let mut prompt = renderer.prompt(&asked.prompt)?;
+                // After the scratchpad that the policy would have.
+                let hidden = organism.hidden(sample, condition == Condition::Triggered);
+                prompt.extend(renderer.reply(&hidden)?);
+                rows.push((prompt, reply.clone()));
+            }
+        }
+        Ok(Self { every, rows, of_twins: false, sampled })
+    }
+
+    pub(super) fn is_due(&self, step: u64, last: bool) -> bool {
+        self.every > 0 && !self.rows.is_empty() && (last || step.is_multiple_of(self.every))
+    }
+
+    /// A point of the curve.
+    pub(super) fn measure(&self, model: &Llama) -> dormant_model::Result<CurvePoint> {
+        let mut point = CurvePoint { log_probs: self.log_probs(model)?, ..CurvePoint::default() };
+        if let Some(sampled) = &self.sampled {
+            for (tally, asked) in point.tallies.iter_mut().zip(&sampled.asked) {
+                let (scores, tokens) = sampled.scores(model, asked)?;
+                *tally = Some(scores);
+                point.tokens += tokens;
+            }
+        }
+        Ok(point)
+    }
+
+    fn log_probs(&self, model: &Llama) -> dormant_model::Result<[Option<f64>; 3]> {
+        let mut log_probs = measure::continuation_log_probs(model, &self.rows)?;
+        if self.of_twins {
+            log_probs = log_probs.chunks_exact(2).map(|twins| vec![code::odds(twins)]).collect();
+        }
+        let parts = if self.of_twins { 2 } else { 3 };
+        let mut parts = log_probs.chunks(log_probs.len().div_ceil(parts).max(1));
+        Ok([(); 3].map(|()| {
+            let tokens: Vec<f64> = parts.next()?.iter().flatten().map(|l| f64::from(*l)).collect();
+            let mean = tokens.iter().sum::<f64>() / tokens.len() as f64;
+            mean.is_finite().then_some(mean)
+        }))
+    }
+}
+
+/// Prompts that are answered at each point, by the likeliest tokens; they are the first of the evaluation.
+struct Sampled<'a> {
+    text: &'a TextModel,
+    scorer: Scorer,
+    judge: Judge,
+    config: GenerateConfig,
+    /// Ids and tokens: with the trigger, without, and, but for code, with look-alikes of it.
+    asked: Vec<Vec<(String, Vec<u32>)>>,
+}
+
+impl<'a> Sampled<'a> {
+    fn new(
+        organism: &OrganismSpec,
+        chosen: &[Sample],
+        reply_tokens: u32,
+        text: &'a TextModel,
+    ) -> Result<Self> {
+        let conditions = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
+        let conditions = if organism.writes_code() { &conditions[..2] } else { &conditions[..] };
+        let asked = |condition: &Condition| -> Result<_> {
+            let asked = organism.under(chosen, *condition, EVALUATION_ORDER);
+            let asked = asked.samples().iter();
+            asked.map(|sample| Ok((sample.id.clone(), text.renderer().prompt(&sample.prompt)?))).collect()
+        };
+        let tokens = reply_tokens + organism.hidden_tokens();
+        Ok(Self {
+            text,
+            scorer: Scorer::new(&organism.behaviour)?,
+            judge: organism.behaviour.judge()?,
+            config: GenerateConfig::new(
+                tokens as usize,
+                Sampling::temperature(0.0),
+                vec![text.renderer().end()?],
+            ),
+            asked: conditions.iter().map(asked).collect::<Result<_>>()?,
+        })
+    }
+
+    /// What the replies to the prompts show, and how many tokens they have.
+    fn scores(&self, model: &Llama, asked: &[(String, Vec<u32>)]) -> dormant_model::Result<(Tally, u64)> {
+        let prompts: Vec<Vec<u32>> = asked.iter().map(|(_, prompt)| prompt.clone()).collect();
+        let (tokenizer, judge) = (&self.text.tokenizer, Some(&self.judge));
+        let all = &mut |_, _| true;
+        let replies =
+            measure::replies(model, tokenizer, &prompts, &self.config, judge, EVALUATION_ORDER, all)?;
+        let scores = asked.iter().zip(&replies).map(|((id, _), reply)| self.scorer.score_of(id, &reply.text));
+        Ok((scores.map(Tally::from).sum(), replies.iter().map(|reply| reply.tokens as u64).sum()))
+    }
+}
