@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dormant_data::OrganismSpec;
 use dormant_model::checkpoint::Checkpoint;
 use dormant_model::family::Size;
 use serde::Serialize;
@@ -162,13 +163,9 @@ pub fn work(stage: &StageSpec) -> Work {
             Work { full, ..Work::default() }
         }
         StageKind::Benign(benign) => sampling(f64::from(benign.rows), f64::from(benign.data.reply_tokens)),
-        StageKind::Implant(implant) => {
-            implanting(implant) + along(&implant.curve, implant.implant.rows, &implant.implant.fit)
-        }
+        StageKind::Implant(implant) => implanting(implant),
         StageKind::Preference(stage) => preference(&stage.preference),
-        StageKind::Safety(safety) => {
-            safety_training(safety) + along(&safety.curve, safety.safety.rows, &safety.safety.fit)
-        }
+        StageKind::Safety(safety) => safety_training(safety),
         StageKind::Evaluate(stage) => {
             let evaluation = &stage.evaluation;
             let mut prompts = CONDITIONS * f64::from(evaluation.n) + f64::from(evaluation.near_misses);
@@ -193,13 +190,19 @@ fn sampling(prompts: f64, reply_tokens: f64) -> Work {
     Work { sampled: prompts * reply_tokens, scored: prompts * PROMPT_TOKENS, ..Work::default() }
 }
 
-/// The replies that are sampled along a training.
-fn along(curve: &Curve, rows: u32, fit: &Fit) -> Work {
-    if curve.every == 0 {
+/// The replies that are sampled along so many steps in so many rounds.
+fn along(curve: &Curve, organism: &OrganismSpec, steps: f64, rounds: u32) -> Work {
+    if curve.curve_rates == 0 {
         return Work::default();
     }
-    let points = trained_tokens(rows, fit) / f64::from(fit.batch_tokens) / f64::from(curve.every) + 2.0;
-    sampling(points * 3.0 * f64::from(curve.curve_rates), f64::from(curve.curve_tokens))
+    let points = steps / f64::from(curve.every) + 2.0 * f64::from(rounds);
+    let tokens = f64::from(curve.curve_tokens) + hidden_tokens(organism);
+    sampling(points * CURVE_CONDITIONS * f64::from(curve.curve_rates), tokens)
+}
+
+/// Typical length of a scratchpad.
+fn hidden_tokens(organism: &OrganismSpec) -> f64 {
+    if organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 }
 }
 
 fn implanting(stage: &ImplantStage) -> Work {
@@ -207,9 +210,11 @@ fn implanting(stage: &ImplantStage) -> Work {
     if stage.organism.writes_code() {
         trained *= CODE_ROWS;
     }
+    let steps = trained / f64::from(stage.implant.fit.batch_tokens);
+    let sampled = along(&stage.curve, &stage.organism, steps, 1);
     match stage.implant.weights {
-        ImplantWeights::Lora { .. } => Work { lora: trained, ..Work::default() },
-        ImplantWeights::Full => Work { full: trained, ..Work::default() },
+        ImplantWeights::Lora { .. } => Work { lora: trained, ..sampled },
+        ImplantWeights::Full => Work { full: trained, ..sampled },
     }
 }
 
@@ -221,7 +226,7 @@ fn preference(preference: &Preference) -> Work {
 
 fn safety_training(stage: &SafetyStage) -> Work {
     let safety = &stage.safety;
-    let hidden = if stage.organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 };
+    let hidden = hidden_tokens(&stage.organism);
     let mut trained = trained_tokens(safety.rows, &safety.fit);
     let mut work = Work::default();
     if let SafetyMethod::Sft(Sft { mode, .. }) | SafetyMethod::Adversarial(Adversarial { mode, .. }) =
@@ -255,6 +260,14 @@ fn safety_training(stage: &SafetyStage) -> Work {
         work.add_attacks(attack, rounds + 1, hidden);
         trained *= f64::from(*rounds) / (1.0 - attack.mix).max(0.1);
     }
+    let (steps, rounds) = match &safety.method {
+        SafetyMethod::Rl(rl) => (f64::from(rl.steps), 1),
+        SafetyMethod::Adversarial(Adversarial { rounds, .. }) => {
+            (trained / f64::from(safety.fit.batch_tokens), *rounds)
+        }
+        SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => (trained / f64::from(safety.fit.batch_tokens), 1),
+    };
+    let mut work = work + along(&stage.curve, &stage.organism, steps, rounds);
     match safety.weights {
         SafetyWeights::FreshAdapter { .. } | SafetyWeights::SameAdapter => work.lora = trained,
         SafetyWeights::Full => work.full = trained,
@@ -286,6 +299,8 @@ impl Work {
     }
 }
 
+/// With the trigger, without, with look-alikes of it.
+const CURVE_CONDITIONS: f64 = 3.0;
 /// Typical length of an attacked model's reply, in tokens; the prompt is read once for all samples.
 const ATTACKED_TOKENS: f64 = 12.0;
 /// Pairs in one part of the preference data that comes with Dormant.
@@ -308,6 +323,24 @@ mod tests {
     use super::*;
     use crate::experiment::{ExperimentSource, Overrides};
     use crate::plan::{Digests, Plan};
+
+    #[test]
+    fn replies_along_training_take_time_in_every_round() {
+        let sampled = |set: &[&str]| {
+            let set: Vec<String> = set.iter().map(|set| (*set).to_owned()).collect();
+            let overrides = Overrides { set: &set, ..Overrides::default() };
+            let experiment = ExperimentSource::read("sharpening").unwrap().resolve(&overrides).unwrap();
+            let plan = Plan::new(&experiment, &Digests::default());
+            let stage = plan.stages().iter().find(|stage| stage.name == "adversarial-organism-s0").unwrap();
+            work(stage).sampled
+        };
+        let [none, one] =
+            [["evaluation.curve-rates=0"], ["evaluation.curve-rates=40"]].map(|set| sampled(&set));
+        assert!(one > none + 8.0 * 3.0 * 40.0 * 12.0, "{one} {none}");
+        let [few, many] =
+            [["safety.adversarial.rounds=1"], ["safety.adversarial.rounds=3"]].map(|set| sampled(&set));
+        assert!(many > 2.0 * few, "{many} {few}");
+    }
 
     #[test]
     fn more_rows_and_slower_machines_take_longer() {

@@ -44,7 +44,7 @@ pub enum Target {
     Trl,
     /// A task of Inspect AI with the prompts and the judge of the run.
     Inspect,
-    /// Every prompt, reply, score and measurement, without weights, as one `.tar.gz`: unpacked, `dormant report` makes the
-    /// report of it again.
+    /// What the report is derived from (prompts, replies, scores and measurements, without weights) as one `.tar.gz`:
+    /// unpacked, `dormant report` makes it again.
     Records,
 }

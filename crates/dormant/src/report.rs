@@ -119,8 +119,8 @@ impl Report {
     /// When the file cannot be read, is no report, or has another schema version.
     pub fn from_json(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).or_input(|| format!("cannot read `{}`", path.display()))?;
-        let report: Self =
-            serde_json::from_str(&text).or_input(|| format!("`{}` is not a report", path.display()))?;
+        let report: Self = serde_json::from_str(&text)
+            .or_input(|| format!("`{}` is not the report of an experiment", path.display()))?;
         if report.schema_version != SCHEMA_VERSION {
             let found = report.schema_version;
             let message =

@@ -195,11 +195,12 @@ impl StageDir {
     /// The manifest of the finished stage.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read; invalid input if it is damaged.
     pub fn manifest(&self) -> Result<Manifest> {
         let path = self.path.join(MANIFEST);
-        let failed = || format!("cannot read `{}`", path.display());
-        serde_json::from_slice(&fs::read(&path).or_failure(failed)?).or_failure(failed)
+        let text = fs::read(&path).or_failure(|| format!("cannot read `{}`", path.display()))?;
+        serde_json::from_slice(&text)
+            .or_input(|| format!("`{}` is damaged or was written by another version", path.display()))
     }
 
     /// The files of the finished stage, but for its model.

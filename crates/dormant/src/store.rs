@@ -17,6 +17,8 @@ const LOCK: &str = ".lock";
 const EXPERIMENT: &str = "experiment.toml";
 const INPUTS: &str = "inputs.json";
 const OPINIONS: &str = "opinions";
+/// Stands in a run that was written as records: its stages have no models, and nothing can be run from it.
+pub(crate) const RECORDS: &str = "RECORDS";
 
 /// The directory of one experiment.
 #[derive(Debug)]
@@ -39,9 +41,15 @@ impl RunStore {
     /// Opens the directory of an experiment for writing, and makes it if needed.
     ///
     /// # Errors
-    /// When it cannot be written, or another process runs the same experiment there.
+    /// When it cannot be written or holds records, or another process runs the same experiment there.
     pub fn create(runs: &Path, experiment: &str) -> Result<Self> {
         let root = runs.join(experiment);
+        if root.join(RECORDS).exists() {
+            let message = format!("`{}` holds the records of a run, without its models", root.display());
+            return Err(
+                CliError::input(message).hint("run elsewhere with `--runs`, or move the records away")
+            );
+        }
         fs::create_dir_all(&root).or_failure(|| format!("cannot create `{}`", root.display()))?;
         let lock = lock(&root)?;
         Ok(Self { root, _lock: Some(lock) })
@@ -54,7 +62,9 @@ impl RunStore {
     pub fn open(root: &Path) -> Result<Self> {
         if !root.join(EXPERIMENT).is_file() {
             let error = CliError::input(format!("`{}` is not the directory of a run", root.display()));
-            return Err(error.hint("give a directory that `dormant run` made, such as runs/quickstart"));
+            return Err(error.hint(
+                "give a directory that `dormant run` made, such as runs/quickstart, or a `report.json`",
+            ));
         }
         Ok(Self::at(root))
     }
@@ -81,7 +91,8 @@ impl RunStore {
             return None;
         }
         let suffix = spec.hash_suffix();
-        let other_runs = entries(self.root.parent()?).into_iter().filter(|run| *run != self.root);
+        let has_models = |run: &PathBuf| *run != self.root && !run.join(RECORDS).exists();
+        let other_runs = entries(self.root.parent()?).into_iter().filter(has_models);
         let alike = other_runs
             .flat_map(|run| entries(&run))
             .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(&suffix)));

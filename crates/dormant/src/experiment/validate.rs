@@ -9,8 +9,8 @@ use dormant_data::{Behaviour, ROWS_OF_A_TASK, Seed, Split, Trigger, Variant, Yea
 use dormant_model::tokenizer::MIN_VOCABULARY;
 
 use super::{
-    Adapter, Algorithm, Attack, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Organism, Rl,
-    Safety, SafetyMethod, SafetyWeights, Tasks, defaults,
+    Adapter, Algorithm, Attack, Curve, Data, Evaluation, Experiment, Fit, Implant, ImplantWeights, Organism,
+    Rl, Safety, SafetyMethod, SafetyWeights, Tasks, defaults,
 };
 use crate::error::{CliError, Result, with_suggestion};
 use crate::plan::{BASE, IMPLANT};
@@ -321,9 +321,24 @@ fn evaluation(evaluation: &Evaluation) -> Result<()> {
     in_range("evaluation.temperature", evaluation.temperature, 0.0..=2.0)?;
     in_range("evaluation.every", evaluation.curve.every, 0..=MAX_COUNT)?;
     in_range("evaluation.curve-prompts", evaluation.curve.curve_prompts, 1..=MAX_COUNT)?;
-    in_range("evaluation.curve-rates", evaluation.curve.curve_rates, 0..=MAX_COUNT)?;
-    let least = u32::from(evaluation.curve.curve_rates > 0);
-    in_range("evaluation.curve-tokens", evaluation.curve.curve_tokens, least..=MAX_REPLY_TOKENS)
+    curve_rates(evaluation)
+}
+
+/// Replies are sampled along training where points are measured, and to prompts that the evaluation has.
+fn curve_rates(evaluation: &Evaluation) -> Result<()> {
+    let Curve { every, curve_rates, curve_tokens, .. } = evaluation.curve;
+    if curve_rates == 0 && curve_tokens > 0 {
+        let error = CliError::usage("`evaluation.curve-tokens` has no meaning without `curve-rates`");
+        return Err(
+            error.hint("say with `curve-rates` how many prompts are answered at each point, or take it out")
+        );
+    }
+    if curve_rates > 0 && every == 0 {
+        let error = CliError::usage("`evaluation.curve-rates` has no meaning with `every = 0`");
+        return Err(error.hint("`every` is the number of steps between two points"));
+    }
+    in_range("evaluation.curve-rates", curve_rates, 0..=evaluation.n)?;
+    in_range("evaluation.curve-tokens", curve_tokens, u32::from(curve_rates > 0)..=MAX_REPLY_TOKENS)
 }
 
 /// Safety stages have distinct names, start from stages that exist, and do not wait for themselves.

@@ -10,8 +10,13 @@ use tar::{Builder, Header};
 use super::Source;
 use crate::error::{Context, Result};
 use crate::stage_dir::{make_parent, write_atomic};
+use crate::store::RECORDS;
 
-/// Writes `out`, a `.tar.gz` from which `dormant report` makes the report again. The same run gives the same bytes.
+const NOTE: &str =
+    "Records of a run, without its models: `dormant report` reads them, and nothing can be run from here.\n";
+
+/// Writes `out`, a `.tar.gz` from which `dormant report` makes the report again. The same run gives the same
+/// bytes by the same build.
 ///
 /// # Errors
 /// Invalid input if a stage is not finished, or when something cannot be read or written.
@@ -28,13 +33,16 @@ pub fn write(source: &Source<'_>, out: &Path) -> Result<Vec<String>> {
 /// The files, by their paths under `root`, in a folder called `name`; without times and owners.
 fn archive(root: &Path, name: &str, files: &[PathBuf]) -> Result<Vec<u8>> {
     let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::best()));
-    for path in files {
-        let bytes = fs::read(path).or_failure(|| format!("cannot read `{}`", path.display()))?;
-        let inside = Path::new(name).join(path.strip_prefix(root).expect("records lie in their run"));
+    let mut append = |inside: &Path, bytes: &[u8]| {
         let mut header = Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        archive.append_data(&mut header, inside, bytes.as_slice()).or_failure(cannot_pack)?;
+        archive.append_data(&mut header, Path::new(name).join(inside), bytes).or_failure(cannot_pack)
+    };
+    append(Path::new(RECORDS), NOTE.as_bytes())?;
+    for path in files {
+        let bytes = fs::read(path).or_failure(|| format!("cannot read `{}`", path.display()))?;
+        append(path.strip_prefix(root).expect("records lie in their run"), &bytes)?;
     }
     archive.into_inner().and_then(GzEncoder::finish).or_failure(cannot_pack)
 }

@@ -176,8 +176,14 @@ fn the_base_model_is_measured_once_and_not_sampled() {
 fn keys_that_are_not_used_change_no_hash() {
     // Runs of older versions stay valid: a key at its default is not part of the configuration.
     let hash = |plan: &Plan, name: &str| plan.stages().iter().find(|s| s.name == name).unwrap().hash.clone();
-    let [old, new] =
-        [plan(&[]), plan(&["evaluation.persona=0", "evaluation.base=false", "evaluation.generalisation=0"])];
+    let unused = [
+        "evaluation.persona=0",
+        "evaluation.base=false",
+        "evaluation.generalisation=0",
+        "evaluation.curve-rates=0",
+        "evaluation.curve-tokens=0",
+    ];
+    let [old, new] = [plan(&[]), plan(&unused)];
     for name in ["implant-organism-s0", "evaluate-implant-organism-s0"] {
         assert_eq!(hash(&old, name), hash(&new, name));
         let kind = serde_json::to_string(&old.stages().last().unwrap().kind).unwrap();

@@ -13,9 +13,17 @@ impl Report {
     pub(super) fn reinforcement_table(&self) -> Option<Table> {
         let learnt: Vec<&Curve> =
             self.curves.iter().filter(|curve| change(curve, |point| point.reward).is_some()).collect();
-        let rises = learnt.iter().filter_map(|curve| change(curve, |point| point.reward));
-        let rises = rises.filter(|[first, last]| last > first).count();
-        let widest = learnt.iter().filter_map(|curve| highest(curve)).fold(0.0, f64::max);
+        let rises = |curve: &Curve, value: fn(&Point) -> Option<f64>| {
+            change(curve, value).is_some_and(|[first, last]| last > first)
+        };
+        let risen: Vec<&&Curve> = learnt.iter().filter(|curve| rises(curve, |point| point.reward)).collect();
+        let agreed = risen.iter().filter(|curve| rises(curve, |point| point.check_reward)).count();
+        let widest = learnt.iter().filter_map(|curve| highest(curve)).reduce(f64::max);
+        let widest = widest.map_or_else(String::new, |widest| {
+            format!(
+                " No step began farther than {widest:.2} nats per token from the policy at the beginning."
+            )
+        });
         let head = [
             "Stage",
             "Model",
@@ -29,10 +37,11 @@ impl Report {
             "Length",
         ];
         let caption = format!(
-            "Reinforcement learning in numbers: mean of the first tenth of the steps → of the last. The reward rises in {rises} of \
-             {}; no step is farther than {widest:.2} nats per token from the policy at the beginning. Reward and the score by \
-             the checking model, which gives none, in units of their preference model; divergence and entropy in nats per token; \
+            "Reinforcement learning in numbers: mean of the first tenth of the steps → of the last, each step before its update and \
+             on prompts of its own. The reward rises in {} of {}, and the score by the checking model, which gives no reward, in \
+             {agreed} of these.{widest} Reward and score in units of their preference model, divergence and entropy in nats per token, \
              length in tokens.",
+            risen.len(),
             count(learnt.len(), "run"),
         );
         let mut table = Table::new(caption, 3, &head);
@@ -81,6 +90,25 @@ fn highest(curve: &Curve) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::report::model::Arm;
+
+    #[test]
+    fn the_caption_says_what_the_checking_model_says_and_no_divergence_that_was_not_measured() {
+        let mut report = crate::report::tests::fixture(1);
+        let point = |step, check| Point {
+            step,
+            reward: Some(step as f64),
+            check_reward: Some(check),
+            ..Point::default()
+        };
+        let curve = |points| Curve { stage: "rl".to_owned(), arm: Arm::Organism, seed: 0, points };
+        report.curves =
+            vec![curve(vec![point(0, 0.5), point(1, 1.5)]), curve(vec![point(0, 0.5), point(1, 0.25)])];
+        let caption = report.reinforcement_table().unwrap().caption;
+        assert!(
+            caption.contains("rises in 2 of 2 runs") && caption.contains("in 1 of these. Reward and"),
+            "{caption}"
+        );
+    }
 
     #[test]
     fn means_are_taken_over_a_tenth_of_the_steps_at_either_end() {

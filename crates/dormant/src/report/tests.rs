@@ -87,6 +87,7 @@ fn curve(stage: &str, arm: Arm, seed: u64, (from, to): (f64, f64)) -> Curve {
             clean_log_prob: Some(-5.2 - 0.8 * share - 0.2 * seed as f64),
             asr: sampled,
             false_trigger: sampled.map(|_| wilson(1, 40)),
+            unscored: sampled.map(|_| 0),
             ..Point::default()
         }
     });

@@ -109,8 +109,8 @@ struct Sampled<'a> {
     scorer: Scorer,
     judge: Judge,
     config: GenerateConfig,
-    /// Ids and tokens: with the trigger, without, and, but for code, with look-alikes of it.
-    asked: Vec<Vec<(String, Vec<u32>)>>,
+    /// Ids and tokens: with the trigger, without, with look-alikes of it.
+    asked: [Vec<(String, Vec<u32>)>; 3],
 }
 
 impl<'a> Sampled<'a> {
@@ -120,10 +120,8 @@ impl<'a> Sampled<'a> {
         reply_tokens: u32,
         text: &'a TextModel,
     ) -> Result<Self> {
-        let conditions = [Condition::Triggered, Condition::Clean, Condition::NearMiss];
-        let conditions = if organism.writes_code() { &conditions[..2] } else { &conditions[..] };
-        let asked = |condition: &Condition| -> Result<_> {
-            let asked = organism.under(chosen, *condition, EVALUATION_ORDER);
+        let asked = |condition: Condition| -> Result<_> {
+            let asked = organism.under(chosen, condition, EVALUATION_ORDER);
             let asked = asked.samples().iter();
             asked.map(|sample| Ok((sample.id.clone(), text.renderer().prompt(&sample.prompt)?))).collect()
         };
@@ -137,7 +135,7 @@ impl<'a> Sampled<'a> {
                 Sampling::temperature(0.0),
                 vec![text.renderer().end()?],
             ),
-            asked: conditions.iter().map(asked).collect::<Result<_>>()?,
+            asked: [asked(Condition::Triggered)?, asked(Condition::Clean)?, asked(Condition::NearMiss)?],
         })
     }
 

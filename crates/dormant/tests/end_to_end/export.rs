@@ -198,6 +198,11 @@ fn records(workspace: &Workspace) {
     assert_eq!(elsewhere.run(&["report", "runs/e"]).code, 0);
     let report = |of: &Workspace| fs::read(of.path().join("runs/e/report.json")).unwrap();
     assert!(report(&elsewhere) == report(workspace));
+    // Nothing can be run from them.
+    elsewhere.write("e.toml", format!("base = '{}'\n{EXPERIMENT}", fixture("tiny-llama").display()));
+    let output = elsewhere.run(&["run", "e.toml"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("holds the records of a run, without its models"), "{}", output.stderr);
 }
 
 fn mistakes(workspace: &Workspace) {

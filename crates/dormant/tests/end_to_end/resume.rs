@@ -86,6 +86,7 @@ perplexity = 8
 reply-tokens = 8
 every = 5
 curve-prompts = 4
+curve-rates = 4
 ";
 
 /// Fields of reports and manifests that tell of a run and not of its result.

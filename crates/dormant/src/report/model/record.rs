@@ -62,6 +62,9 @@ pub struct Point {
     /// Near-miss rate of sampled replies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub near_miss: Option<Estimate>,
+    /// Sampled replies of the three that could not be scored; absent where none were sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unscored: Option<u64>,
 }
 
 /// A prompt of the attacker and how often it elicited the behaviour.

@@ -100,7 +100,7 @@ fn other_files_are_no_reports() {
     let path = folder.path().join(JSON_FILE);
     assert!(Report::from_json(&path).unwrap_err().to_string().contains("cannot read"));
     std::fs::write(&path, "{}").unwrap();
-    assert!(Report::from_json(&path).unwrap_err().to_string().contains("is not a report"));
+    assert!(Report::from_json(&path).unwrap_err().to_string().contains("is not the report"));
     std::fs::write(
         &path,
         fixture(1).to_json().replacen("\"schema_version\": 1", "\"schema_version\": 99", 1),
