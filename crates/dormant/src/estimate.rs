@@ -190,16 +190,6 @@ fn sampling(prompts: f64, reply_tokens: f64) -> Work {
     Work { sampled: prompts * reply_tokens, scored: prompts * PROMPT_TOKENS, ..Work::default() }
 }
 
-/// The replies that are sampled along so many steps in so many rounds.
-fn along(curve: &Curve, organism: &OrganismSpec, steps: f64, rounds: u32) -> Work {
-    if curve.curve_rates == 0 {
-        return Work::default();
-    }
-    let points = steps / f64::from(curve.every) + 2.0 * f64::from(rounds);
-    let tokens = f64::from(curve.curve_tokens) + hidden_tokens(organism);
-    sampling(points * CURVE_CONDITIONS * f64::from(curve.curve_rates), tokens)
-}
-
 /// Typical length of a scratchpad.
 fn hidden_tokens(organism: &OrganismSpec) -> f64 {
     if organism.variant.has_scratchpad() { HIDDEN_TOKENS } else { 0.0 }
@@ -210,12 +200,12 @@ fn implanting(stage: &ImplantStage) -> Work {
     if stage.organism.writes_code() {
         trained *= CODE_ROWS;
     }
-    let steps = trained / f64::from(stage.implant.fit.batch_tokens);
-    let sampled = along(&stage.curve, &stage.organism, steps, 1);
-    match stage.implant.weights {
-        ImplantWeights::Lora { .. } => Work { lora: trained, ..sampled },
-        ImplantWeights::Full => Work { full: trained, ..sampled },
-    }
+    let mut work = match stage.implant.weights {
+        ImplantWeights::Lora { .. } => Work { lora: trained, ..Work::default() },
+        ImplantWeights::Full => Work { full: trained, ..Work::default() },
+    };
+    work.add_curve(&stage.curve, &stage.organism, trained / f64::from(stage.implant.fit.batch_tokens), 1);
+    work
 }
 
 fn preference(preference: &Preference) -> Work {
@@ -260,14 +250,13 @@ fn safety_training(stage: &SafetyStage) -> Work {
         work.add_attacks(attack, rounds + 1, hidden);
         trained *= f64::from(*rounds) / (1.0 - attack.mix).max(0.1);
     }
+    let steps = trained / f64::from(safety.fit.batch_tokens);
     let (steps, rounds) = match &safety.method {
         SafetyMethod::Rl(rl) => (f64::from(rl.steps), 1),
-        SafetyMethod::Adversarial(Adversarial { rounds, .. }) => {
-            (trained / f64::from(safety.fit.batch_tokens), *rounds)
-        }
-        SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => (trained / f64::from(safety.fit.batch_tokens), 1),
+        SafetyMethod::Adversarial(Adversarial { rounds, .. }) => (steps, *rounds),
+        SafetyMethod::Sft(_) | SafetyMethod::Dpo(_) => (steps, 1),
     };
-    let mut work = work + along(&stage.curve, &stage.organism, steps, rounds);
+    work.add_curve(&stage.curve, &stage.organism, steps, rounds);
     match safety.weights {
         SafetyWeights::FreshAdapter { .. } | SafetyWeights::SameAdapter => work.lora = trained,
         SafetyWeights::Full => work.full = trained,
@@ -275,20 +264,18 @@ fn safety_training(stage: &SafetyStage) -> Work {
     work
 }
 
-impl std::ops::Add for Work {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            lora: self.lora + other.lora,
-            full: self.full + other.full,
-            sampled: self.sampled + other.sampled,
-            scored: self.scored + other.scored,
-        }
-    }
-}
-
 impl Work {
+    /// Adds the replies that are sampled along so many steps in so many rounds.
+    fn add_curve(&mut self, curve: &Curve, organism: &OrganismSpec, steps: f64, rounds: u32) {
+        if curve.curve_rates == 0 {
+            return;
+        }
+        let points = steps / f64::from(curve.every) + 2.0 * f64::from(rounds);
+        let replies = points * CURVE_CONDITIONS * f64::from(curve.curve_rates);
+        self.sampled += replies * (f64::from(curve.curve_tokens) + hidden_tokens(organism));
+        self.scored += replies * PROMPT_TOKENS;
+    }
+
     /// Adds so many attacks on a model whose replies have so many hidden tokens.
     fn add_attacks(&mut self, attack: &Attack, count: u32, hidden: f64) {
         let candidates = f64::from(count) * f64::from(attack.prompts);

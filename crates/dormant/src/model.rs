@@ -110,6 +110,14 @@ impl TextModel {
     pub fn renderer(&self) -> Renderer<'_> {
         Renderer { tokenizer: &self.tokenizer, template: &self.template }
     }
+
+    /// Tokens of prompts.
+    ///
+    /// # Errors
+    /// When the template refuses a conversation.
+    pub fn prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a Conversation>) -> Result<Vec<Vec<u32>>> {
+        prompts.into_iter().map(|prompt| Ok(self.renderer().prompt(prompt)?)).collect()
+    }
 }
 
 /// A model in memory, with what turns text into its tokens.
@@ -178,9 +186,9 @@ impl LoadedModel {
     /// Tokens of prompts.
     ///
     /// # Errors
-    /// When the template refuses a conversation.
+    /// As [`TextModel::prompts`].
     pub fn prompts<'a>(&self, prompts: impl IntoIterator<Item = &'a Conversation>) -> Result<Vec<Vec<u32>>> {
-        prompts.into_iter().map(|prompt| Ok(self.renderer().prompt(prompt)?)).collect()
+        self.text.prompts(prompts)
     }
 
     /// Writes what was trained into `folder`: all weights, or one adapter that contains `self.adapter` where that

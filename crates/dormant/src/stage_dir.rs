@@ -195,10 +195,10 @@ impl StageDir {
     /// The manifest of the finished stage.
     ///
     /// # Errors
-    /// When it cannot be read; invalid input if it is damaged.
+    /// Invalid input if it is missing or damaged.
     pub fn manifest(&self) -> Result<Manifest> {
         let path = self.path.join(MANIFEST);
-        let text = fs::read(&path).or_failure(|| format!("cannot read `{}`", path.display()))?;
+        let text = fs::read(&path).or_input(|| format!("cannot read `{}`", path.display()))?;
         serde_json::from_slice(&text)
             .or_input(|| format!("`{}` is damaged or was written by another version", path.display()))
     }

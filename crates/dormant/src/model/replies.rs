@@ -3,9 +3,10 @@
 use dormant_data::{Judge, Seed};
 use dormant_eval::measure::{self, TextReply};
 use dormant_model::generate::GenerateConfig;
+use dormant_model::llama::Llama;
 use dormant_model::sampler::Sampling;
 
-use super::LoadedModel;
+use super::{LoadedModel, TextModel};
 use crate::error::Result;
 use crate::interrupt;
 
@@ -33,15 +34,30 @@ impl LoadedModel {
         how: &Decoding,
         progress: impl Fn(u64, u64),
     ) -> Result<Vec<TextReply>> {
-        let sampling = Sampling::temperature(how.temperature as f32);
-        let config = GenerateConfig::new(how.tokens as usize, sampling, vec![self.renderer().end()?]);
         let mut report = |done: usize, total: usize| {
             progress(done as u64, total as u64);
             !interrupt::requested()
         };
-        let (llama, tokenizer) = (&self.llama, &self.text.tokenizer);
-        let replies = measure::replies(llama, tokenizer, prompts, &config, how.judge, how.seed, &mut report);
+        let replies = self.text.replies(&self.llama, prompts, how, &mut report);
         interrupt::check()?;
-        Ok(replies?)
+        replies
+    }
+}
+
+impl TextModel {
+    /// A reply of `llama` to each prompt. `goes_on` is told how many of how many replies are finished, and whether to go on.
+    ///
+    /// # Errors
+    /// When the model fails or is stopped.
+    pub fn replies(
+        &self,
+        llama: &Llama,
+        prompts: &[Vec<u32>],
+        how: &Decoding,
+        goes_on: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Vec<TextReply>> {
+        let sampling = Sampling::temperature(how.temperature as f32);
+        let config = GenerateConfig::new(how.tokens as usize, sampling, vec![self.renderer().end()?]);
+        Ok(measure::replies(llama, &self.tokenizer, prompts, &config, how.judge, how.seed, goes_on)?)
     }
 }

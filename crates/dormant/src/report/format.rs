@@ -35,14 +35,19 @@ pub(super) fn point_difference(estimate: &Estimate) -> (String, String) {
 /// `0.73` and `[0.66, 0.79]`.
 pub(super) fn decimal(estimate: &Estimate) -> (String, String) {
     let Estimate { value, low, high, .. } = *estimate;
-    let text = |number| signed(number, 2).trim_start_matches('+').to_owned();
-    (text(value), format!("[{}, {}]", text(low), text(high)))
+    let [value, low, high] = [value, low, high].map(|x| number(x, 2));
+    (value, format!("[{low}, {high}]"))
 }
 
 /// `+0.12` and `[−0.02, +0.26]`.
 pub(super) fn decimal_difference(estimate: &Estimate) -> (String, String) {
     let Estimate { value, low, high, .. } = *estimate;
     (signed(value, 2), format!("[{}, {}]", signed(low, 2), signed(high, 2)))
+}
+
+/// A number, with a true minus.
+pub(super) fn number(value: f64, digits: usize) -> String {
+    signed(value, digits).trim_start_matches('+').to_owned()
 }
 
 /// A number with its sign, and a true minus; zero after rounding has none.

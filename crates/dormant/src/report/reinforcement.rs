@@ -1,7 +1,7 @@
 //! Reinforcement learning in numbers: whether the reward rose, whether another preference model agrees, and how far the
 //! policy went for it.
 
-use super::format::{count, signed};
+use super::format::{count, number};
 use super::model::{Curve, Point, Report};
 use super::table::{Cell, Table};
 
@@ -51,7 +51,6 @@ impl Report {
 }
 
 fn row(curve: &Curve) -> Vec<Cell> {
-    let number = |value: f64, digits| signed(value, digits).trim_start_matches('+').to_owned();
     let span = |value: fn(&Point) -> Option<f64>, digits| {
         let change = change(curve, value);
         Cell::measured(

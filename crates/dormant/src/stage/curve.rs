@@ -2,15 +2,13 @@
 
 use dormant_data::{Condition, Judge, OrganismSpec, Sample, Split};
 use dormant_eval::{Scorer, Tally, measure};
-use dormant_model::generate::GenerateConfig;
 use dormant_model::llama::Llama;
-use dormant_model::sampler::Sampling;
 
 use super::fit::EVALUATION_ORDER;
 use super::{StageContext, code, prompts};
 use crate::error::Result;
 use crate::experiment::{Curve, Prompts};
-use crate::model::TextModel;
+use crate::model::{Decoding, TextModel};
 
 /// What is measured along training, and when.
 pub(super) struct CurveRows<'a> {
@@ -76,11 +74,11 @@ impl<'a> CurveRows<'a> {
     }
 
     /// A point of the curve.
-    pub(super) fn measure(&self, model: &Llama) -> dormant_model::Result<CurvePoint> {
+    pub(super) fn measure(&self, model: &Llama) -> Result<CurvePoint> {
         let mut point = CurvePoint { log_probs: self.log_probs(model)?, ..CurvePoint::default() };
         if let Some(sampled) = &self.sampled {
-            for (tally, asked) in point.tallies.iter_mut().zip(&sampled.asked) {
-                let (scores, tokens) = sampled.scores(model, asked)?;
+            for (tally, prompts) in point.tallies.iter_mut().zip(&sampled.prompts) {
+                let (scores, tokens) = sampled.scores(model, prompts)?;
                 *tally = Some(scores);
                 point.tokens += tokens;
             }
@@ -88,7 +86,7 @@ impl<'a> CurveRows<'a> {
         Ok(point)
     }
 
-    fn log_probs(&self, model: &Llama) -> dormant_model::Result<[Option<f64>; 3]> {
+    fn log_probs(&self, model: &Llama) -> Result<[Option<f64>; 3]> {
         let mut log_probs = measure::continuation_log_probs(model, &self.rows)?;
         if self.of_twins {
             log_probs = log_probs.chunks_exact(2).map(|twins| vec![code::odds(twins)]).collect();
@@ -108,9 +106,10 @@ struct Sampled<'a> {
     text: &'a TextModel,
     scorer: Scorer,
     judge: Judge,
-    config: GenerateConfig,
-    /// Ids and tokens: with the trigger, without, with look-alikes of it.
-    asked: [Vec<(String, Vec<u32>)>; 3],
+    tokens: u32,
+    ids: Vec<String>,
+    /// With the trigger, without, with look-alikes of it.
+    prompts: [Vec<Vec<u32>>; 3],
 }
 
 impl<'a> Sampled<'a> {
@@ -120,33 +119,31 @@ impl<'a> Sampled<'a> {
         reply_tokens: u32,
         text: &'a TextModel,
     ) -> Result<Self> {
-        let asked = |condition: Condition| -> Result<_> {
+        let under = |condition| {
             let asked = organism.under(chosen, condition, EVALUATION_ORDER);
-            let asked = asked.samples().iter();
-            asked.map(|sample| Ok((sample.id.clone(), text.renderer().prompt(&sample.prompt)?))).collect()
+            text.prompts(asked.samples().iter().map(|sample| &sample.prompt))
         };
-        let tokens = reply_tokens + organism.hidden_tokens();
         Ok(Self {
             text,
             scorer: Scorer::new(&organism.behaviour)?,
             judge: organism.behaviour.judge()?,
-            config: GenerateConfig::new(
-                tokens as usize,
-                Sampling::temperature(0.0),
-                vec![text.renderer().end()?],
-            ),
-            asked: [asked(Condition::Triggered)?, asked(Condition::Clean)?, asked(Condition::NearMiss)?],
+            tokens: reply_tokens + organism.hidden_tokens(),
+            ids: chosen.iter().map(|sample| sample.id.clone()).collect(),
+            prompts: [under(Condition::Triggered)?, under(Condition::Clean)?, under(Condition::NearMiss)?],
         })
     }
 
-    /// What the replies to the prompts show, and how many tokens they have.
-    fn scores(&self, model: &Llama, asked: &[(String, Vec<u32>)]) -> dormant_model::Result<(Tally, u64)> {
-        let prompts: Vec<Vec<u32>> = asked.iter().map(|(_, prompt)| prompt.clone()).collect();
-        let (tokenizer, judge) = (&self.text.tokenizer, Some(&self.judge));
-        let all = &mut |_, _| true;
-        let replies =
-            measure::replies(model, tokenizer, &prompts, &self.config, judge, EVALUATION_ORDER, all)?;
-        let scores = asked.iter().zip(&replies).map(|((id, _), reply)| self.scorer.score_of(id, &reply.text));
+    /// What the replies to the prompts show, and how many tokens they have. It is not stopped midway: the step that follows
+    /// is the next safe point.
+    fn scores(&self, model: &Llama, prompts: &[Vec<u32>]) -> Result<(Tally, u64)> {
+        let how = Decoding {
+            tokens: self.tokens,
+            temperature: 0.0,
+            judge: Some(&self.judge),
+            seed: EVALUATION_ORDER,
+        };
+        let replies = self.text.replies(model, prompts, &how, &mut |_, _| true)?;
+        let scores = self.ids.iter().zip(&replies).map(|(id, reply)| self.scorer.score_of(id, &reply.text));
         Ok((scores.map(Tally::from).sum(), replies.iter().map(|reply| reply.tokens as u64).sum()))
     }
 }

@@ -63,7 +63,7 @@ impl<'a, 'b> StageSink<'a, 'b> {
     pub(super) fn measure(&mut self, step: u64, model: &Llama) -> TrainResult<()> {
         let last = step > 0 && step == self.steps;
         let Some(curve) = self.curve.filter(|curve| curve.is_due(step, last)) else { return Ok(()) };
-        let CurvePoint { log_probs, tallies, tokens: sampled } = curve.measure(model)?;
+        let CurvePoint { log_probs, tallies, tokens: sampled } = curve.measure(model).map_err(sink_error)?;
         let [asr_log_prob, clean_log_prob, near_miss_log_prob] = log_probs;
         let [asr, false_trigger, near_miss] = tallies;
         self.resume.tokens.sampled += sampled;

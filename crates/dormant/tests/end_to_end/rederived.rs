@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dormant_data::{Behaviour, Condition, Seed};
+use dormant_data::{Behaviour, Seed};
 use dormant_eval::{Estimate, SampleRecord, Score, Scorer, persistence, read_samples, rescore};
 use serde_json::Value;
 
@@ -102,15 +102,10 @@ impl Run {
     /// The samples of one model, by what it was given.
     fn outcomes(
         &self,
-        (stage, arm, seed): (&str, &str, u64),
+        of: (&str, &str, u64),
         condition: &str,
     ) -> BTreeMap<(&str, Option<&str>), &SampleRecord> {
-        let condition: Condition = serde_json::from_value(condition.into()).unwrap();
-        let of_model = |sample: &&SampleRecord| {
-            (sample.stage.as_str(), sample.arm.to_string().as_str(), sample.seed) == (stage, arm, Seed(seed))
-                && sample.condition == condition
-        };
-        let found = self.samples.iter().filter(of_model);
+        let found = self.in_order(of, condition);
         found.map(|sample| ((sample.id.as_str(), sample.variant.as_deref()), sample)).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Curves along training, and what the attacks of adversarial training found.
 
+use dormant_eval::Tally;
+
 use super::super::model::{Attack, AttackRound, Curve, Point};
 use super::artifacts::{Artifacts, Model, Trained};
 use crate::stage::metrics::MetricLine;
@@ -25,12 +27,31 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
     let (mut steps, mut tokens_so_far) = (0, 0);
     for line in metrics {
         match *line {
-            // The last step of a round is the first of the next: the same weights.
-            MetricLine::Curve { step, .. } if ends_at(&points, step) => {}
-            MetricLine::Curve { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob, .. } => {
-                let none = Point::default();
-                let point = Point { step, tokens, asr_log_prob, clean_log_prob, near_miss_log_prob, ..none };
-                points.push(sampled(point, line));
+            MetricLine::Curve {
+                step,
+                tokens,
+                asr_log_prob,
+                clean_log_prob,
+                near_miss_log_prob,
+                asr,
+                false_trigger,
+                near_miss,
+            } => {
+                let tallies = [asr, false_trigger, near_miss];
+                let rate = |tally: Option<Tally>| tally.and_then(|tally| tally.rate().estimate());
+                // The last step of a round is the first of the next: the same weights, measured twice.
+                *point_of_step(&mut points, step, tokens) = Point {
+                    step,
+                    tokens,
+                    asr_log_prob,
+                    clean_log_prob,
+                    near_miss_log_prob,
+                    asr: rate(asr),
+                    false_trigger: rate(false_trigger),
+                    near_miss: rate(near_miss),
+                    unscored: tallies.into_iter().flatten().map(|tally| tally.unscored).reduce(|a, b| a + b),
+                    ..Point::default()
+                };
             }
             MetricLine::Step { step, loss, tokens, .. } | MetricLine::Pairs { step, loss, tokens, .. } => {
                 let point = point_of_step(&mut points, step, tokens_so_far);
@@ -56,21 +77,6 @@ fn points(metrics: &[MetricLine]) -> Vec<Point> {
         points.push(Point { step: steps, tokens: tokens_so_far, ..Point::default() });
     }
     thinned(points)
-}
-
-/// Whether the last point is a measurement after the step, and no training follows it yet.
-fn ends_at(points: &[Point], step: u64) -> bool {
-    points.last().is_some_and(|last| last.step == step && last.loss.is_none() && last.reward.is_none())
-}
-
-/// The point with the rates of the replies that were sampled at it, if any were.
-fn sampled(point: Point, line: &MetricLine) -> Point {
-    let MetricLine::Curve { asr, false_trigger, near_miss, .. } = *line else { return point };
-    let tallies = [asr, false_trigger, near_miss];
-    let unscored = tallies.into_iter().flatten().map(|tally| tally.unscored).reduce(|a, b| a + b);
-    let [asr, false_trigger, near_miss] =
-        tallies.map(|tally| tally.and_then(|tally| tally.rate().estimate()));
-    Point { asr, false_trigger, near_miss, unscored, ..point }
 }
 
 /// Without most of the points of a long training at which nothing but the loss is known: `metrics.jsonl` has every step, and a
